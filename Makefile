@@ -1,0 +1,81 @@
+# Weir. `make demo` and `make test` need nothing but git, make and a Debian.
+#
+#   make            the program, build/release/weir
+#   make run        start it in the foreground with config/quickstart.yaml
+#   make demo       install packages, build, and watch it balance real mail over three relays
+#   make test       everything that CI runs (sanitizers on)
+#   make check      the unit tests, dialog tables and fuzz corpus only
+#   make lint       include floors, format, static analysis
+#   make bench      Weir beside HAProxy and nginx in one run
+#   make fuzz       fuzz each target for FUZZ_SECONDS (default 60)
+#   make scorecard  one line per row of the reliability and security scorecard
+#   make install    into DESTDIR/PREFIX
+
+VERSION := 0.1.0
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CC      ?= gcc
+PYTHON  := /usr/bin/python3
+
+FLOORS  := net smtp config balancer health admin proxy
+LIBS    := -lev -lyaml -lcares -lmicrohttpd -lssl -lcrypto -lpthread -lm
+
+WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wswitch-enum -Wpointer-arith \
+           -Wwrite-strings -Wvla $(if $(CI)$(WERROR),-Werror)
+CFLAGS  ?= -O2 -g
+HARDEN  := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE -Wl,-z,relro,-z,now -pie
+BASE    := -std=gnu17 -I. -D_GNU_SOURCE -DWEIR_VERSION='"$(VERSION)"' -MMD -MP $(WARN) -fno-strict-aliasing
+# libev's header declares watchers in a way that strict aliasing warnings dislike; the code itself is clean.
+
+FLAGS_release := $(CFLAGS) $(HARDEN)
+FLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+FLAGS_tsan    := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+
+SOURCES := $(foreach f,$(FLOORS),$(wildcard $(f)/*.c))
+UNITS   := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+
+all: build/release/weir
+
+# One set of rules for each flavour: release, asan (tests), tsan (threads).
+define flavour
+build/$(1)/%.o: %.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(BASE) $$(FLAGS_$(1)) -c -o $$@ $$<
+build/$(1)/libweir.a: $$(patsubst %.c,build/$(1)/%.o,$$(filter-out proxy/main.c,$$(SOURCES)))
+	@rm -f $$@
+	ar rcs $$@ $$^
+build/$(1)/weir: build/$(1)/proxy/main.o build/$(1)/libweir.a
+	$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ $$(LIBS)
+build/$(1)/unit/%: build/$(1)/tests/unit/%.o build/$(1)/libweir.a
+	@mkdir -p $$(@D)
+	$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ -lcmocka $$(LIBS)
+build/$(1)/replay/%: build/$(1)/tests/fuzz/%.o build/$(1)/tests/fuzz/replay.o build/$(1)/libweir.a
+	@mkdir -p $$(@D)
+	$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ $$(LIBS)
+build/$(1)/bench/%: build/$(1)/tests/bench/%.o build/$(1)/libweir.a
+	@mkdir -p $$(@D)
+	$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ $$(LIBS)
+-include $$(shell find build/$(1) -name '*.d' 2>/dev/null)
+endef
+$(foreach f,release asan tsan,$(eval $(call flavour,$(f))))
+.SECONDARY:
+
+include tests/tests.mk
+
+run: build/release/weir
+	build/release/weir -c config/quickstart.yaml
+
+install: build/release/weir
+	install -D -m 755 build/release/weir $(DESTDIR)$(PREFIX)/sbin/weir
+	install -D -m 644 config/quickstart.yaml $(DESTDIR)$(PREFIX)/share/doc/weir/quickstart.yaml
+	install -D -m 644 docs/weir.8 $(DESTDIR)$(PREFIX)/share/man/man8/weir.8
+
+# Packages: installed when something is missing and we may install; otherwise the list is printed.
+deps:
+	@docker/install-packages.sh
+
+clean:
+	rm -rf build
+
+.PHONY: all run install deps clean

@@ -1,0 +1,47 @@
+# Everything about testing. Included by the Makefile at the top.
+
+FUZZ_SECONDS ?= 60
+PYTEST       := $(PYTHON) -m pytest -p no:cacheprovider -q
+
+test: deps
+	$(MAKE) -j2 WERROR=1 build/asan/weir build/release/weir
+	$(MAKE) lint
+	$(MAKE) check
+	$(MAKE) e2e
+
+# Unit tests, dialog tables and the replayed fuzz corpus, under address and undefined-behaviour sanitizers.
+check: $(UNITS:%=build/asan/unit/%) $(FUZZERS:%=build/asan/replay/%)
+	@set -e; for t in $(UNITS); do echo "unit $$t"; build/asan/unit/$$t; done
+	@set -e; for f in $(FUZZERS); do build/asan/replay/$$f tests/fuzz/corpus/$$f; done
+
+# Threads: the same unit tests that start threads, under the thread sanitizer.
+THREADED := $(filter test_queue test_backend test_log test_mailbox,$(UNITS))
+check-threads: $(THREADED:%=build/tsan/unit/%)
+	@set -e; for t in $(THREADED); do echo "tsan $$t"; build/tsan/unit/$$t; done
+
+e2e: build/asan/weir
+	WEIR=$(CURDIR)/build/asan/weir $(PYTEST) tests/e2e
+
+scorecard: deps build/asan/weir
+	@WEIR=$(CURDIR)/build/asan/weir $(PYTHON) tests/e2e/scorecard.py
+
+# libFuzzer needs clang; the sources are compiled once more with its instrumentation.
+build/fuzz/%: tests/fuzz/%.c $(SOURCES)
+	@mkdir -p $(@D)
+	clang $(filter-out -MMD -MP,$(BASE)) -O1 -g -fsanitize=fuzzer,address,undefined -o $@ $< $(filter-out proxy/main.c,$(SOURCES)) $(LIBS)
+fuzz: $(FUZZERS:%=build/fuzz/%)
+	@set -e; for f in $(FUZZERS); do echo "fuzz $$f for $(FUZZ_SECONDS) s"; \
+	  mkdir -p build/fuzz/new/$$f; \
+	  build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -max_len=8192 build/fuzz/new/$$f tests/fuzz/corpus/$$f; done
+
+lint:
+	@tests/lint.sh
+
+bench: deps build/release/weir build/release/bench/bench_scan
+	$(PYTHON) tests/bench/bench.py
+
+demo: deps
+	@$(MAKE) -s build/release/weir
+	@$(PYTHON) tests/demo/demo.py build/release/weir
+
+.PHONY: test check check-threads e2e scorecard fuzz lint bench demo
