@@ -1,0 +1,120 @@
+/*
+ * The configuration: an immutable snapshot, read from one YAML file.
+ *
+ * Durations are milliseconds, sizes are octets. Every pointer belongs to the snapshot and lives as long as it does.
+ * Snapshots are reference-counted with atomics: the control thread makes them, workers and sessions hold them.
+ */
+#ifndef WEIR_CONFIG_CONFIG_H
+#define WEIR_CONFIG_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "net/address.h"
+#include "net/log.h"
+
+enum config_bare_newline { CONFIG_BARE_NEWLINE_REJECT, CONFIG_BARE_NEWLINE_NORMALIZE };
+
+enum config_algorithm {
+    CONFIG_LEAST_CONNECTIONS,
+    CONFIG_P2C,
+    CONFIG_PEAK_EWMA,
+    CONFIG_ROUND_ROBIN,
+    CONFIG_RANDOM,
+    CONFIG_HASH,
+};
+
+enum config_health_depth { CONFIG_DEPTH_CONNECT, CONFIG_DEPTH_BANNER, CONFIG_DEPTH_EHLO };
+
+struct config_log {
+    enum log_target target;
+    char *path; /* with LOG_TARGET_FILE */
+    enum log_format format;
+    enum log_level level;
+};
+
+struct config_listener {
+    char *name;
+    size_t n_addresses;
+    struct address *addresses;
+    size_t pool; /* index in struct config */
+    size_t n_allow_from;
+    struct network *allow_from;
+    bool open_to_all;
+    uint32_t greet_delay;
+    enum config_bare_newline bare_newline;
+    uint32_t max_connections;
+    uint32_t max_connections_per_client; /* 0: no limit */
+    uint32_t max_recipients;
+    uint64_t max_message_size; /* 0: the smallest SIZE of the pool's backends */
+    uint32_t max_errors;
+    uint32_t command_timeout;
+    uint32_t data_timeout;
+    uint32_t min_data_rate; /* octets per second */
+};
+
+struct config_health {
+    uint32_t interval, fast_interval, timeout;
+    uint32_t fall, rise;
+    enum config_health_depth depth;
+};
+
+struct config_backend {
+    char *name;
+    char *address_text;    /* as written */
+    struct address address; /* length 0: `host` must be resolved */
+    char *host;            /* NULL with a literal address */
+    uint16_t port;
+    uint32_t weight;          /* 0 to 1000; 0: nothing new */
+    uint32_t max_connections; /* 0: no limit */
+    uint32_t priority;        /* tier; 0 first */
+};
+
+struct config_pool {
+    char *name;
+    enum config_algorithm algorithm;
+    struct address source; /* length 0: the kernel chooses */
+    uint32_t queue_size;
+    uint32_t queue_timeout;
+    uint32_t slow_start;
+    uint32_t connect_timeout;
+    struct config_health health;
+    size_t n_backends;
+    size_t *backends; /* indices in struct config: a backend may be in several pools */
+};
+
+struct config {
+    _Atomic uint32_t references;
+    char *hostname;
+    uint32_t workers; /* resolved: never 0 */
+    char *user;       /* "" for none */
+    uint32_t drain_grace, drain_timeout;
+    struct config_log log;
+    char *http_address_text; /* "" for none */
+    struct address http_address;
+    size_t n_listeners;
+    struct config_listener *listeners;
+    size_t n_pools;
+    struct config_pool *pools;
+    size_t n_backends; /* each name once */
+    struct config_backend *backends;
+};
+
+/* Read `path` ("-" is not special). On success a snapshot with one reference; else NULL, with every error written to
+ * `errors` as "FILE:LINE:COLUMN: message", one a line, in the order of the file. Never exits, never logs. */
+struct config *config_load(const char *path, FILE *errors);
+/* The same from memory; `name` stands in the messages. For tests and fuzzing. */
+struct config *config_parse(const char *name, const char *text, size_t size, FILE *errors);
+/* The quick start: one listener "smtp" and one pool "relays" from --listen and --backend ADDR[*WEIGHT] arguments. */
+struct config *config_quick(const char *listen, const char *const *backends, size_t n_backends, FILE *errors);
+
+struct config *config_hold(struct config *config);
+/* Give a reference back and clear the caller's pointer; the last one frees. NULL is fine. */
+void config_release(struct config **config);
+
+/* Write every option with its default and its one-line meaning, in the order of the file (for docs and --help). */
+void config_describe(FILE *out);
+
+#endif
