@@ -1,0 +1,78 @@
+/*
+ * A backend: one relay, with the places that sessions hold on it.
+ *
+ * Backends are matched by name over reloads, so that counts and health survive. Workers read and count through atomics;
+ * everything that decides (health, reload) runs on the control thread and publishes its verdict here as a few numbers.
+ * What a worker looks at per placement fits two cache lines.
+ */
+#ifndef WEIR_BALANCER_BACKEND_H
+#define WEIR_BALANCER_BACKEND_H
+
+#include <pthread.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/config.h"
+#include "net/address.h"
+#include "smtp/capability.h"
+
+enum backend_state {
+    BACKEND_INIT,      /* no check has ended yet: a placement waits for it */
+    BACKEND_UP,
+    BACKEND_DEGRADED,
+    BACKEND_DOWN,      /* by active checks */
+    BACKEND_EJECTED,   /* by what traffic saw */
+    BACKEND_HALF_OPEN, /* back from an ejection on trial */
+};
+#define BACKEND_STATES (BACKEND_HALF_OPEN + 1)
+const char *backend_state_name(enum backend_state state); /* "up", "half-open" … as in the interface */
+
+#define BACKEND_NO_CEILING UINT32_MAX
+
+struct backend {
+    char *name;
+    _Atomic uint32_t references;
+    uint32_t id; /* unique in the process, never reused */
+
+    /* Read by every placement; written by the control thread. */
+    alignas(64) _Atomic uint32_t state;     /* enum backend_state */
+    _Atomic uint32_t ceiling;               /* places that may be taken: every limit folded into one number */
+    _Atomic uint32_t milliweight;           /* weight × 1000 × slow start and so on; 0: nothing new */
+    _Atomic uint32_t priority;              /* tier, 0 first */
+    _Atomic uint32_t capabilities;          /* enum smtp_capability bits of its last EHLO */
+    _Atomic uint64_t size_limit;            /* of its SIZE; 0: none */
+    _Atomic int64_t suspended_until;        /* ms of the monotonic clock; by any worker that saw a refused connect */
+
+    /* Written by every placement. */
+    alignas(64) _Atomic uint32_t connections; /* places taken, connecting included */
+    _Atomic uint64_t peak_cost;               /* peak-ewma: cost and time of last change, packed */
+    _Atomic uint32_t hard_in_a_row;           /* passive signs, reset by a success (health/) */
+    _Atomic uint32_t loads_in_a_row;
+
+    /* The settings of the last configuration; the control thread's alone. */
+    uint32_t weight, max_connections;
+    /* Where it is: a name may resolve to another address at any time. */
+    pthread_mutex_t address_lock;
+    struct address address; /* length 0: not resolved yet */
+};
+
+struct backend *backend_create(const char *name);
+struct backend *backend_hold(struct backend *backend);
+void backend_release(struct backend **backend); /* gives the reference back; the last one frees */
+
+/* Take a place if the ceiling allows it. Exact: over any number of threads never one more than the ceiling. */
+bool backend_take_place(struct backend *backend);
+/* Give it back. Called from one function only, placement_return(). */
+void backend_return_place(struct backend *backend);
+
+/* Usable for something new at `now` (ms, monotonic): state UP, DEGRADED or HALF-OPEN, weight, not suspended. Says nothing of room. */
+bool backend_usable(const struct backend *backend, int64_t now);
+bool backend_has_room(const struct backend *backend);
+
+/* Copy the address out. False while it is not resolved. */
+bool backend_address(struct backend *backend, struct address *out);
+void backend_set_address(struct backend *backend, const struct address *address);
+
+#endif
