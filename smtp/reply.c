@@ -45,15 +45,16 @@ static int find_crlf(const char *in, size_t size, size_t *end)
     return 0;
 }
 
-/* Parse one line. 1, 0 or -1 as smtp_reply_parse(). */
-static int parse_line(const char *in, size_t size, struct reply_line *line)
+/* Parse one line; `first` is the reply's first one, whose code it must repeat, or NULL. 1, 0 or -1 as
+ * smtp_reply_parse(). */
+static int parse_line(const char *in, size_t size, const char *first, struct reply_line *line)
 {
     size_t end;
 
     for (size_t i = 0; i < 3; i++) {
         if (i == size)
             return 0;
-        if (!is_digit(in[i]) || (i == 0 && (in[i] < '2' || in[i] > '5')))
+        if (!is_digit(in[i]) || (i == 0 && (in[i] < '2' || in[i] > '5')) || (first && in[i] != first[i]))
             return -1;
     }
     if (size == 3)
@@ -112,24 +113,20 @@ int smtp_reply_parse(const char *in, size_t size, struct smtp_reply *out)
 {
     size_t limit = size < SMTP_REPLY_MAX ? size : SMTP_REPLY_MAX, at = 0;
     unsigned lines = 0;
-    int code = 0;
 
     for (;;) {
         struct reply_line line;
-        int found = parse_line(in + at, limit - at, &line);
+        int found = parse_line(in + at, limit - at, lines > 0 ? in : NULL, &line);
 
-        /* A code that differs is malformed before its line is complete, but telling so needs all of its
-         * digits. */
         if (found == 0)
             return limit == SMTP_REPLY_MAX ? -1 : 0;
-        if (found < 0 || (lines > 0 && line.code != code))
+        if (found < 0)
             return -1;
-        code = line.code;
         lines++;
         at += line.size;
         if (line.last) {
             *out = (struct smtp_reply){
-                .code = code, .size = at, .text = line.text, .text_size = line.text_size, .lines = lines
+                .code = line.code, .size = at, .text = line.text, .text_size = line.text_size, .lines = lines
             };
             parse_status(out);
             return 1;

@@ -47,16 +47,18 @@ struct scan_transition {
 };
 
 /* clang-format off */
+#define TO(state, action) { SCAN_##state, ACT_##action }
 static const struct scan_transition transitions[SCAN_STATES][CLASSES] = {
-    /*                      CR                          LF                              "."                           other */
-    [SCAN_START] =      { { SCAN_CR, ACT_PASS },        { SCAN_BARE_START, ACT_BARE_LF }, { SCAN_DOT, ACT_PASS },       { SCAN_TEXT, ACT_PASS } },
-    [SCAN_TEXT] =       { { SCAN_CR, ACT_PASS },        { SCAN_BARE_START, ACT_BARE_LF }, { SCAN_TEXT, ACT_PASS },      { SCAN_TEXT, ACT_PASS } },
-    [SCAN_CR] =         { { SCAN_CR, ACT_BARE_CR },     { SCAN_START, ACT_PASS },         { SCAN_CR, ACT_BARE_CR },     { SCAN_CR, ACT_BARE_CR } },
-    [SCAN_DOT] =        { { SCAN_DOT_CR, ACT_PASS },    { SCAN_TEXT, ACT_GUARD },         { SCAN_TEXT, ACT_PASS },      { SCAN_TEXT, ACT_PASS } },
-    [SCAN_DOT_CR] =     { { SCAN_CR, ACT_BARE_CR },     { SCAN_START, ACT_END },          { SCAN_CR, ACT_BARE_CR },     { SCAN_CR, ACT_BARE_CR } },
-    [SCAN_BARE_START] = { { SCAN_CR, ACT_PASS },        { SCAN_BARE_START, ACT_BARE_LF }, { SCAN_BARE_DOT, ACT_PASS },  { SCAN_TEXT, ACT_PASS } },
-    [SCAN_BARE_DOT] =   { { SCAN_TEXT, ACT_GUARD },     { SCAN_TEXT, ACT_GUARD },         { SCAN_TEXT, ACT_PASS },      { SCAN_TEXT, ACT_PASS } },
+    /*                    CR               LF                       "."                  other */
+    [SCAN_START]      = { TO(CR, PASS),    TO(BARE_START, BARE_LF), TO(DOT, PASS),       TO(TEXT, PASS) },
+    [SCAN_TEXT]       = { TO(CR, PASS),    TO(BARE_START, BARE_LF), TO(TEXT, PASS),      TO(TEXT, PASS) },
+    [SCAN_CR]         = { TO(CR, BARE_CR), TO(START, PASS),         TO(CR, BARE_CR),     TO(CR, BARE_CR) },
+    [SCAN_DOT]        = { TO(DOT_CR, PASS), TO(TEXT, GUARD),        TO(TEXT, PASS),      TO(TEXT, PASS) },
+    [SCAN_DOT_CR]     = { TO(CR, BARE_CR), TO(START, END),          TO(CR, BARE_CR),     TO(CR, BARE_CR) },
+    [SCAN_BARE_START] = { TO(CR, PASS),    TO(BARE_START, BARE_LF), TO(BARE_DOT, PASS),  TO(TEXT, PASS) },
+    [SCAN_BARE_DOT]   = { TO(TEXT, GUARD), TO(TEXT, GUARD),         TO(TEXT, PASS),      TO(TEXT, PASS) },
 };
+#undef TO
 /* clang-format on */
 
 static smtp_scan_block_fn *skip_block;
