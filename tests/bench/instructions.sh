@@ -1,0 +1,81 @@
+#!/bin/sh
+# Instructions per message, by valgrind's callgrind: the same code gives the same figure on a noisy machine too.
+# Two runs over kept sessions, one with 1,000 messages more; start-up and shutdown cancel out in the difference.
+#   instructions.sh [-v]      -v: also the functions that the longer run spent most in
+# The program is build/release/weir, or $WEIR.
+set -eu
+root=$(cd "$(dirname "$0")/../.." && pwd)
+weir=${WEIR:-$root/build/release/weir}
+few=200
+more=1000
+sessions=4
+verbose=
+[ "${1:-}" != -v ] || verbose=yes
+PATH=$PATH:/usr/sbin
+for tool in valgrind smtp-source smtp-sink python3; do
+    command -v $tool >/dev/null || { echo "instructions.sh: $tool is not installed"; exit 1; }
+done
+[ -x "$weir" ] || { echo "instructions.sh: $weir is not built"; exit 1; }
+
+dir=$(mktemp -d /tmp/weir-instructions.XXXXXX)
+chmod 755 "$dir"
+sink_pid= weir_pid=
+cleanup() {
+    for pid in $sink_pid $weir_pid; do kill -9 "$pid" 2>/dev/null || true; done
+    rm -rf "$dir"
+}
+trap cleanup EXIT
+trap 'exit 1' INT TERM
+
+free_ports='import socket
+s = [socket.socket() for _ in range(2)]
+[x.bind(("127.0.0.1", 0)) for x in s]
+print(*[x.getsockname()[1] for x in s])'
+# One message through means: everything is up. A refused connect or a 4xx is tried again.
+wait_for_mail='import smtplib, sys, time
+end = time.monotonic() + 60
+while True:
+    try:
+        with smtplib.SMTP("127.0.0.1", int(sys.argv[1]), "bench.test", timeout=30) as c:
+            c.sendmail("a@bench.test", ["b@bench.test"], "\r\nready\r\n")
+        break
+    except (OSError, smtplib.SMTPException) as error:
+        if time.monotonic() > end:
+            sys.exit(f"no message got through: {error}")
+        time.sleep(0.05)'
+
+set -- $(python3 -c "$free_ports")
+listen=$1 backend=$2
+as_user=
+[ "$(id -u)" -ne 0 ] || as_user="-u nobody"
+smtp-sink $as_user "127.0.0.1:$backend" 100 &
+sink_pid=$!
+
+# Checks come by the clock, not by the message: one at the start, the next when all is over.
+cat >"$dir/weir.yaml" <<END
+workers: 1
+hostname: bench.test
+log: { destination: $dir/weir.log, format: logfmt, level: info }
+http: { address: "" }
+listeners: { smtp: { address: ["127.0.0.1:$listen"], pool: relays } }
+pools:
+  relays:
+    health: { interval: 1h }
+    backends: { r1: { address: "127.0.0.1:$backend" } }
+END
+
+count() { # messages → instructions of one run
+    valgrind --tool=callgrind --callgrind-out-file="$dir/callgrind.$1" "$weir" -c "$dir/weir.yaml" >"$dir/valgrind" 2>&1 &
+    weir_pid=$!
+    python3 -c "$wait_for_mail" "$listen" || { cat "$dir/valgrind" >&2; exit 1; }
+    smtp-source -d -s $sessions -m "$1" -l 4096 -f a@bench.test -t b@bench.test "127.0.0.1:$listen" >&2
+    kill -TERM $weir_pid
+    wait $weir_pid || { cat "$dir/valgrind" >&2; exit 1; }
+    weir_pid=
+    sed -n 's/^\(summary\|totals\): *\([0-9]*\).*/\2/p' "$dir/callgrind.$1" | tail -n 1
+}
+
+a=$(count $few)
+b=$(count $((few + more)))
+echo "instructions per message (kept sessions, 4 KB): $(((b - a) / more))"
+[ -z "$verbose" ] || callgrind_annotate "$dir/callgrind.$((few + more))" | sed -n '/Ir/,$p' | head -n 40
