@@ -1,0 +1,208 @@
+"""The test house itself: a client against a relay, and every checker shown something it must refuse."""
+
+import socket
+import subprocess
+import time
+
+import pytest
+from weirtest import logfmt, programs, weir
+from weirtest.client import Client, Closed, ProtocolError, stuff, unstuff
+from weirtest.relay import DROP, RESET, STALL, At, Bytewise, Delay, Relay, assert_one_message, bare_ends
+
+pytestmark = pytest.mark.harness
+
+
+def connected(relay, **options):
+    return Client(relay.address, **options)
+
+
+def test_a_message_by_data_and_by_bdat(relay):
+    body = b".\r\n..dots\r\nplain\r\n"
+    with connected(relay) as client:
+        client.ehlo()
+        assert client.extensions["SIZE"] == "52428800" and "PIPELINING" in client.extensions
+        client.message(wire=stuff(body), sender="a@x", recipients=("b@x", "c@x"))
+        client.envelope()
+        client.bdat(b"first ", last=False)
+        assert client.bdat(b"and last").code == 250
+        client.message(wire=b"")
+        client.quit()
+    first, second, third = relay.committed()
+    assert (first.mail, first.rcpts, first.content) == (b"a@x", [b"b@x", b"c@x"], body)
+    assert (second.by, second.content) == ("BDAT", b"first and last")
+    assert third.content == b""
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_framing_does_not_depend_on_segments(relay, seed):
+    with connected(relay) as client:
+        client.split(b"EHLO x\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n" + b"x" * 3000 + b"\r\n..\r\n\r\n.\r\nQUIT\r\n", seed)
+        assert [reply.code for reply in client.replies()] == [250, 250, 250, 354, 250, 221]
+    assert relay.committed()[0].content == b"x" * 3000 + b"\r\n.\r\n\r\n"
+    assert_one_message(relay.connections[0])
+
+
+def test_script(relay):
+    relay.on("banner", Bytewise(), times=1).on("rcpt", b"451 4.3.0 later\r\n", times=1).on("mail", Delay(0.1))
+    with connected(relay) as client:
+        client.ehlo()
+        client.ok("MAIL FROM:<a@x>")
+        assert client.command("RCPT TO:<b@x>").code == 451
+        client.ok("RCPT TO:<b@x>")
+        relay.on("data", lambda connection, line: b"354 by a function\r\n")
+        relay.on("end", b"554 5.7.1 no\r\n")
+        assert client.data(b"x\r\n").code == 554
+    assert not relay.committed() and relay.transactions()[0].ended
+
+
+@pytest.mark.parametrize("action", [DROP, RESET])
+@pytest.mark.parametrize("step", ["connect", "banner", "ehlo", "mail", "rcpt", "data", "body", "end"])
+def test_loss_at_each_step(relay, step, action):
+    relay.on(step, At(1, action) if step == "body" else action)
+    with pytest.raises((Closed, ConnectionResetError, BrokenPipeError)):
+        with connected(relay) as client:
+            client.ehlo().message()
+            client.quit()
+    assert not relay.committed()
+
+
+def test_early_reply_then_silence(relay):
+    relay.on("body", At(10, [b"550 5.7.1 no\r\n", STALL]))
+    with connected(relay) as client:
+        client.ehlo().envelope().ok("DATA", 354)
+        client.send(b"0123456789")
+        client.expect(550)
+        assert client.silent(0.1)
+
+
+def test_closed_port_and_restart(relay):
+    with connected(relay) as client:
+        relay.stop()
+        assert client.wait_closed() == b""
+    with pytest.raises(ConnectionRefusedError):
+        connected(relay)
+    relay.start()
+    connected(relay).ehlo().message()
+    assert len(relay.committed()) == 1
+
+
+def test_concurrency_is_counted(relay):
+    clients = [connected(relay).ehlo() for _ in range(3)]
+    for client in clients:
+        client.message()
+    probe = connected(relay)
+    assert relay.max_concurrent() == 3
+    for client in clients:
+        client.close()
+    connected(relay).ehlo().message()
+    assert relay.max_concurrent() == 3 and len(relay.traffic()) == 4
+    probe.close()
+
+
+def test_one_message_checker_refuses():
+    def capture(octets):
+        relay = Relay()
+        with connected(relay) as client:
+            client.send(b"EHLO x\r\n" + octets + b"QUIT\r\n")
+            client.replies()
+        relay.stop()
+        return relay.connections[0]
+    good = b"MAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\nx\r\n.\r\n"
+    assert_one_message(capture(good))
+    for bad in (good.replace(b"x\r\n.\r\n", b"x\ny\r\n.\r\n"), good.replace(b"x\r\n", b"x\r \r\n"), good + good, b""):
+        with pytest.raises(AssertionError):
+            assert_one_message(capture(bad))
+    assert bare_ends(b"a\r\nb\nc\rd\r\r\n\n") == [4, 6, 8, 11]
+
+
+def test_client_refuses_what_is_not_smtp():
+    for said in (b"250 a\n", b"250-a\r\n550 b\r\n", b"abc\r\n", b"999 x\r\n", b"25\r\n", b"250 \0\r\n", b"250 a\rb\r\n"):
+        relay = Relay().on("banner", said)
+        with pytest.raises(ProtocolError):
+            connected(relay)
+        relay.stop()
+
+
+def test_stuffing():
+    for plain in (b"", b".", b".\r\n", b"..\r\n", b"a\r\n.\r\n.b\r\n"):
+        assert unstuff(stuff(plain)) == plain
+    assert stuff(b".\r\n.b\r\n") == b"..\r\n..b\r\n"
+
+
+def test_logfmt_reader():
+    line = r'time=1 level=info event=x reply="2.0.0 \"Ok\" \\ \x1b[0m" from=<a@b>'
+    assert logfmt.parse_line(line)["reply"] == '2.0.0 "Ok" \\ \x1b[0m'
+    for bad in ("time=1 level=info", 'time=1 level=info event=x a="b', "time=1 level=info event=x stray",
+                "time=1 level=info event=x a=\x1b", "time=1 level=info event=x event=y", 'time=1 level=info event=x a=b"c'):
+        with pytest.raises(ValueError):
+            logfmt.parse_line(bad)
+
+
+def test_sanitizer_text_is_seen():
+    for text in ("==1==ERROR: AddressSanitizer: heap-use-after-free", "x.c:3:1: runtime error: shift", "ERROR: LeakSanitizer: leaks"):
+        assert weir.SANITIZER.search(text)
+    assert not weir.SANITIZER.search("level=info event=session reason=quit")
+
+
+def test_programs(relay):
+    """smtp-source, smtp-sink, swaks, aiosmtpd and Postfix, straight to one another."""
+    code, error = programs.smtp_source(relay.port, sessions=2, messages=10)
+    assert code == 0, error
+    assert len(relay.committed()) == 10
+    sink = programs.Sink()
+    try:
+        connected(sink).ehlo().message(wire=b"Subject: to the sink\r\n\r\n")
+        assert any(b"to the sink" in message for message in sink.messages())
+    finally:
+        sink.stop()
+    code, dialogue = programs.swaks(relay.port)
+    assert code == 0 and "<-  250 2.0.0 Ok" in dialogue, dialogue
+    aio = programs.Aiosmtpd()
+    try:
+        Client(("127.0.0.1", aio.port)).ehlo().message(wire=b"..\r\n")
+        assert aio.messages[0][2] == b".\r\n"
+    finally:
+        aio.stop()
+
+
+def test_postfix_runs():
+    postfix = programs.Postfix()
+    try:
+        with Client(("127.0.0.1", postfix.port)) as client:
+            client.ehlo().message(sender="someone@client.test")
+            client.quit()
+        weir.wait_until(lambda: postfix.queued(), 5, postfix.log)
+        assert postfix.queued()[0][0] == "someone@client.test"
+    finally:
+        postfix.stop()
+
+
+def test_mime_samples_are_there():
+    assert len(programs.mime_samples()) > 30
+
+
+def test_slow_octets(relay):
+    began = time.monotonic()
+    with connected(relay) as client:
+        client.trickle(b"EHLO x\r\n", 0.01)
+        client.expect(250)
+    assert 0.08 <= time.monotonic() - began < 2
+
+
+def test_ports_are_free():
+    for _ in range(20):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", weir.free_port()))
+
+
+def test_run_reports(tmp_path):
+    script = tmp_path / "weir"
+    script.write_text("#!/bin/sh\necho out; echo err >&2; exit 2\n")
+    script.chmod(0o755)
+    assert weir.run("--check", "-c", text="x", binary=str(script))[:3] == (2, "out\n", "err\n")
+    script.write_text("#!/bin/sh\necho 'ERROR: AddressSanitizer: x' >&2\n")
+    with pytest.raises(AssertionError):
+        weir.run(binary=str(script))
+    script.write_text("#!/bin/sh\nsleep 30\n")
+    with pytest.raises(subprocess.TimeoutExpired):
+        weir.run(binary=str(script), timeout=0.2)
