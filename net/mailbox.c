@@ -2,8 +2,8 @@
 
 #include <stddef.h>
 
-/* Posters push on a stack; the owner takes the whole stack at once and turns it round. Taking everything with one
- * exchange is what keeps this free of the ABA problem. */
+/* Posters push on a stack; the owner takes the whole stack at once and turns it round. Taking everything with
+ * one exchange is what keeps this free of the ABA problem. */
 
 static void deliver_all(struct mailbox *mailbox)
 {

@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 /*
- * Which events the loop polls for is decided in one place, watch(), from two facts: is anything unsent, and is the read
- * watcher on. The write watcher exists only while the kernel refuses octets.
+ * Which events the loop polls for is decided in one place, watch(), from two facts: is anything unsent, and
+ * is the read watcher on. The write watcher exists only while the kernel refuses octets.
  */
 
 #define TCP_UNACKNOWLEDGED_MS 30000 /* a backend that vanished without a word is noticed after this */
@@ -54,8 +54,8 @@ static void set_option(int fd, int level, int name, int value)
     (void)setsockopt(fd, level, name, &value, sizeof value);
 }
 
-int stream_connect(struct stream *stream, struct ev_loop *loop, const struct address *to, const struct address *source,
-                   stream_handler *handler)
+int stream_connect(struct stream *stream, struct ev_loop *loop, const struct address *to,
+                   const struct address *source, stream_handler *handler)
 {
     int fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int error;
@@ -68,7 +68,8 @@ int stream_connect(struct stream *stream, struct ev_loop *loop, const struct add
         set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
         set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, TCP_UNACKNOWLEDGED_MS);
         if (source && source->length) {
-            /* Without this a bind() to a source address uses up one of its ports for all destinations together. */
+            /* Without this a bind() to a source address uses up one of its ports for all destinations
+             * together. */
             set_option(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
             if (bind(fd, &source->sa, source->length) != 0)
                 goto failed;
@@ -193,7 +194,8 @@ static void drain(struct stream *stream)
     struct iovec part = { stream->unsent + stream->unsent_start, stream_unsent(stream) };
     ssize_t sent = write_once(stream->io.fd, &part, 1);
 
-    /* A dead connection: what is unsent never will be. The owner learns of it by reading, as it always does. */
+    /* A dead connection: what is unsent never will be. The owner learns of it by reading, as it always does.
+     */
     if (sent < 0)
         sent = (ssize_t)part.iov_len;
     stream->unsent_start += (size_t)sent;
@@ -224,8 +226,8 @@ static void on_ready(struct ev_loop *loop, ev_io *io, int events)
         watch(stream);
         events &= ~EV_READ;
     }
-    /* Each handler may close the stream or free its owner: nothing of it is touched behind a call. When both events
-     * fire, the write comes first and the level-triggered read fires again. */
+    /* Each handler may close the stream or free its owner: nothing of it is touched behind a call. When both
+     * events fire, the write comes first and the level-triggered read fires again. */
     pending = events & (stream->unsent ? EV_WRITE : 0);
     if (pending)
         drain(stream);

@@ -1,9 +1,9 @@
 /*
  * A stream: a connected socket as a few events.
  *
- * Reads go into a buffer of the caller's (one a worker, not one a session). Writes go to the kernel at once; what it does
- * not take is kept here and sent when it will. Watchers are touched as little as possible: the read watcher stays on,
- * and is stopped only when it fires while nobody wants to read.
+ * Reads go into a buffer of the caller's (one a worker, not one a session). Writes go to the kernel at once;
+ * what it does not take is kept here and sent when it will. Watchers are touched as little as possible: the
+ * read watcher stays on, and is stopped only when it fires while nobody wants to read.
  *
  *     READABLE   octets, an end of stream or an error wait: call stream_read()
  *     DRAINED    everything written has gone to the kernel after an earlier write had left octets here
@@ -40,17 +40,19 @@ void stream_init(struct stream *stream);
 /* Take over a connected non-blocking socket and begin to read. */
 void stream_open(struct stream *stream, struct ev_loop *loop, int fd, stream_handler *handler);
 
-/* Begin to connect; the stream is readable when the peer has spoken, or has refused (stream_read() then says so). Nothing
- * watches for the mere completion: a mail relay speaks first. `source` may be NULL. Returns 0 or -errno. */
-int stream_connect(struct stream *stream, struct ev_loop *loop, const struct address *to, const struct address *source,
-                   stream_handler *handler);
+/* Begin to connect; the stream is readable when the peer has spoken, or has refused (stream_read() then says
+ * so). Nothing watches for the mere completion: a mail relay speaks first. `source` may be NULL. Returns 0 or
+ * -errno. */
+int stream_connect(struct stream *stream, struct ev_loop *loop, const struct address *to,
+                   const struct address *source, stream_handler *handler);
 /* Whether the connection is established (a system call: for the moment a connect timer fires). */
 bool stream_connected(const struct stream *stream);
 
 /* Read once. Octets read; 0 at the end of the stream; -EAGAIN; or another -errno. */
 ssize_t stream_read(struct stream *stream, void *buffer, size_t size);
 
-/* Write all of it, now or later. 0, or -errno if the connection is dead or memory is out (then nothing was kept). */
+/* Write all of it, now or later. 0, or -errno if the connection is dead or memory is out (then nothing was
+ * kept). */
 int stream_write(struct stream *stream, const struct iovec *parts, int n);
 /* Octets that the kernel has not taken yet. */
 size_t stream_unsent(const struct stream *stream);
@@ -61,7 +63,8 @@ void stream_want_read(struct stream *stream, bool wanted);
 /* Send FIN after what was written (only when nothing is unsent). */
 void stream_shutdown(struct stream *stream);
 
-/* Close and forget unsent octets; `abort` sends a reset, so that a peer in mid-transfer cannot mistake it for an end. */
+/* Close and forget unsent octets; `abort` sends a reset, so that a peer in mid-transfer cannot mistake it for
+ * an end. */
 void stream_close(struct stream *stream);
 void stream_abort(struct stream *stream);
 

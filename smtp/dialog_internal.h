@@ -1,0 +1,132 @@
+/*
+ * Inside the dialog: what its files share.
+ *
+ *   dialog.c           outputs, actions, events, timers, the ends of transactions and sessions
+ *   dialog_client.c    commands of the client
+ *   dialog_body.c      DATA and BDAT content
+ *   dialog_backend.c   replies of the backend, its greeting, its loss
+ *
+ * Commands that go to the backend pass through one queue, oldest first:
+ *
+ *      head                 head + sent                head + count
+ *       │ sent, unanswered   │ not sent yet              │
+ *       ▼                    ▼                           ▼
+ *      [MAIL] [RCPT] [RCPT]  [RCPT] [DATA]
+ *
+ * Each entry is FORWARD (its reply is the client's) or SWALLOW (Weir's own RSET). The text stays until it is
+ * answered: a backend lost before any reply of the transaction was passed on is replaced, and the queue
+ * simply sent again. A backend without PIPELINING gets one at a time. There is no third kind for replies of
+ * Weir's own: such a command is not consumed before every FORWARD is answered, which keeps the replies in
+ * order and costs a round trip only in odd dialogues.
+ */
+#ifndef WEIR_SMTP_DIALOG_INTERNAL_H
+#define WEIR_SMTP_DIALOG_INTERNAL_H
+
+#include "smtp/dialog.h"
+#include "smtp/reply.h"
+
+#define PIPELINE_MAX  64   /* commands */
+#define PIPELINE_TEXT 4096 /* octets; at least one line of SMTP_LINE_MAX */
+#define HELD_MAX      512  /* an early refusal in the body, kept until the body's end */
+
+enum pending_kind { PENDING_FORWARD, PENDING_SWALLOW };
+
+struct pending {
+    uint8_t kind; /* enum pending_kind */
+    uint8_t verb; /* enum smtp_verb */
+    uint16_t size;
+    bool final;    /* the reply to this one ends the message: the end of data, BDAT LAST */
+    uint32_t sent; /* tick */
+};
+
+/* What a body is doing. */
+enum body_mode {
+    BODY_NONE,
+    BODY_DATA,    /* to the backend, until CRLF.CRLF */
+    BODY_CHUNK,   /* to the backend, chunk_left octets */
+    BODY_DISCARD, /* thrown away until CRLF.CRLF, then `held` is said */
+};
+
+struct smtp_exchange {
+    enum smtp_backend_state backend_state;
+    struct smtp_capabilities backend;
+    uint32_t needs;
+    uint64_t declared_size;
+    bool open;      /* a transaction is */
+    bool committed; /* a reply of it has been passed on: it cannot move any more */
+    bool refused;   /* its MAIL was */
+    bool utf8;
+    bool binary;
+    bool chunked; /* it uses BDAT */
+    bool last;    /* in its last chunk */
+    bool early;   /* the beginning of a reply came before its command was complete */
+    enum body_mode body;
+    enum smtp_outcome held_outcome;
+    struct smtp_scan scan;
+    uint64_t chunk_left;
+    uint32_t outstanding_recipients;
+    unsigned head, count, sent, forwards;
+    size_t text_start, text_end;
+    struct smtp_transaction transaction;
+    struct pending queue[PIPELINE_MAX];
+    size_t held_size;
+    char held[HELD_MAX];
+    char text[PIPELINE_TEXT];
+};
+
+/* outputs and actions (dialog.c) */
+void output_range(struct smtp_output *out, const char *data, size_t size); /* referred to, not copied */
+char *output_reserve(struct smtp_output *out, size_t size); /* in the arena; output_commit() follows */
+void output_commit(struct smtp_output *out, size_t size);
+void output_copy(struct smtp_output *out, const char *data, size_t size);
+bool wire_has_room(const struct smtp_wire *wire);
+struct smtp_action_arg *act(struct smtp_dialog *d, enum smtp_action action);
+void say(struct smtp_dialog *d, const char *reply); /* a reply of Weir's own to the client */
+
+/* states (dialog.c): the only places that change them */
+void enter_client(struct smtp_dialog *d, enum smtp_client_state state);
+void enter_backend(struct smtp_dialog *d, enum smtp_backend_state state);
+
+/* A reply of Weir's own would be out of order now. */
+static inline bool busy(const struct smtp_dialog *d)
+{
+    return d->exchange && d->exchange->forwards;
+}
+
+bool exchange_begin(struct smtp_dialog *d); /* there is one behind it, or memory is out */
+/* Append a command made of up to three pieces. False: no room now, try again when the queue moved. */
+bool queue_command(struct smtp_dialog *d, enum pending_kind kind, enum smtp_verb verb, struct smtp_span one,
+                   struct smtp_span two, struct smtp_span three);
+void queue_pump(struct smtp_dialog *d); /* send what may be sent */
+struct pending queue_pop(struct smtp_dialog *d);
+
+/* The transaction is over. `code` and `text` decided it. */
+void transaction_end(struct smtp_dialog *d, enum smtp_outcome outcome);
+void transaction_note(struct smtp_dialog *d, int code, const char *text, size_t size);
+void transaction_note_own(struct smtp_dialog *d, const char *reply);
+/* The client left it: RSET, EHLO, QUIT, gone. The backend is told by RSET if it is to go on. */
+void transaction_leave(struct smtp_dialog *d, bool reset_backend);
+
+void part_backend(struct smtp_dialog *d, bool politely, enum smtp_loss loss);
+void close_client(struct smtp_dialog *d);
+
+/* dialog_client.c */
+size_t client_command(struct smtp_dialog *d, const char *in, size_t size);
+void refuse_data(struct smtp_dialog *d);
+void complain(struct smtp_dialog *d, const char *reply);
+
+/* dialog_body.c */
+size_t client_body(struct smtp_dialog *d, const char *in, size_t size);
+void body_begin_data(struct smtp_dialog *d);
+void body_begin_chunk(struct smtp_dialog *d, uint64_t octets, bool last);
+void body_hold(struct smtp_dialog *d, enum smtp_outcome outcome, const char *reply, size_t size);
+
+/* dialog_backend.c */
+void backend_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *reply);
+void backend_want(struct smtp_dialog *d);
+void backend_lost(struct smtp_dialog *d, enum smtp_loss loss);
+void backend_refused(struct smtp_dialog *d, const char *reply);
+
+#define REPLY_LOST "451 4.4.2 The backend was lost; please try again\r\n"
+
+#endif
