@@ -1,8 +1,8 @@
 /*
  * Balancing algorithms, behind one small table of operations.
  *
- * An algorithm chooses among candidates that are all eligible; it takes no place and changes no count. It runs on worker
- * threads, concurrently: what state it keeps lies in atomics of the pool or the backends.
+ * An algorithm chooses among candidates that are all eligible; it takes no place and changes no count. It
+ * runs on worker threads, concurrently: what state it keeps lies in atomics of the pool or the backends.
  */
 #ifndef WEIR_BALANCER_ALGORITHM_H
 #define WEIR_BALANCER_ALGORITHM_H
@@ -16,9 +16,9 @@ struct algorithm_input {
     struct pool *pool;
     struct member **candidates; /* at least one */
     size_t n;
-    uint64_t hash_key;  /* of the client, for `hash` */
-    uint64_t *random;   /* the worker's xorshift state */
-    int64_t now;        /* ms, monotonic */
+    uint64_t hash_key; /* of the client, for `hash` */
+    uint64_t *random;  /* the worker's xorshift state */
+    int64_t now;       /* ms, monotonic */
 };
 
 struct algorithm {

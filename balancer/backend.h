@@ -1,9 +1,9 @@
 /*
  * A backend: one relay, with the places that sessions hold on it.
  *
- * Backends are matched by name over reloads, so that counts and health survive. Workers read and count through atomics;
- * everything that decides (health, reload) runs on the control thread and publishes its verdict here as a few numbers.
- * What a worker looks at per placement fits two cache lines.
+ * Backends are matched by name over reloads, so that counts and health survive. Workers read and count
+ * through atomics; everything that decides (health, reload) runs on the control thread and publishes its
+ * verdict here as a few numbers. What a worker looks at per placement fits two cache lines.
  */
 #ifndef WEIR_BALANCER_BACKEND_H
 #define WEIR_BALANCER_BACKEND_H
@@ -19,7 +19,7 @@
 #include "smtp/capability.h"
 
 enum backend_state {
-    BACKEND_INIT,      /* no check has ended yet: a placement waits for it */
+    BACKEND_INIT, /* no check has ended yet: a placement waits for it */
     BACKEND_UP,
     BACKEND_DEGRADED,
     BACKEND_DOWN,      /* by active checks */
@@ -31,19 +31,25 @@ const char *backend_state_name(enum backend_state state); /* "up", "half-open" �
 
 #define BACKEND_NO_CEILING UINT32_MAX
 
+/* Set in `capabilities` once an EHLO of the backend was seen. Before that (checks that end before EHLO, no
+ * traffic yet) it narrows nothing that the pool offers, and is trusted with what every relay of today takes:
+ * 8BITMIME and nothing more. */
+#define BACKEND_CAPABILITIES_KNOWN (1u << 31)
+
 struct backend {
     char *name;
     _Atomic uint32_t references;
-    uint32_t id; /* unique in the process, never reused */
+    uint32_t id;        /* unique in the process, never reused */
+    uint64_t name_hash; /* the same in every process, so that `hash` sends a client the same way everywhere */
 
     /* Read by every placement; written by the control thread. */
-    alignas(64) _Atomic uint32_t state;     /* enum backend_state */
-    _Atomic uint32_t ceiling;               /* places that may be taken: every limit folded into one number */
-    _Atomic uint32_t milliweight;           /* weight × 1000 × slow start and so on; 0: nothing new */
-    _Atomic uint32_t priority;              /* tier, 0 first */
-    _Atomic uint32_t capabilities;          /* enum smtp_capability bits of its last EHLO */
-    _Atomic uint64_t size_limit;            /* of its SIZE; 0: none */
-    _Atomic int64_t suspended_until;        /* ms of the monotonic clock; by any worker that saw a refused connect */
+    alignas(64) _Atomic uint32_t state; /* enum backend_state */
+    _Atomic uint32_t ceiling;           /* places that may be taken: every limit folded into one number */
+    _Atomic uint32_t milliweight;       /* weight × 1000 × slow start and so on; 0: nothing new */
+    _Atomic uint32_t
+        capabilities;            /* enum smtp_capability bits of its last EHLO, BACKEND_CAPABILITIES_KNOWN */
+    _Atomic uint64_t size_limit; /* of its SIZE; 0: none */
+    _Atomic int64_t suspended_until; /* ms of the monotonic clock; by any worker that saw a refused connect */
 
     /* Written by every placement. */
     alignas(64) _Atomic uint32_t connections; /* places taken, connecting included */
@@ -52,7 +58,7 @@ struct backend {
     _Atomic uint32_t loads_in_a_row;
 
     /* The settings of the last configuration; the control thread's alone. */
-    uint32_t weight, max_connections;
+    uint32_t weight, max_connections, priority;
     /* Where it is: a name may resolve to another address at any time. */
     pthread_mutex_t address_lock;
     struct address address; /* length 0: not resolved yet */
@@ -62,14 +68,39 @@ struct backend *backend_create(const char *name);
 struct backend *backend_hold(struct backend *backend);
 void backend_release(struct backend **backend); /* gives the reference back; the last one frees */
 
-/* Take a place if the ceiling allows it. Exact: over any number of threads never one more than the ceiling. */
+/* Take a place if the ceiling allows it. Exact: over any number of threads never one more than the ceiling.
+ */
 bool backend_take_place(struct backend *backend);
 /* Give it back. Called from one function only, placement_return(). */
 void backend_return_place(struct backend *backend);
 
-/* Usable for something new at `now` (ms, monotonic): state UP, DEGRADED or HALF-OPEN, weight, not suspended. Says nothing of room. */
-bool backend_usable(const struct backend *backend, int64_t now);
-bool backend_has_room(const struct backend *backend);
+/* The state allows something new: UP, DEGRADED or HALF-OPEN, and a weight. */
+static inline bool backend_in_service(const struct backend *backend)
+{
+    uint32_t state = atomic_load_explicit(&backend->state, memory_order_acquire);
+
+    return (state == BACKEND_UP || state == BACKEND_DEGRADED || state == BACKEND_HALF_OPEN) &&
+           atomic_load_explicit(&backend->milliweight, memory_order_relaxed) > 0;
+}
+
+/* Usable for something new at `now` (ms, monotonic): in service and not suspended. Says nothing of room. */
+static inline bool backend_usable(const struct backend *backend, int64_t now)
+{
+    return backend_in_service(backend) &&
+           atomic_load_explicit(&backend->suspended_until, memory_order_relaxed) <= now;
+}
+
+/* Sequentially consistent, because the wait queue relies on it: see placement.c, "No wake-up is lost". */
+static inline bool backend_has_room(const struct backend *backend)
+{
+    return atomic_load(&backend->connections) < atomic_load(&backend->ceiling);
+}
+
+/* Whether it takes a transaction that uses `needs` (enum smtp_capability bits; PIPELINING is Weir's own and
+ * not looked at) and whose message has `size` octets (0: not known). */
+bool backend_capable(const struct backend *backend, uint32_t needs, uint64_t size);
+/* What its EHLO said. Any thread. */
+void backend_set_capabilities(struct backend *backend, const struct smtp_capabilities *capabilities);
 
 /* Copy the address out. False while it is not resolved. */
 bool backend_address(struct backend *backend, struct address *out);

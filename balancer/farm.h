@@ -3,8 +3,8 @@
  *
  *     farm (one a configuration) ── pool ── member ── backend
  *
- * What has to survive a reload (a pool's wait queue, a member's counters, a backend's places and health) are objects of their
- * own that the snapshots share, matched by name.
+ * What has to survive a reload (a pool's wait queue, a member's counters, a backend's places and health) are
+ * objects of their own that the snapshots share, matched by name.
  */
 #ifndef WEIR_BALANCER_FARM_H
 #define WEIR_BALANCER_FARM_H
@@ -57,17 +57,33 @@ struct pool_stats {
     struct histogram queue_wait;
 };
 
+#define POOL_OFFER_BITS     8                /* keywords of enum smtp_capability */
+#define POOL_OFFER_PATIENCE (10 * 60 * 1000) /* ms of agreement after which a keyword is offered again */
+
 struct wait_queue;
 /* What survives of a pool. */
 struct pool_state {
     _Atomic uint32_t references;
     char *name;
     struct wait_queue *queue;
-    _Atomic uint64_t turn;              /* round-robin: placements so far */
-    _Atomic uint32_t offered;           /* what EHLO offers: enum smtp_capability bits, by the control thread */
+    _Atomic uint64_t turn;    /* round-robin: placements so far */
+    _Atomic uint32_t offered; /* what EHLO offers: enum smtp_capability bits, by the control thread */
     _Atomic uint64_t offered_size;
+    /* The control thread's alone, for pool_update_offer(). */
+    bool offer_known; /* some backend's EHLO has been seen */
+    int64_t
+        agreed_since[POOL_OFFER_BITS]; /* ms; 0: its backends don't agree on this keyword, or it is offered */
+    uint64_t agreed_size;              /* a larger limit that may follow offered_size … */
+    int64_t agreed_size_since;         /* … if it lasts; 0: none */
     uint32_t workers;
     struct pool_stats *stats; /* [workers] */
+};
+
+/* Backends of one priority. Weight is what the configuration gives them, so that what is usable can be
+ * compared with it. */
+struct pool_tier {
+    size_t first, n;      /* in `members` */
+    uint64_t milliweight; /* the sum */
 };
 
 struct algorithm;
@@ -76,11 +92,14 @@ struct pool {
     struct pool_state *state; /* held */
     const struct algorithm *algorithm;
     size_t n_members;
-    struct member **members; /* held */
+    struct member **members; /* held; by priority, then in the order of the configuration */
+    size_t n_tiers;
+    struct pool_tier *tiers;
 };
 
 struct farm {
     _Atomic uint32_t references;
+    uint64_t serial;       /* higher than that of every farm made before */
     struct config *config; /* held */
     size_t n_pools;        /* in the order of config->pools */
     struct pool *pools;
@@ -88,11 +107,13 @@ struct farm {
     struct backend **backends;
 };
 
-/* Build the snapshot for `config` (a reference is taken), taking over from `old` (may be NULL) everything of the same name.
- * Nothing that workers see of the old objects changes yet. NULL when memory is out. */
+/* Build the snapshot for `config` (a reference is taken), taking over from `old` (may be NULL) everything of
+ * the same name. Nothing that workers see of the old objects changes yet. NULL when memory is out. */
 struct farm *farm_create(struct config *config, struct farm *old);
-/* The new snapshot counts: settings (weight, ceiling inputs, priority, literal addresses) of its backends are now those of its
- * configuration. Control thread, when nothing can fail any more. Health publishes ceilings and weights anew behind it. */
+/* The new snapshot counts: settings (weight, ceiling inputs, priority, literal addresses) of its backends are
+ * now those of its configuration. Control thread, when nothing can fail any more. Health publishes ceilings
+ * and weights anew behind it; only those that no check has judged yet (INIT) get them here. A backend given
+ * by name keeps the address it has until it is resolved anew. */
 void farm_commit(struct farm *farm);
 struct farm *farm_hold(struct farm *farm);
 void farm_release(struct farm **farm);
@@ -100,13 +121,16 @@ void farm_release(struct farm **farm);
 /* Add to a single-writer counter. */
 static inline void stat_add(_Atomic uint64_t *counter, uint64_t n)
 {
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
 }
 void histogram_add(struct histogram *histogram, uint32_t milliseconds);
 
-/* What the pool offers in EHLO (smtp.md "Extensions"): recomputed by the control thread when a backend's state or
- * capabilities change; a keyword goes at once and returns when its backend comes up again or after 10 minutes of agreement. `now`
- * in ms, monotonic. `backend_came_up`: some member has just become usable. */
+/* What the pool offers in EHLO (smtp.md "Extensions"): recomputed by the control thread when a backend's
+ * state or capabilities change; a keyword goes at once and returns when its backend comes up again or after
+ * 10 minutes of agreement. `now` in ms, monotonic. `backend_came_up`: some member has just become usable. The
+ * ten minutes are noticed only when this is called: call it also after checks that changed nothing. Backends
+ * whose EHLO was never seen have no say. */
 void pool_update_offer(struct pool *pool, int64_t now, bool backend_came_up);
 struct smtp_capabilities pool_offer(const struct pool *pool);
 

@@ -1,0 +1,308 @@
+/*
+ * The algorithms. A candidate's weight may fall to 0 and its count may move while one is at it: every loop
+ * here ends with some candidate whatever it reads.
+ */
+#include "balancer/algorithm.h"
+
+#include <math.h>
+#include <string.h>
+
+#define PEAK_TAU 10000.0f /* ms in which an old peak falls to 1/e */
+
+uint64_t algorithm_random(uint64_t *state)
+{
+    uint64_t x = *state;
+
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    *state = x;
+    return x * 0x2545f4914f6cdd1du;
+}
+
+/* Evenly from 0 … n-1; n below 2^32, as the weights of a thousand candidates are. 0 for n = 0. */
+static uint64_t below(uint64_t *random, uint64_t n)
+{
+    return ((algorithm_random(random) >> 32) * n) >> 32;
+}
+
+static uint32_t weight_of(const struct member *member)
+{
+    return atomic_load_explicit(&member->backend->milliweight, memory_order_relaxed);
+}
+
+static uint32_t connections_of(const struct member *member)
+{
+    return atomic_load_explicit(&member->backend->connections, memory_order_relaxed);
+}
+
+static uint64_t total_weight(const struct algorithm_input *in)
+{
+    uint64_t total = 0;
+
+    for (size_t i = 0; i < in->n; i++)
+        total += weight_of(in->candidates[i]);
+    return total;
+}
+
+/* The candidate in whose stretch of the weights, laid end to end, `point` lies; `without` (index) has no
+ * stretch. */
+static size_t at_weight(const struct algorithm_input *in, uint64_t point, size_t without)
+{
+    size_t last = 0;
+
+    for (size_t i = 0; i < in->n; i++) {
+        uint32_t weight = weight_of(in->candidates[i]);
+
+        if (i == without)
+            continue;
+        if (point < weight)
+            return i;
+        point -= weight;
+        last = i;
+    }
+    return last;
+}
+
+/* --- least-connections ---------------------------------------------------------------------------------- */
+
+/* score = (connections + 1) / weight; a is better than b. */
+static bool fewer(uint64_t connections_a, uint64_t weight_a, uint64_t connections_b, uint64_t weight_b)
+{
+    return (connections_a + 1) * weight_b < (connections_b + 1) * weight_a;
+}
+
+static struct member *choose_least_connections(const struct algorithm_input *in)
+{
+    struct member *best = in->candidates[0];
+    uint64_t connections = connections_of(best), weight = weight_of(best), tied = weight;
+
+    for (size_t i = 1; i < in->n; i++) {
+        struct member *other = in->candidates[i];
+        uint64_t c = connections_of(other), w = weight_of(other);
+
+        if (fewer(connections, weight, c, w))
+            continue;
+        if (!fewer(c, w, connections, weight)) {
+            /* A tie: each of those found so far stays chosen with the odds of its weight. */
+            tied += w;
+            if (below(in->random, tied) >= w)
+                continue;
+        } else {
+            tied = w;
+        }
+        best = other;
+        connections = c;
+        weight = w;
+    }
+    return best;
+}
+
+/* --- p2c ------------------------------------------------------------------------------------------------ */
+
+static struct member *choose_p2c(const struct algorithm_input *in)
+{
+    uint64_t total = total_weight(in), rest;
+    size_t first, second;
+    struct member *a, *b;
+
+    if (in->n == 1)
+        return in->candidates[0];
+    first = at_weight(in, below(in->random, total), SIZE_MAX);
+    a = in->candidates[first];
+    rest = total > weight_of(a) ? total - weight_of(a) : 0;
+    second = at_weight(in, below(in->random, rest), first);
+    b = in->candidates[second];
+    return fewer(connections_of(b), weight_of(b), connections_of(a), weight_of(a)) ? b : a;
+}
+
+/* --- peak-ewma ------------------------------------------------------------------------------------------ */
+
+static uint64_t pack(float cost, int64_t now)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &cost, sizeof bits);
+    return (uint64_t)bits << 32 | (uint32_t)now;
+}
+
+static float unpack_cost(uint64_t packed)
+{
+    uint32_t bits = (uint32_t)(packed >> 32);
+    float cost;
+
+    memcpy(&cost, &bits, sizeof cost);
+    return cost;
+}
+
+/* What is left of the weight of the past at `now`. Readings cross: a time before the last one is taken for
+ * that one. */
+static float decay(uint64_t packed, int64_t now)
+{
+    int32_t age = (int32_t)((uint32_t)now - (uint32_t)packed);
+
+    return age <= 0 ? 1.0f : expf(-(float)age / PEAK_TAU);
+}
+
+void algorithm_observe(struct backend *backend, uint32_t milliseconds, int64_t now)
+{
+    uint64_t packed = atomic_load_explicit(&backend->peak_cost, memory_order_relaxed), changed;
+    float seen = (float)milliseconds;
+
+    do {
+        float cost = unpack_cost(packed), past = decay(packed, now);
+
+        changed = pack(seen > cost ? seen : cost * past + seen * (1.0f - past), now);
+    } while (!atomic_compare_exchange_weak_explicit(&backend->peak_cost, &packed, changed,
+                                                    memory_order_relaxed, memory_order_relaxed));
+}
+
+/* The cost now, ms; negative while nothing was ever observed. It falls also when nothing comes, so that a
+ * backend once slow is tried again. */
+static float cost_of(const struct member *member, int64_t now)
+{
+    uint64_t packed = atomic_load_explicit(&member->backend->peak_cost, memory_order_relaxed);
+
+    return packed ? unpack_cost(packed) * decay(packed, now) : -1.0f;
+}
+
+static struct member *choose_peak_ewma(const struct algorithm_input *in)
+{
+    struct member *best = NULL;
+    float sum = 0, known = 0, lowest = 0;
+    uint64_t tied = 0;
+
+    for (size_t i = 0; i < in->n; i++) {
+        float cost = cost_of(in->candidates[i], in->now);
+
+        if (cost >= 0) {
+            sum += cost;
+            known++;
+        }
+    }
+    for (size_t i = 0; i < in->n; i++) {
+        struct member *member = in->candidates[i];
+        uint32_t weight = weight_of(member);
+        float cost = cost_of(member, in->now), score;
+
+        /* A newcomer counts as the average, or it would get everything before its first reply. The 1 ms keeps
+         * the number of pending sessions in play where replies are too quick to measure. */
+        if (cost < 0)
+            cost = known > 0 ? sum / known : 0;
+        score = (cost + 1) * ((float)connections_of(member) + 1) / (float)(weight ? weight : 1);
+        if (best && score > lowest)
+            continue;
+        tied = best && score == lowest ? tied + weight : weight;
+        if (best && score == lowest && below(in->random, tied) >= weight)
+            continue;
+        best = member;
+        lowest = score;
+    }
+    return best;
+}
+
+/* --- round-robin ---------------------------------------------------------------------------------------- */
+
+static uint64_t common_divisor(uint64_t a, uint64_t b)
+{
+    while (b) {
+        uint64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* Lay the weights, reduced by their common divisor, end to end as a ring of W points, and walk it in steps of
+ * about W divided by the golden ratio. A step that shares no divisor with W meets every point once in W
+ * turns, so the shares are exact over a round; the golden ratio spreads them within it: 4, 2, 1 comes as A B
+ * A B A C A. A turn's choice depends on nothing but its number, which any number of workers may draw at once.
+ */
+static struct member *choose_round_robin(const struct algorithm_input *in)
+{
+    uint64_t turn = atomic_fetch_add_explicit(&in->pool->state->turn, 1, memory_order_relaxed);
+    uint64_t divisor = 0, ring = 0, step;
+
+    for (size_t i = 0; i < in->n; i++) {
+        uint32_t weight = weight_of(in->candidates[i]);
+
+        ring += weight;
+        if (divisor != 1)
+            divisor = common_divisor(weight, divisor);
+    }
+    if (ring == 0)
+        return in->candidates[0];
+    ring /= divisor;
+    step = (uint64_t)((double)ring * 0.6180339887498949 + 0.5);
+    while (common_divisor(ring, step) != 1)
+        step++;
+    return in->candidates[at_weight(in, turn % ring * step % ring * divisor, SIZE_MAX)];
+}
+
+/* --- random --------------------------------------------------------------------------------------------- */
+
+static struct member *choose_random(const struct algorithm_input *in)
+{
+    return in->candidates[at_weight(in, below(in->random, total_weight(in)), SIZE_MAX)];
+}
+
+/* --- hash ----------------------------------------------------------------------------------------------- */
+
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+/* Rendezvous hashing: each candidate draws weight / -ln(u) with its own u in (0, 1) of the key, the highest
+ * is the key's home. One that goes away moves its own keys only. Bounded load: a candidate that has
+ * its 1.25-fold share of all connections passes on to the next, own + 1 <= ceil(1.25 · w/W · (total + 1)),
+ * which in integers is own < 1.25 · …; not all can be over it at once. */
+static struct member *choose_hash(const struct algorithm_input *in)
+{
+    struct member *best = NULL, *home = in->candidates[0];
+    double highest = 0, highest_home = 0;
+    uint64_t weights = 0, connections = 0;
+
+    for (size_t i = 0; i < in->n; i++) {
+        weights += weight_of(in->candidates[i]);
+        connections += connections_of(in->candidates[i]);
+    }
+    for (size_t i = 0; i < in->n; i++) {
+        struct member *member = in->candidates[i];
+        uint64_t weight = weight_of(member);
+        uint64_t hash = mix(in->hash_key + mix(member->backend->name_hash + 0x9e3779b97f4a7c15u));
+        double draw = (double)weight / -log(((double)(hash >> 12) + 0.5) * 0x1p-52);
+
+        if (draw > highest_home) {
+            highest_home = draw;
+            home = member;
+        }
+        if (draw > highest && connections_of(member) * weights * 4 < 5 * weight * (connections + 1)) {
+            highest = draw;
+            best = member;
+        }
+    }
+    return best ? best : home;
+}
+
+const struct algorithm *algorithm_get(enum config_algorithm which)
+{
+    static const struct algorithm least_connections = { "least-connections", choose_least_connections };
+    static const struct algorithm p2c = { "p2c", choose_p2c };
+    static const struct algorithm peak_ewma = { "peak-ewma", choose_peak_ewma };
+    static const struct algorithm round_robin = { "round-robin", choose_round_robin };
+    static const struct algorithm random = { "random", choose_random };
+    static const struct algorithm hash = { "hash", choose_hash };
+
+    switch (which) {
+    case CONFIG_LEAST_CONNECTIONS: return &least_connections;
+    case CONFIG_P2C: return &p2c;
+    case CONFIG_PEAK_EWMA: return &peak_ewma;
+    case CONFIG_ROUND_ROBIN: return &round_robin;
+    case CONFIG_RANDOM: return &random;
+    case CONFIG_HASH: return &hash;
+    }
+    return NULL;
+}

@@ -1,0 +1,117 @@
+#include "balancer/backend.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const state_names[] = { "init", "up", "degraded", "down", "ejected", "half-open" };
+static_assert(sizeof state_names / sizeof *state_names == BACKEND_STATES, "a name for each state");
+
+const char *backend_state_name(enum backend_state state)
+{
+    return state_names[state];
+}
+
+/* FNV-1a: only has to spread a few thousand names, and to be the same everywhere. */
+static uint64_t hash_name(const char *name)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+
+    for (; *name; name++)
+        hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
+    return hash;
+}
+
+struct backend *backend_create(const char *name)
+{
+    static _Atomic uint32_t created;
+    struct backend *backend = aligned_alloc(alignof(struct backend), sizeof *backend);
+
+    if (!backend)
+        return NULL;
+    memset(backend, 0, sizeof *backend);
+    backend->name = strdup(name);
+    if (!backend->name) {
+        free(backend);
+        return NULL;
+    }
+    atomic_init(&backend->references, 1);
+    backend->id = atomic_fetch_add(&created, 1) + 1;
+    backend->name_hash = hash_name(name);
+    pthread_mutex_init(&backend->address_lock, NULL);
+    return backend;
+}
+
+struct backend *backend_hold(struct backend *backend)
+{
+    atomic_fetch_add_explicit(&backend->references, 1, memory_order_relaxed);
+    return backend;
+}
+
+void backend_release(struct backend **backend)
+{
+    struct backend *b = *backend;
+
+    *backend = NULL;
+    if (!b || atomic_fetch_sub_explicit(&b->references, 1, memory_order_acq_rel) > 1)
+        return;
+    pthread_mutex_destroy(&b->address_lock);
+    free(b->name);
+    free(b);
+}
+
+bool backend_take_place(struct backend *backend)
+{
+    uint32_t taken = atomic_load(&backend->connections);
+
+    do {
+        if (taken >= atomic_load(&backend->ceiling))
+            return false;
+    } while (!atomic_compare_exchange_weak(&backend->connections, &taken, taken + 1));
+    return true;
+}
+
+void backend_return_place(struct backend *backend)
+{
+    uint32_t before = atomic_fetch_sub(&backend->connections, 1);
+
+    assert(before > 0);
+    (void)before;
+}
+
+bool backend_capable(const struct backend *backend, uint32_t needs, uint64_t size)
+{
+    uint32_t has = atomic_load_explicit(&backend->capabilities, memory_order_relaxed);
+
+    if (!(has & BACKEND_CAPABILITIES_KNOWN))
+        has = SMTP_CAP_8BITMIME;
+    if (needs & SMTP_CAP_CARRIED & ~has)
+        return false;
+    if (size) {
+        uint64_t limit = atomic_load_explicit(&backend->size_limit, memory_order_relaxed);
+        return limit == 0 || size <= limit;
+    }
+    return true;
+}
+
+void backend_set_capabilities(struct backend *backend, const struct smtp_capabilities *capabilities)
+{
+    atomic_store_explicit(&backend->size_limit, capabilities->size_limit, memory_order_relaxed);
+    atomic_store_explicit(&backend->capabilities, capabilities->flags | BACKEND_CAPABILITIES_KNOWN,
+                          memory_order_release);
+}
+
+bool backend_address(struct backend *backend, struct address *out)
+{
+    pthread_mutex_lock(&backend->address_lock);
+    *out = backend->address;
+    pthread_mutex_unlock(&backend->address_lock);
+    return out->length > 0;
+}
+
+void backend_set_address(struct backend *backend, const struct address *address)
+{
+    pthread_mutex_lock(&backend->address_lock);
+    backend->address = *address;
+    pthread_mutex_unlock(&backend->address_lock);
+}

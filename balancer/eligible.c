@@ -1,0 +1,103 @@
+#include "balancer/eligible.h"
+
+#include "balancer/algorithm.h"
+
+/* A tier is enough by itself while this much of its configured weight is usable. */
+#define TIER_ENOUGH_PERCENT 70
+
+static bool tried(const struct placement_wish *wish, const struct backend *backend)
+{
+    for (unsigned i = 0; i < wish->n_tried; i++)
+        if (wish->tried[i] == backend)
+            return true;
+    return false;
+}
+
+bool eligible_but_for_room(const struct backend *backend, const struct placement_wish *wish, int64_t now)
+{
+    return backend_usable(backend, now) && !tried(wish, backend) &&
+           backend_capable(backend, wish->needs, wish->size);
+}
+
+/* The candidates of the first tier that has any, and of those behind it as long as too little of the tier is
+ * usable. */
+static size_t gather(const struct placement_wish *wish, uint64_t *random, int64_t now,
+                     struct member *candidates[ELIGIBLE_MAX])
+{
+    const struct pool *pool = wish->pool;
+    size_t n = 0;
+
+    for (size_t t = 0; t < pool->n_tiers; t++) {
+        const struct pool_tier *tier = &pool->tiers[t];
+        size_t before = n, start = tier->n > ELIGIBLE_MAX ? algorithm_random(random) % tier->n : 0;
+        uint64_t usable = 0;
+
+        for (size_t i = 0; i < tier->n; i++) {
+            size_t at = start + i < tier->n ? start + i : start + i - tier->n;
+            struct member *member = pool->members[tier->first + at];
+            struct backend *backend = member->backend;
+
+            if (!backend_usable(backend, now))
+                continue;
+            usable += atomic_load_explicit(&backend->milliweight, memory_order_relaxed);
+            if (n < ELIGIBLE_MAX && backend_has_room(backend) && !tried(wish, backend) &&
+                backend_capable(backend, wish->needs, wish->size))
+                candidates[n++] = member;
+        }
+        if (n > before && usable * 100 >= tier->milliweight * TIER_ENOUGH_PERCENT)
+            break;
+    }
+    return n;
+}
+
+struct member *eligible_take(const struct placement_wish *wish, uint64_t *random, int64_t now)
+{
+    struct member *candidates[ELIGIBLE_MAX];
+    struct algorithm_input input = {
+        .pool = wish->pool, .candidates = candidates, .hash_key = wish->hash_key, .random = random, .now = now
+    };
+
+    /* Each round that fails has lost its candidates to other threads' placements, so somebody got on. */
+    while ((input.n = gather(wish, random, now, candidates)) > 0) {
+        while (input.n > 0) {
+            struct member *chosen = wish->pool->algorithm->choose(&input);
+            size_t i = 0;
+
+            if (backend_take_place(chosen->backend))
+                return member_hold(chosen);
+            while (candidates[i] != chosen)
+                i++;
+            candidates[i] = candidates[--input.n];
+        }
+    }
+    return NULL;
+}
+
+bool eligible_any_room(const struct pool *pool, int64_t now)
+{
+    for (size_t i = 0; i < pool->n_members; i++)
+        if (backend_usable(pool->members[i]->backend, now) && backend_has_room(pool->members[i]->backend))
+            return true;
+    return false;
+}
+
+enum placement_verdict eligible_verdict(const struct placement_wish *wish)
+{
+    enum placement_verdict verdict = PLACEMENT_NO_BACKEND;
+
+    for (size_t i = 0; i < wish->pool->n_members; i++) {
+        const struct backend *backend = wish->pool->members[i]->backend;
+
+        if (tried(wish, backend))
+            continue;
+        if (atomic_load_explicit(&backend->state, memory_order_acquire) == BACKEND_INIT) {
+            if (atomic_load_explicit(&backend->milliweight, memory_order_relaxed) > 0)
+                return PLACEMENT_WAITING;
+        } else if (backend_in_service(backend)) {
+            if (backend_capable(backend, wish->needs, wish->size))
+                return PLACEMENT_WAITING;
+            verdict = PLACEMENT_NOT_CAPABLE;
+        }
+    }
+    return verdict;
+}

@@ -1,0 +1,259 @@
+#include "balancer/farm.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "balancer/algorithm.h"
+#include "balancer/queue.h"
+
+/* Zeroed and aligned as its counters want to be. */
+static void *allocate_aligned(size_t n, size_t size)
+{
+    void *memory = aligned_alloc(64, n ? n * size : 64);
+
+    if (memory)
+        memset(memory, 0, n ? n * size : 64);
+    return memory;
+}
+
+/* --- members and pool states ---------------------------------------------------------------------------- */
+
+static struct member *member_create(struct backend *backend, uint32_t workers)
+{
+    struct member *member = calloc(1, sizeof *member);
+
+    if (!member)
+        return NULL;
+    member->stats = allocate_aligned(workers, sizeof *member->stats);
+    if (!member->stats) {
+        free(member);
+        return NULL;
+    }
+    atomic_init(&member->references, 1);
+    member->backend = backend_hold(backend);
+    member->workers = workers;
+    return member;
+}
+
+struct member *member_hold(struct member *member)
+{
+    atomic_fetch_add_explicit(&member->references, 1, memory_order_relaxed);
+    return member;
+}
+
+void member_release(struct member **member)
+{
+    struct member *m = *member;
+
+    *member = NULL;
+    if (!m || atomic_fetch_sub_explicit(&m->references, 1, memory_order_acq_rel) > 1)
+        return;
+    backend_release(&m->backend);
+    free(m->stats);
+    free(m);
+}
+
+static void pool_state_release(struct pool_state **state)
+{
+    struct pool_state *s = *state;
+
+    *state = NULL;
+    if (!s || atomic_fetch_sub_explicit(&s->references, 1, memory_order_acq_rel) > 1)
+        return;
+    wait_queue_free(&s->queue);
+    free(s->name);
+    free(s->stats);
+    free(s);
+}
+
+static struct pool_state *pool_state_create(const char *name, uint32_t workers)
+{
+    struct pool_state *state = calloc(1, sizeof *state);
+
+    if (!state)
+        return NULL;
+    atomic_init(&state->references, 1);
+    atomic_init(&state->offered, SMTP_CAP_PIPELINING | SMTP_CAP_8BITMIME);
+    state->workers = workers;
+    state->name = strdup(name);
+    state->queue = wait_queue_create();
+    state->stats = allocate_aligned(workers, sizeof *state->stats);
+    if (!state->name || !state->queue || !state->stats)
+        pool_state_release(&state);
+    return state;
+}
+
+/* --- building ------------------------------------------------------------------------------------------- */
+
+static struct backend *take_over_backend(const char *name, const struct farm *old)
+{
+    for (size_t i = 0; old && i < old->n_backends; i++)
+        if (strcmp(old->backends[i]->name, name) == 0)
+            return backend_hold(old->backends[i]);
+    return backend_create(name);
+}
+
+static const struct pool *find_pool(const struct farm *farm, const char *name)
+{
+    for (size_t i = 0; farm && i < farm->n_pools; i++)
+        if (strcmp(farm->pools[i].state->name, name) == 0)
+            return &farm->pools[i];
+    return NULL;
+}
+
+static struct pool_state *take_over_state(const char *name, uint32_t workers, const struct pool *old)
+{
+    if (old && old->state->workers == workers) {
+        atomic_fetch_add_explicit(&old->state->references, 1, memory_order_relaxed);
+        return old->state;
+    }
+    return pool_state_create(name, workers);
+}
+
+static struct member *take_over_member(struct backend *backend, uint32_t workers, const struct pool *old)
+{
+    for (size_t i = 0; old && i < old->n_members; i++)
+        if (old->members[i]->backend == backend && old->members[i]->workers == workers)
+            return member_hold(old->members[i]);
+    return member_create(backend, workers);
+}
+
+/* The configuration's backends of this pool, by priority and else in their order. */
+static void sort_by_priority(size_t *order, const struct config *config, const struct config_pool *pool)
+{
+    for (size_t i = 0; i < pool->n_backends; i++) {
+        uint32_t priority = config->backends[pool->backends[i]].priority;
+        size_t at = i;
+
+        for (; at > 0 && config->backends[order[at - 1]].priority > priority; at--)
+            order[at] = order[at - 1];
+        order[at] = pool->backends[i];
+    }
+}
+
+static bool pool_fill(struct pool *pool, const struct farm *farm, const size_t *order, const struct pool *old)
+{
+    const struct config_backend *configured = farm->config->backends, *before = NULL;
+
+    for (size_t i = 0; i < pool->config->n_backends; i++) {
+        const struct config_backend *backend = &configured[order[i]];
+        struct member *member = take_over_member(farm->backends[order[i]], farm->config->workers, old);
+
+        if (!member)
+            return false;
+        pool->members[pool->n_members++] = member;
+        if (!before || before->priority != backend->priority)
+            pool->tiers[pool->n_tiers++].first = i;
+        pool->tiers[pool->n_tiers - 1].n++;
+        pool->tiers[pool->n_tiers - 1].milliweight += (uint64_t)backend->weight * 1000;
+        before = backend;
+    }
+    return true;
+}
+
+static bool pool_build(struct pool *pool, const struct config_pool *config, const struct farm *farm,
+                       const struct farm *old_farm)
+{
+    const struct pool *old = find_pool(old_farm, config->name);
+    size_t n = config->n_backends ? config->n_backends : 1;
+    size_t *order = calloc(n, sizeof *order);
+    bool built = false;
+
+    pool->config = config;
+    pool->algorithm = algorithm_get(config->algorithm);
+    pool->state = take_over_state(config->name, farm->config->workers, old);
+    pool->members = calloc(n, sizeof(struct member *));
+    pool->tiers = calloc(n, sizeof *pool->tiers);
+    if (order && pool->state && pool->members && pool->tiers) {
+        sort_by_priority(order, farm->config, config);
+        built = pool_fill(pool, farm, order, old);
+    }
+    free(order);
+    return built;
+}
+
+static bool farm_build(struct farm *farm, const struct farm *old)
+{
+    const struct config *config = farm->config;
+
+    farm->backends = calloc(config->n_backends ? config->n_backends : 1, sizeof(struct backend *));
+    farm->pools = calloc(config->n_pools ? config->n_pools : 1, sizeof *farm->pools);
+    if (!farm->backends || !farm->pools)
+        return false;
+    for (; farm->n_backends < config->n_backends; farm->n_backends++) {
+        farm->backends[farm->n_backends] = take_over_backend(config->backends[farm->n_backends].name, old);
+        if (!farm->backends[farm->n_backends])
+            return false;
+    }
+    while (farm->n_pools < config->n_pools) {
+        size_t i = farm->n_pools++;
+
+        if (!pool_build(&farm->pools[i], &config->pools[i], farm, old))
+            return false;
+    }
+    return true;
+}
+
+struct farm *farm_create(struct config *config, struct farm *old)
+{
+    static _Atomic uint64_t created;
+    struct farm *farm = calloc(1, sizeof *farm);
+
+    if (!farm)
+        return NULL;
+    atomic_init(&farm->references, 1);
+    farm->serial = atomic_fetch_add(&created, 1) + 1;
+    farm->config = config_hold(config);
+    if (!farm_build(farm, old))
+        farm_release(&farm);
+    return farm;
+}
+
+void farm_commit(struct farm *farm)
+{
+    for (size_t i = 0; i < farm->n_backends; i++) {
+        const struct config_backend *configured = &farm->config->backends[i];
+        struct backend *backend = farm->backends[i];
+
+        backend->weight = configured->weight;
+        backend->max_connections = configured->max_connections;
+        backend->priority = configured->priority;
+        if (configured->address.length > 0)
+            backend_set_address(backend, &configured->address);
+        if (atomic_load(&backend->state) == BACKEND_INIT) {
+            atomic_store(&backend->milliweight, configured->weight * 1000);
+            atomic_store(&backend->ceiling,
+                         configured->max_connections ? configured->max_connections : BACKEND_NO_CEILING);
+        }
+    }
+}
+
+struct farm *farm_hold(struct farm *farm)
+{
+    atomic_fetch_add_explicit(&farm->references, 1, memory_order_relaxed);
+    return farm;
+}
+
+void farm_release(struct farm **farm)
+{
+    struct farm *f = *farm;
+
+    *farm = NULL;
+    if (!f || atomic_fetch_sub_explicit(&f->references, 1, memory_order_acq_rel) > 1)
+        return;
+    for (size_t i = 0; i < f->n_pools; i++) {
+        struct pool *pool = &f->pools[i];
+
+        for (size_t m = 0; m < pool->n_members; m++)
+            member_release(&pool->members[m]);
+        pool_state_release(&pool->state);
+        free(pool->members);
+        free(pool->tiers);
+    }
+    for (size_t i = 0; i < f->n_backends; i++)
+        backend_release(&f->backends[i]);
+    free(f->pools);
+    free(f->backends);
+    config_release(&f->config);
+    free(f);
+}
