@@ -1,0 +1,160 @@
+/*
+ * EHLO replies: read, intersected, written.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "smtp/capability.h"
+#include "smtp/reply.h"
+
+#define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
+#define ALL           (SMTP_CAP_PIPELINING | SMTP_CAP_CARRIED)
+
+#define POSTFIX_EHLO                                                                                         \
+    "250-name\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-VRFY\r\n250-ETRN\r\n250-STARTTLS\r\n"            \
+    "250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n250-SMTPUTF8\r\n250-BINARYMIME\r\n250 "           \
+    "CHUNKING\r\n"
+
+static void test_parse(void **state)
+{
+    /* clang-format off */
+    static const struct {
+        const char *in;
+        uint32_t flags;
+        uint64_t size_limit;
+    } cases[] = {
+        { "", 0, 0 },
+        { "250 relay.test\r\n", 0, 0 },
+        { "250 dsn\r\n", 0, 0 }, /* a host's name, not a keyword */
+        { "250-CHUNKING\r\n250 DSN\r\n", SMTP_CAP_DSN, 0 },
+        { "250-relay.test hello DSN\r\n250 8BITMIME\r\n", SMTP_CAP_8BITMIME, 0 },
+        { "250-name\r\n250-SIZE 1000\r\n250 DSN\r\n", SMTP_CAP_SIZE | SMTP_CAP_DSN, 1000 },
+        { "250-name\r\n250-size 1000\r\n250 dsn\r\n", SMTP_CAP_SIZE | SMTP_CAP_DSN, 1000 },
+        { "250-name\r\n250-SIZE\r\n250 HELP\r\n", SMTP_CAP_SIZE, 0 },
+        { "250-name\r\n250 SIZE 0\r\n", SMTP_CAP_SIZE, 0 },
+        { "250-name\r\n250 SIZE  5 \r\n", SMTP_CAP_SIZE, 5 },
+        { "250-name\r\n250 SIZE\t5 6\r\n", SMTP_CAP_SIZE, 5 },
+        { "250-name\r\n250 SIZE 5x\r\n", SMTP_CAP_SIZE, 0 },
+        { "250-name\r\n250 SIZE -5\r\n", SMTP_CAP_SIZE, 0 },
+        { "250-name\r\n250 SIZE 18446744073709551615\r\n", SMTP_CAP_SIZE, UINT64_MAX },
+        { "250-name\r\n250 SIZE 18446744073709551616\r\n", SMTP_CAP_SIZE, 0 },
+        { "250-name\r\n250 SIZE 99999999999999999999\r\n", SMTP_CAP_SIZE, 0 },
+        { "250-name\r\n250 SIZE=5\r\n", 0, 0 },
+        { "250-name\r\n250-SIZE 9\r\n250 SIZE 7\r\n", SMTP_CAP_SIZE, 7 },
+        { "250-name\r\n250 BINARYMIME\r\n", 0, 0 },
+        { "250-name\r\n250-BINARYMIME\r\n250 CHUNKING\r\n", SMTP_CAP_BINARYMIME | SMTP_CAP_CHUNKING, 0 },
+        { "250-name\r\n250-AUTH PLAIN LOGIN\r\n250-AUTH=PLAIN\r\n250-X\r\n250\r\n", 0, 0 },
+        { "250-name\r\n250-DSNX\r\n250-DS\r\n250-X DSN\r\n250- DSN\r\n250 \r\n", 0, 0 },
+        { POSTFIX_EHLO, ALL, 10240000 },
+    };
+    /* clang-format on */
+
+    (void)state;
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        struct smtp_capabilities c = { .flags = ~0u, .size_limit = 42 };
+
+        smtp_capabilities_parse(&c, cases[i].in, strlen(cases[i].in));
+        assert_int_equal(c.flags, cases[i].flags);
+        assert_int_equal(c.size_limit, cases[i].size_limit);
+    }
+}
+
+static void test_intersect(void **state)
+{
+    static const struct {
+        struct smtp_capabilities into, other, expected;
+    } cases[] = {
+        {{ ALL, 5 },                                 { ALL, 5 },                 { ALL, 5 }              },
+        { { ALL, 5 },                                { ALL, 0 },                 { ALL, 5 }              },
+        { { ALL, 0 },                                { ALL, 5 },                 { ALL, 5 }              },
+        { { ALL, 0 },                                { ALL, 0 },                 { ALL, 0 }              },
+        { { ALL, 7 },                                { ALL, 5 },                 { ALL, 5 }              },
+        { { ALL, 5 },                                { ALL, 7 },                 { ALL, 5 }              },
+        { { ALL, UINT64_MAX },                       { ALL, 7 },                 { ALL, 7 }              },
+        { { ALL, 0 },                                { 0, 0 },                   { 0, 0 }                },
+        { { SMTP_CAP_PIPELINING | SMTP_CAP_DSN, 0 },
+         { SMTP_CAP_DSN | SMTP_CAP_SIZE, 9 },
+         { SMTP_CAP_DSN, 9 }                                                                             },
+        { { ALL, 0 },                                { SMTP_CAP_BINARYMIME, 0 }, { 0, 0 }                },
+        { { ALL, 0 },                                { SMTP_CAP_CHUNKING, 0 },   { SMTP_CAP_CHUNKING, 0 }},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        struct smtp_capabilities into = cases[i].into;
+
+        smtp_capabilities_intersect(&into, &cases[i].other);
+        assert_int_equal(into.flags, cases[i].expected.flags);
+        assert_int_equal(into.size_limit, cases[i].expected.size_limit);
+    }
+}
+
+static void test_format(void **state)
+{
+    static const struct {
+        struct smtp_capabilities offer;
+        const char *reply;
+    } cases[] = {
+        {{ 0, 0 },                                   "250 mx.test\r\n"                 },
+        { { 0, 1000 },                               "250 mx.test\r\n"                 },
+        { { SMTP_CAP_SIZE, 0 },                      "250-mx.test\r\n250 SIZE\r\n"     },
+        { { SMTP_CAP_SIZE, 1000 },                   "250-mx.test\r\n250 SIZE 1000\r\n"},
+        { { SMTP_CAP_BINARYMIME | SMTP_CAP_DSN, 0 }, "250-mx.test\r\n250 DSN\r\n"      },
+        { { ALL, UINT64_MAX },
+         "250-mx.test\r\n250-PIPELINING\r\n250-SIZE 18446744073709551615\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n"
+          "250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250 BINARYMIME\r\n"   },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        char out[SMTP_EHLO_REPLY_MAX];
+        size_t size = smtp_capabilities_format(&cases[i].offer, "mx.test", out);
+
+        assert_int_equal(size, strlen(cases[i].reply));
+        assert_memory_equal(out, cases[i].reply, size);
+    }
+}
+
+/* Every set that can be written is a good reply and is read back, with a name as long as may be. */
+static void test_round_trip(void **state)
+{
+    char name[300];
+
+    (void)state;
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = '\0'; /* more than may be: cut at 255 */
+    for (uint32_t flags = 0; flags <= ALL; flags++) {
+        struct smtp_capabilities offer = { flags, flags & SMTP_CAP_SIZE ? UINT64_MAX : 0 }, read;
+        char out[SMTP_EHLO_REPLY_MAX];
+        size_t size = smtp_capabilities_format(&offer, name, out);
+        struct smtp_reply reply;
+        uint32_t expected = flags & SMTP_CAP_CHUNKING ? flags : flags & ~(uint32_t)SMTP_CAP_BINARYMIME;
+
+        assert_true(size < SMTP_EHLO_REPLY_MAX);
+        assert_int_equal(smtp_reply_parse(out, size, &reply), 1);
+        assert_int_equal(reply.size, size);
+        assert_int_equal(reply.lines, 1 + (unsigned)__builtin_popcount(expected));
+        assert_memory_equal(out + 4 + 255, "\r\n", 2);
+        smtp_capabilities_parse(&read, out, size);
+        assert_int_equal(read.flags, expected);
+        assert_int_equal(read.size_limit, offer.size_limit);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_parse),
+        cmocka_unit_test(test_intersect),
+        cmocka_unit_test(test_format),
+        cmocka_unit_test(test_round_trip),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
