@@ -21,6 +21,16 @@ static const char *const loss_names[] = {
 };
 _Static_assert(sizeof loss_names / sizeof *loss_names == SMTP_LOSSES, "one name each");
 
+static const char *const ending_names[] = {
+    "gone", "quit", "timeout", "refused", "errors", "no-backend", "shutdown",
+};
+_Static_assert(sizeof ending_names / sizeof *ending_names == SMTP_ENDINGS, "one name each");
+
+const char *smtp_ending_name(enum smtp_ending ending)
+{
+    return ending_names[ending];
+}
+
 const char *smtp_client_state_name(enum smtp_client_state state)
 {
     return client_names[state];
@@ -322,10 +332,11 @@ void part_backend(struct smtp_dialog *d, bool politely, enum smtp_loss loss)
         queue_clear(x);
 }
 
-void close_client(struct smtp_dialog *d)
+void close_client(struct smtp_dialog *d, enum smtp_ending ending)
 {
     if (d->client_state == SMTP_CLIENT_CLOSING)
         return;
+    d->ending = (uint8_t)ending;
     if (d->exchange) {
         part_backend(d, !d->exchange->open && !d->exchange->forwards, SMTP_LOSS_NONE);
         queue_clear(d->exchange);
@@ -333,7 +344,7 @@ void close_client(struct smtp_dialog *d)
         d->exchange->open = false;
     }
     enter_client(d, SMTP_CLIENT_CLOSING);
-    act(d, SMTP_ACTION_CLOSE);
+    act(d, SMTP_ACTION_CLOSE)->linger = ending != SMTP_ENDING_QUIT && ending != SMTP_ENDING_GONE;
 }
 
 /* --- life --- */
@@ -381,7 +392,7 @@ static size_t client_step(struct smtp_dialog *d, const char *in, size_t size)
     case SMTP_CLIENT_GREETING:
         /* Nobody may speak before the banner (RFC 5321 §3.1). */
         say(d, "554 5.7.0 Talking before the greeting is not allowed\r\n");
-        close_client(d);
+        close_client(d, SMTP_ENDING_REFUSED);
         return size;
     case SMTP_CLIENT_HELO:
     case SMTP_CLIENT_READY:
@@ -483,7 +494,8 @@ static void banner(struct smtp_dialog *d)
 }
 
 /* The session ends because of the clock, or because the process does. */
-static void end_session(struct smtp_dialog *d, const char *reply, enum smtp_outcome outcome)
+static void end_session(struct smtp_dialog *d, const char *reply, enum smtp_outcome outcome,
+                        enum smtp_ending ending)
 {
     struct smtp_exchange *x = d->exchange;
 
@@ -493,7 +505,7 @@ static void end_session(struct smtp_dialog *d, const char *reply, enum smtp_outc
         transaction_note_own(d, reply);
         transaction_end(d, outcome);
     }
-    close_client(d);
+    close_client(d, ending);
 }
 
 static void client_lost(struct smtp_dialog *d)
@@ -509,7 +521,7 @@ static void client_lost(struct smtp_dialog *d)
         part_backend(d, politely, SMTP_LOSS_NONE);
         transaction_leave(d, false);
     }
-    close_client(d);
+    close_client(d, SMTP_ENDING_GONE);
 }
 
 static void timed_out(struct smtp_dialog *d)
@@ -520,7 +532,9 @@ static void timed_out(struct smtp_dialog *d)
     case SMTP_TIMER_GREET_DELAY: banner(d); break;
     case SMTP_TIMER_COMMAND:
     case SMTP_TIMER_DATA_BLOCK:
-    case SMTP_TIMER_BACKEND: end_session(d, "421 4.4.2 Timeout, closing\r\n", SMTP_OUTCOME_ABORTED); break;
+    case SMTP_TIMER_BACKEND:
+        end_session(d, "421 4.4.2 Timeout, closing\r\n", SMTP_OUTCOME_ABORTED, SMTP_ENDING_TIMEOUT);
+        break;
     case SMTP_TIMER_CONNECT:
     case SMTP_TIMER_REPLY:
     case SMTP_TIMER_REPLY_DATA:
@@ -534,7 +548,8 @@ static void stop(struct smtp_dialog *d)
     struct smtp_exchange *x = d->exchange;
     bool sent = x && x->backend_state == SMTP_BACKEND_END_OF_DATA;
 
-    end_session(d, "421 4.3.2 Shutting down\r\n", sent ? SMTP_OUTCOME_UNKNOWN : SMTP_OUTCOME_FAILED);
+    end_session(d, "421 4.3.2 Shutting down\r\n", sent ? SMTP_OUTCOME_UNKNOWN : SMTP_OUTCOME_FAILED,
+                SMTP_ENDING_SHUTDOWN);
 }
 
 void smtp_dialog_event(struct smtp_dialog *d, const struct smtp_event *event)
@@ -548,7 +563,7 @@ void smtp_dialog_event(struct smtp_dialog *d, const struct smtp_event *event)
         break;
     case SMTP_EVENT_REFUSE:
         say(d, event->reply);
-        close_client(d);
+        close_client(d, SMTP_ENDING_REFUSED);
         break;
     case SMTP_EVENT_BACKEND_ASSIGNED: enter_backend(d, SMTP_BACKEND_BANNER); break;
     case SMTP_EVENT_BACKEND_REFUSED: backend_refused(d, event->reply); break;

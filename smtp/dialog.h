@@ -94,6 +94,19 @@ enum smtp_outcome {
     SMTP_OUTCOME_UNKNOWN,
 };
 
+/* How a session ended. */
+enum smtp_ending {
+    SMTP_ENDING_GONE, /* the client closed without QUIT */
+    SMTP_ENDING_QUIT,
+    SMTP_ENDING_TIMEOUT,
+    SMTP_ENDING_REFUSED, /* too many connections, early talker, HTTP */
+    SMTP_ENDING_ERRORS,  /* it broke the rules, or too often */
+    SMTP_ENDING_NO_BACKEND,
+    SMTP_ENDING_SHUTDOWN,
+};
+#define SMTP_ENDINGS (SMTP_ENDING_SHUTDOWN + 1)
+const char *smtp_ending_name(enum smtp_ending ending);
+
 /* One transaction, as the log tells it. */
 struct smtp_transaction {
     enum smtp_outcome outcome;
@@ -134,6 +147,7 @@ struct smtp_action_arg {
         enum smtp_loss loss;
         const struct smtp_capabilities *capabilities;
         const struct smtp_transaction *transaction;
+        bool linger; /* CLOSE: the client may be sending still */
     };
 };
 
@@ -209,6 +223,7 @@ struct smtp_dialog {
     size_t unread;   /* octets that the last smtp_dialog_client_bytes() left */
     uint32_t errors, chatter, transactions;
     uint8_t client_state;
+    uint8_t ending; /* enum smtp_ending, when CLOSING */
     bool may_relay;
     bool extended; /* EHLO, not HELO */
     bool skipping; /* in an overlong line */

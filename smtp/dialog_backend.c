@@ -126,7 +126,7 @@ static void fate_unknown(struct smtp_dialog *d)
     say(d, REPLY_LOST);
     enter_client(d, SMTP_CLIENT_READY);
     if (d->client_gone)
-        close_client(d);
+        close_client(d, SMTP_ENDING_GONE);
 }
 
 void backend_lost(struct smtp_dialog *d, enum smtp_loss loss)
@@ -176,7 +176,7 @@ void backend_refused(struct smtp_dialog *d, const char *reply)
     say(d, reply);
     transaction_note_own(d, reply);
     transaction_end(d, SMTP_OUTCOME_FAILED);
-    close_client(d);
+    close_client(d, SMTP_ENDING_NO_BACKEND);
 }
 
 /* The reply that decides a message. The only place from which a client hears 2xx for one. */
@@ -197,7 +197,7 @@ static void final_reply(struct smtp_dialog *d, const char *in, const struct smtp
     if (busy_now)
         part_backend(d, false, SMTP_LOSS_BUSY);
     if (d->client_gone)
-        close_client(d);
+        close_client(d, SMTP_ENDING_GONE);
 }
 
 /* MAIL was refused and everything sent behind it has been answered: the transaction is over. */

@@ -118,7 +118,7 @@ static void bare_newline(struct smtp_dialog *d)
         transaction_note_own(d, refusal);
         transaction_end(d, SMTP_OUTCOME_REJECTED);
     }
-    close_client(d);
+    close_client(d, SMTP_ENDING_ERRORS);
 }
 
 static void pass(struct smtp_dialog *d, const char *data, size_t size)

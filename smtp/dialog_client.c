@@ -39,7 +39,7 @@ void complain(struct smtp_dialog *d, const char *reply)
     }
     say(d, "421 4.7.0 Too many errors\r\n");
     transaction_leave(d, false);
-    close_client(d);
+    close_client(d, SMTP_ENDING_ERRORS);
 }
 
 /* --- greeting --- */
@@ -138,7 +138,7 @@ static bool on_mail(struct smtp_dialog *d, const struct smtp_command *command)
     }
     if (d->draining && d->transactions) {
         say(d, "421 4.3.2 Shutting down\r\n");
-        close_client(d);
+        close_client(d, SMTP_ENDING_SHUTDOWN);
         return true;
     }
     if (!exchange_begin(d)) {
@@ -212,7 +212,7 @@ void refuse_data(struct smtp_dialog *d)
         return;
     say(d, "421 4.5.0 Octets behind a refused DATA, closing\r\n");
     transaction_leave(d, true);
-    close_client(d);
+    close_client(d, SMTP_ENDING_ERRORS);
 }
 
 static const char *data_refusal(const struct smtp_dialog *d, struct smtp_span argument)
@@ -263,7 +263,7 @@ static void skip_chunk(struct smtp_dialog *d, uint64_t octets, const char *reply
     if (octets > SKIP_MAX || d->errors >= d->policy->max_errors) {
         say(d, reply);
         transaction_leave(d, false);
-        close_client(d);
+        close_client(d, SMTP_ENDING_ERRORS);
         return;
     }
     if (!octets) {
@@ -371,7 +371,7 @@ static bool on_quit(struct smtp_dialog *d, const struct smtp_command *command)
     (void)command;
     say(d, "221 2.0.0 Bye\r\n");
     transaction_leave(d, false);
-    close_client(d);
+    close_client(d, SMTP_ENDING_QUIT);
     return true;
 }
 
@@ -401,7 +401,7 @@ static bool http(struct smtp_dialog *d, const struct smtp_command *command)
 {
     (void)command;
     transaction_leave(d, false);
-    close_client(d);
+    close_client(d, SMTP_ENDING_REFUSED);
     return true;
 }
 
@@ -443,7 +443,7 @@ static bool dispatch(struct smtp_dialog *d, const struct smtp_command *command)
     if ((rule->flags & CHATTER) && ++d->chatter > CHATTER_MAX && ++d->errors >= d->policy->max_errors) {
         say(d, "421 4.7.0 Too many commands without a message\r\n");
         transaction_leave(d, false);
-        close_client(d);
+        close_client(d, SMTP_ENDING_ERRORS);
         return true;
     }
     return rule->handle(d, command);

@@ -108,7 +108,7 @@ void transaction_note_own(struct smtp_dialog *d, const char *reply);
 void transaction_leave(struct smtp_dialog *d, bool reset_backend);
 
 void part_backend(struct smtp_dialog *d, bool politely, enum smtp_loss loss);
-void close_client(struct smtp_dialog *d);
+void close_client(struct smtp_dialog *d, enum smtp_ending ending);
 
 /* dialog_client.c */
 size_t client_command(struct smtp_dialog *d, const char *in, size_t size);

@@ -1,0 +1,364 @@
+/*
+ * A session's errands to backends.
+ *
+ *   NEED_BACKEND ──▶ place asked for ──▶ granted ──▶ link opened ──▶ (the dialog greets it) ──▶ commands
+ *                         │    ▲                         │
+ *                         ▼    │ none usable: 421        ▼ refused, or lost before anything was answered
+ *                       waiting in the pool's queue     the next backend, at most two others
+ *
+ * A place is held by the link from before its connect until its socket is closed, and given back there and
+ * nowhere else.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "balancer/algorithm.h"
+#include "health/health.h"
+#include "proxy/link.h"
+#include "proxy/record.h"
+#include "proxy/session_internal.h"
+
+static const char no_backend[] = "421 4.3.2 No relay is available, please try again later\r\n";
+static const char not_capable[] =
+    "451 4.3.5 No relay at hand can carry this message, please try again later\r\n";
+
+static void try_backends(struct session *s);
+
+static void answer(struct session *s, enum smtp_event_kind kind, const char *reply)
+{
+    s->answer = (struct smtp_event){ .kind = kind, .reply = reply };
+    s->has_answer = true;
+}
+
+static void end_retry(struct errand *e)
+{
+    if (e->retrying)
+        placement_retry_end();
+    e->retrying = false;
+}
+
+/* Weir itself can't: no descriptors, ports or memory. No relay is to blame. */
+static bool own_fault(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS ||
+           error == -EADDRNOTAVAIL || error == -EADDRINUSE;
+}
+
+static enum smtp_loss loss_of(const struct session *s, ssize_t n)
+{
+    if (n == -ETIMEDOUT)
+        return SMTP_LOSS_TIMEOUT;
+    if (n < 0 && smtp_dialog_backend_state(&s->dialog) == SMTP_BACKEND_BANNER)
+        return SMTP_LOSS_REFUSED;
+    return SMTP_LOSS_CLOSED;
+}
+
+static void on_backend(struct stream *stream, enum stream_event event)
+{
+    struct session *s = ((struct link *)stream)->session;
+    ssize_t n;
+
+    s->dialog.tick = (uint32_t)s->worker->now;
+    if (event == STREAM_READABLE) {
+        n = session_read(s, stream, &s->reply_input, REPLY_READ);
+        if (n == -EAGAIN)
+            return;
+        if (n <= 0) {
+            struct smtp_event lost = { .kind = SMTP_EVENT_BACKEND_LOST, .loss = loss_of(s, n) };
+            smtp_dialog_event(&s->dialog, &lost);
+        }
+    }
+    session_conclude(s);
+}
+
+/* True if a connect has begun and the dialog will be told; false: the next one, please. Consumes member and
+ * place. */
+static bool connect_to(struct session *s, struct member *member)
+{
+    struct errand *e = s->errand;
+    int error;
+
+    e->wish.tried[e->wish.n_tried++] = member->backend;
+    e->attempts++;
+    e->awaiting_banner = false;
+    member_release(&e->member);
+    e->member = member_hold(member);
+    e->link = link_open(s->worker, s, member, on_backend, &error);
+    if (e->link) {
+        answer(s, SMTP_EVENT_BACKEND_ASSIGNED, NULL);
+        return true;
+    }
+    if (own_fault(error)) {
+        answer(s, SMTP_EVENT_BACKEND_REFUSED, no_backend);
+        placement_return(&member);
+        return true;
+    }
+    health_report(member->backend, HEALTH_REFUSED, s->worker->now);
+    placement_return(&member);
+    return false;
+}
+
+static void refused(struct session *s, enum placement_verdict verdict)
+{
+    end_retry(s->errand);
+    answer(s, SMTP_EVENT_BACKEND_REFUSED, verdict == PLACEMENT_NOT_CAPABLE ? not_capable : no_backend);
+}
+
+static void deliver(void *session, enum placement_verdict verdict, struct member *member)
+{
+    struct session *s = session;
+    struct errand *e = s->errand;
+
+    s->dialog.tick = (uint32_t)s->worker->now;
+    e->waiter = NULL;
+    e->queue_ms += (uint32_t)(s->worker->now - e->asked);
+    histogram_add(&errand_pool(s)->state->stats[s->worker->index].queue_wait,
+                  (uint32_t)(s->worker->now - e->asked));
+    if (verdict != PLACEMENT_GRANTED)
+        refused(s, verdict);
+    else if (!connect_to(s, member))
+        try_backends(s);
+    session_conclude(s);
+}
+
+/* The first has no need to ask; every other counts among the process's retries. */
+static bool may_try(struct errand *e)
+{
+    if (e->attempts == 0 || e->retrying)
+        return e->attempts < PLACEMENT_TRIES;
+    if (e->attempts >= PLACEMENT_TRIES)
+        return false;
+    e->retrying = placement_retry_begin();
+    return e->retrying;
+}
+
+static void try_backends(struct session *s)
+{
+    struct errand *e = s->errand;
+    struct worker *worker = s->worker;
+    struct member *member = NULL;
+    enum placement_verdict verdict;
+
+    do {
+        if (!may_try(e)) {
+            refused(s, PLACEMENT_NO_BACKEND);
+            return;
+        }
+        e->asked = worker->now;
+        verdict = placement_request(&e->wish, &worker->random, worker->now, &worker->mailbox, deliver, s,
+                                    &member, &e->waiter);
+        if (verdict == PLACEMENT_WAITING)
+            return;
+        if (verdict != PLACEMENT_GRANTED) {
+            refused(s, verdict);
+            return;
+        }
+        histogram_add(&errand_pool(s)->state->stats[worker->index].queue_wait, 0);
+    } while (!connect_to(s, member));
+}
+
+/* The pool of that name in the worker's current snapshot: a session kept for days follows the configuration.
+ */
+static void aim(struct session *s)
+{
+    struct errand *e = s->errand;
+    struct farm *farm = s->worker->front->farm;
+    const struct pool *own = errand_pool(s);
+
+    e->wish.farm = s->front->farm;
+    e->wish.pool = &s->front->farm->pools[s->listener->pool];
+    if (farm == s->front->farm)
+        return;
+    for (size_t i = 0; i < farm->n_pools; i++) {
+        if (farm->pools[i].state == own->state) {
+            e->wish.farm = farm;
+            e->wish.pool = &farm->pools[i];
+        }
+    }
+}
+
+static uint64_t client_hash(const struct peer *peer)
+{
+    uint8_t key[17];
+    uint64_t hash = UINT64_C(14695981039346656037);
+
+    peer_client_key(peer, key);
+    for (size_t i = 0; i < sizeof key; i++)
+        hash = (hash ^ key[i]) * UINT64_C(1099511628211);
+    return hash;
+}
+
+void errand_begin(struct session *s, uint32_t needs, uint64_t size)
+{
+    struct errand *e = s->errand;
+
+    if (!e) {
+        e = s->errand = calloc(1, sizeof *e);
+        if (!e) {
+            answer(s, SMTP_EVENT_BACKEND_REFUSED, no_backend);
+            return;
+        }
+        e->wish.hash_key = client_hash(&s->peer);
+    }
+    if (!e->began)
+        e->began = s->worker->now;
+    e->wish.needs = needs;
+    e->wish.size = size;
+    aim(s);
+    try_backends(s);
+}
+
+/* --- what becomes of a link --- */
+
+static struct member_stats *stats(const struct session *s)
+{
+    return &s->errand->member->stats[s->worker->index];
+}
+
+void errand_greeted(struct session *s, const struct smtp_capabilities *capabilities)
+{
+    struct errand *e = s->errand;
+    struct backend *backend = e->member->backend;
+
+    e->connect_ms += (uint32_t)(s->worker->now - e->link->began);
+    histogram_add(&stats(s)->replies[PHASE_CONNECT], (uint32_t)(s->worker->now - e->link->began));
+    end_retry(e);
+    health_report(backend, HEALTH_GOOD, s->worker->now);
+    health_report_capabilities(backend, capabilities);
+}
+
+static enum reply_phase phase_of(const struct smtp_action_arg *arg)
+{
+    if (arg->replied.final)
+        return PHASE_END;
+    if (arg->replied.verb == SMTP_VERB_MAIL)
+        return PHASE_MAIL;
+    return arg->replied.verb == SMTP_VERB_RCPT ? PHASE_RCPT : PHASE_DATA;
+}
+
+void errand_replied(struct session *s, const struct smtp_action_arg *arg)
+{
+    struct errand *e = s->errand;
+    uint32_t took = s->dialog.tick - arg->replied.sent;
+    enum reply_phase phase = phase_of(arg);
+
+    if (arg->replied.verb == SMTP_VERB_RSET)
+        return;
+    if (!e->began)
+        e->began = s->worker->now - took;
+    histogram_add(&stats(s)->replies[phase], took);
+    switch (phase) {
+    case PHASE_CONNECT: break;
+    case PHASE_MAIL:
+        e->mail_ms = took;
+        algorithm_observe(e->member->backend, took, s->worker->now);
+        break;
+    case PHASE_RCPT:
+        if (took > e->rcpt_ms)
+            e->rcpt_ms = took; /* the slowest; pipelined ones overlap */
+        break;
+    case PHASE_DATA: e->data_ms += took; break;
+    case PHASE_END: e->end_ms = took; break;
+    }
+    if (arg->replied.final && arg->replied.code != 421)
+        health_report(e->member->backend, HEALTH_GOOD, s->worker->now);
+}
+
+static void report_loss(const struct session *s, enum smtp_loss loss)
+{
+    struct backend *backend = s->errand->member->backend;
+    int64_t now = s->worker->now;
+
+    switch (loss) {
+    case SMTP_LOSS_NONE:
+    case SMTP_LOSS_DOWN: break;
+    case SMTP_LOSS_REFUSED: health_report(backend, HEALTH_REFUSED, now); break;
+    case SMTP_LOSS_BUSY: health_report(backend, HEALTH_LOAD, now); break;
+    case SMTP_LOSS_CLOSED:
+    case SMTP_LOSS_TIMEOUT:
+    case SMTP_LOSS_REJECTED:
+    case SMTP_LOSS_GARBAGE: health_report(backend, HEALTH_HARD, now); break;
+    }
+}
+
+static void forget_input(struct session *s)
+{
+    free(s->reply_input.kept);
+    s->reply_input = (struct input){ 0 };
+}
+
+void errand_quit(struct session *s)
+{
+    forget_input(s);
+    end_retry(s->errand);
+    link_leave(&s->errand->link);
+}
+
+void errand_abort(struct session *s, enum smtp_loss loss)
+{
+    struct errand *e = s->errand;
+
+    forget_input(s);
+    if (e->waiter)
+        waiter_leave(&e->waiter);
+    s->has_answer = false;
+    if (e->link)
+        report_loss(s, loss);
+    link_close(&e->link);
+    end_retry(e);
+}
+
+bool errand_time_is_up(struct session *s)
+{
+    struct errand *e = s->errand;
+
+    if (!e)
+        return false;
+    if (e->waiter) {
+        waiter_leave(&e->waiter);
+        e->queue_ms += (uint32_t)(s->worker->now - e->asked);
+        refused(s, PLACEMENT_QUEUE_FULL);
+        return true;
+    }
+    /* Connected in time but silent: a banner may take longer than a connect (RFC 5321 §4.5.3.2.1). */
+    if (e->link && !e->awaiting_banner && smtp_dialog_backend_state(&s->dialog) == SMTP_BACKEND_BANNER &&
+        stream_connected(&e->link->stream)) {
+        e->awaiting_banner = true;
+        return true;
+    }
+    return false;
+}
+
+void errand_over(struct session *s, const struct smtp_transaction *t)
+{
+    struct errand *e = s->errand;
+
+    if (e->member)
+        stat_add(&stats(s)->outcomes[t->outcome], 1);
+    else
+        stat_add(&errand_pool(s)->state->stats[s->worker->index].failed, 1);
+    record_transaction(s, t);
+    end_retry(e);
+    e->attempts = 0;
+    e->wish.n_tried = 0;
+    e->began = 0;
+    e->queue_ms = e->connect_ms = e->mail_ms = e->rcpt_ms = e->data_ms = e->end_ms = 0;
+    if (!e->link)
+        member_release(&e->member);
+}
+
+void errand_drop(struct session *s)
+{
+    struct errand *e = s->errand;
+
+    if (!e)
+        return;
+    forget_input(s);
+    if (e->waiter)
+        waiter_leave(&e->waiter);
+    end_retry(e);
+    link_close(&e->link);
+    member_release(&e->member);
+    free(e);
+    s->errand = NULL;
+}

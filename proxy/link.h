@@ -1,0 +1,43 @@
+/*
+ * A link: one connection to a backend, with the place it occupies there.
+ *
+ *   session_x ──owner──▶ link ──▶ backend
+ *   (QUIT sent)          link ──▶ backend      on worker->leaving until 221, the end of the stream, or five
+ * seconds
+ *
+ * The place is given back when the connection has really ended, so that a backend never sees more than its
+ * cap.
+ */
+#ifndef WEIR_PROXY_LINK_H
+#define WEIR_PROXY_LINK_H
+
+#include "balancer/farm.h"
+#include "net/stream.h"
+#include "proxy/worker.h"
+
+struct link {
+    struct stream stream; /* first: the stream's handler finds the link by it */
+    struct worker *worker;
+    struct session *session; /* NULL: leaving */
+    struct member *member;   /* held, with its place */
+    char *held;              /* octets read and not consumed yet */
+    size_t held_size;
+    struct link *previous, *next; /* while leaving */
+    int64_t leaving_until;
+    int64_t began;
+};
+
+/* Connect to the member's backend. NULL with *error = -errno; the member and its place then stay the
+ * caller's. `handler` gets the stream's events while a session owns the link. */
+struct link *link_open(struct worker *worker, struct session *session, struct member *member,
+                       stream_handler *handler, int *error);
+/* The owner has sent QUIT: wait for the backend's farewell without the session. */
+void link_leave(struct link **link);
+/* Close now and give the place back. */
+void link_close(struct link **link);
+/* Close all that are leaving: the worker stops. */
+void link_close_leaving(struct worker *worker);
+/* Every second while any link is leaving. */
+void link_sweep(struct ev_loop *loop, ev_timer *timer, int events);
+
+#endif

@@ -1,0 +1,74 @@
+#include "proxy/record.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "net/log.h"
+#include "proxy/session_internal.h"
+
+static void add_session(struct log_record *r, const struct session *s)
+{
+    static const char hex[] = "0123456789abcdef";
+    char text[ADDRESS_TEXT_MAX];
+    char id[17];
+
+    for (int i = 0; i < 16; i++)
+        id[i] = hex[(s->id >> (60 - 4 * i)) & 15];
+    id[16] = '\0';
+    log_plain(r, "session", id);
+    log_plain(r, "listener", s->listener->config->name);
+    log_plain(r, "client", peer_format(&s->peer, true, text));
+    log_string(r, "helo", s->dialog.helo);
+}
+
+static void add_count(struct log_record *r, const struct smtp_transaction *t)
+{
+    char text[32];
+
+    snprintf(text, sizeof text, "%" PRIu32 "/%" PRIu32, t->accepted, t->recipients);
+    log_plain(r, "rcpts", text);
+}
+
+void record_transaction(const struct session *s, const struct smtp_transaction *t)
+{
+    const struct errand *e = s->errand;
+    struct log_record r;
+
+    if (!log_begin(&r, LOG_LEVEL_INFO, "transaction"))
+        return;
+    add_session(&r, s);
+    log_text(&r, "from", t->from, t->from_size);
+    add_count(&r, t);
+    log_number(&r, "size", (int64_t)t->size);
+    log_plain(&r, "pool", errand_pool(s)->config->name);
+    if (e->member)
+        log_plain(&r, "backend", e->member->backend->name);
+    log_plain(&r, "outcome", transaction_outcome_name((enum transaction_outcome)t->outcome));
+    log_number(&r, "code", t->code);
+    log_text(&r, "reply", t->reply, t->reply_size);
+    log_number(&r, "queue_ms", e->queue_ms);
+    log_number(&r, "connect_ms", e->connect_ms);
+    log_number(&r, "mail_ms", e->mail_ms);
+    log_number(&r, "rcpt_ms", e->rcpt_ms);
+    log_number(&r, "data_ms", e->data_ms);
+    log_number(&r, "end_ms", e->end_ms);
+    log_number(&r, "total_ms", e->began ? s->worker->now - e->began : 0);
+    log_number(&r, "attempts", e->attempts ? e->attempts : 1);
+    log_end(&r);
+}
+
+void record_session(const struct session *s)
+{
+    struct log_record r;
+
+    if (!log_begin(&r, LOG_LEVEL_INFO, "session"))
+        return;
+    add_session(&r, s);
+    log_number(&r, "transactions", s->dialog.transactions);
+    log_number(&r, "bytes_in", (int64_t)s->bytes_in);
+    log_number(&r, "bytes_out", (int64_t)s->bytes_out);
+    log_number(&r, "duration_ms", s->worker->now - s->began);
+    log_plain(&r, "end", smtp_ending_name(s->dialog.ending));
+    log_end(&r);
+}

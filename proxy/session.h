@@ -1,0 +1,26 @@
+/*
+ * A session: a client's connection and its dialog, glued to a stream, a timer and, while there is mail, a
+ * backend.
+ */
+#ifndef WEIR_PROXY_SESSION_H
+#define WEIR_PROXY_SESSION_H
+
+#include "net/stream.h"
+#include "proxy/worker.h"
+
+/* Begin a session on an accepted socket, which it owns from now on. `refusal`: say this reply and close
+ * instead, or NULL. */
+void session_begin(struct worker *worker, size_t listener, int fd, const struct peer *peer,
+                   const char *refusal);
+
+/* For the worker's mail: each may end the session. */
+void session_backend_down(struct session *session, const struct backend *backend);
+void session_drain(struct session *session);
+void session_stop(struct session *session);
+struct session *session_next(const struct session *session);
+
+/* Whether this listener, this client and this process may have one more; counts it in if so. NULL: welcome,
+ * else the refusal. */
+const char *session_admit(struct worker *worker, const struct listener *listener, const struct peer *peer);
+
+#endif

@@ -1,0 +1,91 @@
+/*
+ * Inside a session: the object, and its errands to backends (errand.c).
+ */
+#ifndef WEIR_PROXY_SESSION_INTERNAL_H
+#define WEIR_PROXY_SESSION_INTERNAL_H
+
+#include "balancer/placement.h"
+#include "net/stream.h"
+#include "proxy/session.h"
+
+#define LINGER_OCTETS_MAX (64u << 20) /* a client that never stops sending after the last word */
+#define REPLY_READ 16384 /* what is read of a backend at a time, and held at most */
+
+/* Octets that were read and not consumed: during an entry in the worker's buffer, between entries in memory
+ * of their own. */
+struct input {
+    char *data;
+    size_t size;
+    char *kept; /* malloc()ed, or NULL */
+    bool lost;  /* could not be kept */
+};
+
+/* What a session does about backends: the place it wants, the link it has, and the times for the log. From
+ * the first MAIL on. */
+struct errand {
+    struct placement_wish wish;
+    struct waiter *waiter; /* in the queue */
+    struct link *link;     /* connected, or connecting */
+    struct member *member; /* held: of the link, or of the last one */
+    bool retrying;         /* holds one of the process's few retries */
+    bool awaiting_banner;  /* connected, and nothing said yet when the connect's time was up */
+    unsigned attempts;     /* backends tried for this transaction */
+    int64_t began;         /* the transaction; ms, 0: not known yet */
+    int64_t asked;         /* when the place was asked for */
+    uint32_t queue_ms, connect_ms, mail_ms, rcpt_ms, data_ms, end_ms;
+};
+
+struct session {
+    struct stream client; /* first: the stream's handler finds the session by it */
+    struct session *previous, *next;
+    struct worker *worker;
+    struct front *front; /* held */
+    const struct listener *listener;
+    struct errand *errand; /* NULL until the first MAIL */
+    struct input input, reply_input;
+    ev_timer timer;
+    int64_t deadline; /* of what is awaited; ms, 0: to be set */
+    int64_t fires;    /* when the timer watcher wakes, at the latest */
+    size_t stalled;   /* unsent octets when the deadline was set */
+    uint32_t timer_serial;
+    uint8_t timer_kind; /* enum smtp_timer */
+    bool counted;       /* in the listener's counts */
+    bool closing, linger, finished;
+    bool client_ended, client_failed, client_end_told;
+    bool has_answer;
+    struct smtp_event answer; /* what the dialog is to be told next */
+    struct smtp_dialog dialog;
+    struct peer peer;
+    uint64_t id;
+    int64_t began, body_began;
+    uint64_t bytes_in, bytes_out, lingered;
+};
+
+/* session.c */
+void session_event(struct session *s, const struct smtp_event *event);
+void session_conclude(struct session *s);
+ssize_t session_read(struct session *s, struct stream *stream, struct input *input, size_t most);
+void session_leave_listener(const struct listener *listener, const struct peer *peer);
+
+/* errand.c */
+void errand_begin(struct session *s, uint32_t needs, uint64_t size);
+void errand_greeted(struct session *s, const struct smtp_capabilities *capabilities);
+void errand_replied(struct session *s, const struct smtp_action_arg *arg);
+void errand_quit(struct session *s);
+void errand_abort(struct session *s, enum smtp_loss loss);
+void errand_over(struct session *s, const struct smtp_transaction *transaction);
+bool errand_time_is_up(struct session *s); /* true if it was the errand's own time */
+void errand_drop(struct session *s);       /* the session ends */
+
+static inline struct link *session_link(const struct session *s)
+{
+    return s->errand ? s->errand->link : NULL;
+}
+
+/* The pool as it was when the session began: its time limits are those of the listener's days. */
+static inline const struct pool *errand_pool(const struct session *s)
+{
+    return &s->front->farm->pools[s->listener->pool];
+}
+
+#endif
