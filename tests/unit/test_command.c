@@ -322,7 +322,7 @@ static void test_rcpt_accepted(void **state)
         { "TO:<a@b> NOTIFY=SUCCESS,Failure,DELAY", false, "<a@b>", "NOTIFY=SUCCESS,Failure,DELAY", DSN },
         { "TO:<a@b> ORCPT=rfc822;a+2Bb@c", false, "<a@b>", "ORCPT=rfc822;a+2Bb@c", DSN },
         { "TO:<a@b> ORCPT=x-y;a;b NOTIFY=FAILURE", false, "<a@b>", "ORCPT=x-y;a;b NOTIFY=FAILURE", DSN },
-        { "TO:<a@b> ORCPT=utf-8;\\x{E9}@c", false, "<a@b>", "ORCPT=utf-8;\\x{E9 }@c", DSN },
+        { "TO:<a@b> ORCPT=utf-8;\\x{E9}@c", false, "<a@b>", "ORCPT=utf-8;\\x{E9}@c", DSN },
         { "TO:<a@b> ORCPT=utf-8;\xC3\xA9@c", true, "<a@b>", "ORCPT=utf-8;\xC3\xA9@c", DSN },
         { "TO:<a@b> ORCPT=rfc822;" X100 X100 X100 X100 X10 X10 X10 X10 X10 X10 X10 X10 X10 "xxx", false,
          "<a@b>", "ORCPT=rfc822;" X100 X100 X100 X100 X10 X10 X10 X10 X10 X10 X10 X10 X10 "xxx", DSN},
