@@ -1,0 +1,485 @@
+/*
+ * Placement and the wait queue, one step at a time. Over threads: test_queue.c.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/farm_fixture.h"
+
+#define SESSIONS 8
+
+struct session {
+    struct waiter *waiter;
+    struct member *member;
+    enum placement_verdict verdict;
+    unsigned delivered;
+};
+
+static struct {
+    struct fixture f;
+    struct farm *farm;
+    struct ev_loop *loop;
+    struct mailbox mailbox;
+    struct session sessions[SESSIONS];
+    int64_t now;
+    uint64_t random;
+} t;
+
+static int begin(void **state)
+{
+    (void)state;
+    memset(&t, 0, sizeof t);
+    t.random = 42;
+    t.loop = ev_loop_new(0);
+    mailbox_open(&t.mailbox, t.loop, NULL);
+    fixture_start(&t.f);
+    return 0;
+}
+
+static void post(void)
+{
+    ev_run(t.loop, EVRUN_NOWAIT);
+}
+
+static int end(void **state)
+{
+    (void)state;
+    for (int i = 0; i < SESSIONS; i++) {
+        waiter_leave(&t.sessions[i].waiter);
+        placement_return(&t.sessions[i].member);
+    }
+    post();
+    for (size_t i = 0; i < t.farm->n_backends; i++)
+        assert_int_equal(t.farm->backends[i]->connections, 0);
+    for (size_t i = 0; i < t.farm->n_pools; i++)
+        assert_int_equal(placement_waiting(&t.farm->pools[i]), 0);
+    farm_release(&t.farm);
+    mailbox_close(&t.mailbox);
+    ev_loop_destroy(t.loop);
+    assert_int_equal(t.f.config.references, 1); /* no waiter has kept it */
+    return 0;
+}
+
+static void deliver(void *arg, enum placement_verdict verdict, struct member *member)
+{
+    struct session *session = arg;
+
+    session->delivered++;
+    session->verdict = verdict;
+    session->member = member;
+    session->waiter = NULL;
+}
+
+static enum placement_verdict ask(int i, struct placement_wish wish)
+{
+    struct session *s = &t.sessions[i];
+
+    s->delivered = 0;
+    return placement_request(&wish, &t.random, t.now, &t.mailbox, deliver, s, &s->member, &s->waiter);
+}
+
+static enum placement_verdict get(int i)
+{
+    return ask(i, fixture_wish(t.farm, 0));
+}
+
+static bool granted(int i, const char *backend)
+{
+    struct session *s = &t.sessions[i];
+
+    post();
+    return s->delivered == 1 && s->verdict == PLACEMENT_GRANTED && s->member &&
+           strcmp(s->member->backend->name, backend) == 0;
+}
+
+static bool still_waiting(int i)
+{
+    post();
+    return t.sessions[i].delivered == 0 && t.sessions[i].waiter;
+}
+
+/* One pool of backends a, b, c … with these ceilings, all up. */
+static void farm_of(uint32_t queue_size, size_t n, const uint32_t *ceilings)
+{
+    struct config_pool *pool = fixture_pool(&t.f, "relays", CONFIG_LEAST_CONNECTIONS, queue_size);
+
+    for (size_t i = 0; i < n; i++)
+        fixture_backend(&t.f, pool, (char[]){ (char)('a' + i), 0 }, 1, ceilings[i], 0);
+    t.farm = fixture_farm(&t.f, NULL);
+    fixture_all_up(t.farm);
+}
+
+static void farm_of_one(uint32_t queue_size, uint32_t ceiling)
+{
+    farm_of(queue_size, 1, &ceiling);
+}
+
+static void test_grant_and_return(void **state)
+{
+    (void)state;
+    farm_of_one(10, 2);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_non_null(t.sessions[0].member);
+    assert_null(t.sessions[0].waiter);
+    assert_int_equal(t.farm->backends[0]->connections, 1);
+    placement_return(&t.sessions[0].member);
+    assert_null(t.sessions[0].member);
+    assert_int_equal(t.farm->backends[0]->connections, 0);
+}
+
+static void test_first_come_first_served(void **state)
+{
+    (void)state;
+    farm_of_one(10, 1);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    assert_int_equal(get(2), PLACEMENT_WAITING);
+    assert_int_equal(placement_waiting(&t.farm->pools[0]), 2);
+    placement_return(&t.sessions[0].member);
+    assert_int_equal(t.farm->backends[0]->connections, 1); /* handed over, it never came free */
+    assert_int_equal(get(0), PLACEMENT_WAITING);           /* and a newcomer is behind */
+    assert_true(granted(1, "a"));
+    assert_true(still_waiting(2));
+    placement_return(&t.sessions[1].member);
+    assert_true(granted(2, "a"));
+    placement_return(&t.sessions[2].member);
+    assert_true(granted(0, "a"));
+}
+
+static void test_newcomers_do_not_overtake(void **state)
+{
+    (void)state;
+    farm_of_one(10, 1);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    t.farm->backends[0]->ceiling = 2; /* nobody has said so yet */
+    assert_int_equal(get(2), PLACEMENT_WAITING);
+    assert_true(granted(1, "a"));
+    assert_true(still_waiting(2));
+}
+
+static void test_queue_size(void **state)
+{
+    (void)state;
+    farm_of_one(1, 1);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    assert_int_equal(get(2), PLACEMENT_QUEUE_FULL);
+    assert_null(t.sessions[2].waiter);
+    assert_int_equal(placement_waiting(&t.farm->pools[0]), 1);
+    waiter_leave(&t.sessions[1].waiter);
+    assert_int_equal(get(2), PLACEMENT_WAITING);
+}
+
+static void test_no_queue(void **state)
+{
+    (void)state;
+    farm_of_one(0, 1);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_QUEUE_FULL);
+    placement_return(&t.sessions[0].member);
+    assert_int_equal(get(1), PLACEMENT_GRANTED);
+}
+
+static void test_leave(void **state)
+{
+    (void)state;
+    farm_of_one(10, 1);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    assert_int_equal(get(2), PLACEMENT_WAITING);
+    waiter_leave(&t.sessions[1].waiter);
+    assert_null(t.sessions[1].waiter);
+    waiter_leave(&t.sessions[1].waiter); /* NULL is fine */
+    placement_return(&t.sessions[0].member);
+    assert_true(granted(2, "a"));
+    assert_int_equal(t.sessions[1].delivered, 0);
+}
+
+/* The grant is on its way when the session leaves: the next one gets that place. */
+static void test_leave_with_the_mail_under_way(void **state)
+{
+    (void)state;
+    farm_of_one(10, 1);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    assert_int_equal(get(2), PLACEMENT_WAITING);
+    placement_return(&t.sessions[0].member);
+    waiter_leave(&t.sessions[1].waiter);
+    post();
+    assert_true(granted(2, "a"));
+    assert_int_equal(t.sessions[1].delivered, 0);
+    assert_int_equal(t.farm->backends[0]->connections, 1);
+}
+
+static void test_tried_backends_are_passed_over(void **state)
+{
+    struct placement_wish wish;
+
+    (void)state;
+    farm_of(10, 2, (uint32_t[]){ 1, 1 });
+    wish = fixture_wish(t.farm, 0);
+    wish.tried[wish.n_tried++] = t.farm->backends[0];
+    assert_int_equal(ask(0, wish), PLACEMENT_GRANTED);
+    assert_string_equal(t.sessions[0].member->backend->name, "b");
+    assert_int_equal(ask(1, wish), PLACEMENT_WAITING);
+    assert_int_equal(get(2), PLACEMENT_GRANTED); /* passes 1, which cannot use a */
+    assert_string_equal(t.sessions[2].member->backend->name, "a");
+    placement_return(&t.sessions[2].member);
+    assert_true(still_waiting(1));
+    assert_int_equal(t.farm->backends[0]->connections, 0);
+    placement_return(&t.sessions[0].member);
+    assert_true(granted(1, "b"));
+    wish.tried[wish.n_tried++] = t.farm->backends[1];
+    assert_int_equal(ask(2, wish), PLACEMENT_NO_BACKEND);
+}
+
+static void test_needs(void **state)
+{
+    struct placement_wish wish;
+    const struct smtp_capabilities plain = { .flags = SMTP_CAP_8BITMIME, .size_limit = 100 };
+    const struct smtp_capabilities able = { .flags = SMTP_CAP_8BITMIME | SMTP_CAP_DSN, .size_limit = 1000 };
+
+    (void)state;
+    farm_of(10, 2, (uint32_t[]){ 0, 1 });
+    backend_set_capabilities(t.farm->backends[0], &plain);
+    backend_set_capabilities(t.farm->backends[1], &able);
+    wish = fixture_wish(t.farm, 0);
+    wish.needs = SMTP_CAP_DSN;
+    assert_int_equal(ask(0, wish), PLACEMENT_GRANTED);
+    assert_string_equal(t.sessions[0].member->backend->name, "b");
+    assert_int_equal(ask(1, wish), PLACEMENT_WAITING); /* a has room, but not what it takes */
+    wish.needs = 0;
+    wish.size = 500;
+    assert_int_equal(ask(2, wish), PLACEMENT_WAITING);
+    wish.size = 5000;
+    assert_int_equal(ask(3, wish), PLACEMENT_NOT_CAPABLE);
+    wish.size = 0;
+    wish.needs = SMTP_CAP_SMTPUTF8;
+    assert_int_equal(ask(3, wish), PLACEMENT_NOT_CAPABLE);
+    /* b learns less: who waits for it hears that, and who is content with a size still waits. */
+    backend_set_capabilities(t.farm->backends[1],
+                             &(struct smtp_capabilities){ .flags = SMTP_CAP_8BITMIME, .size_limit = 1000 });
+    placement_serve(t.farm, t.now);
+    post();
+    assert_int_equal(t.sessions[1].delivered, 1);
+    assert_int_equal(t.sessions[1].verdict, PLACEMENT_NOT_CAPABLE);
+    assert_null(t.sessions[1].member);
+    assert_true(still_waiting(2));
+}
+
+static void test_waits_for_the_first_check(void **state)
+{
+    (void)state;
+    farm_of_one(10, 5);
+    t.farm->backends[0]->state = BACKEND_INIT;
+    assert_int_equal(get(0), PLACEMENT_WAITING);
+    t.farm->backends[0]->state = BACKEND_UP;
+    placement_serve(t.farm, t.now);
+    assert_true(granted(0, "a"));
+}
+
+static void test_waits_out_a_suspension(void **state)
+{
+    (void)state;
+    farm_of_one(10, 5);
+    t.now = 5000;
+    t.farm->backends[0]->suspended_until = 6000;
+    assert_int_equal(get(0), PLACEMENT_WAITING);
+    placement_serve(t.farm, 5999);
+    assert_true(still_waiting(0));
+    placement_serve(t.farm, 6000);
+    assert_true(granted(0, "a"));
+}
+
+static void test_refused_when_nothing_is_left(void **state)
+{
+    (void)state;
+    farm_of_one(10, 1);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    t.farm->backends[0]->state = BACKEND_DOWN;
+    placement_return(&t.sessions[0].member); /* not handed on: it is down */
+    assert_true(still_waiting(1));
+    placement_serve(t.farm, t.now);
+    post();
+    assert_int_equal(t.sessions[1].delivered, 1);
+    assert_int_equal(t.sessions[1].verdict, PLACEMENT_NO_BACKEND);
+    assert_int_equal(get(2), PLACEMENT_NO_BACKEND);
+    t.farm->backends[0]->state = BACKEND_INIT;
+    t.farm->backends[0]->milliweight = 0; /* not even a check will help */
+    assert_int_equal(get(2), PLACEMENT_NO_BACKEND);
+}
+
+static void test_lowered_ceiling(void **state)
+{
+    (void)state;
+    farm_of_one(10, 3);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(get(i), PLACEMENT_GRANTED);
+    assert_int_equal(get(3), PLACEMENT_WAITING);
+    t.farm->backends[0]->ceiling = 1;
+    placement_return(&t.sessions[0].member);
+    placement_return(&t.sessions[1].member);
+    assert_true(still_waiting(3));
+    assert_int_equal(t.farm->backends[0]->connections, 1);
+    placement_return(&t.sessions[2].member);
+    assert_true(granted(3, "a"));
+}
+
+static void tiered_farm(void)
+{
+    struct config_pool *pool = fixture_pool(&t.f, "relays", CONFIG_LEAST_CONNECTIONS, 10);
+
+    fixture_backend(&t.f, pool, "a", 2, 1, 0);
+    fixture_backend(&t.f, pool, "b", 1, 1, 0);
+    fixture_backend(&t.f, pool, "c", 100, 0, 1);
+    t.farm = fixture_farm(&t.f, NULL);
+    fixture_all_up(t.farm);
+}
+
+static void test_tiers(void **state)
+{
+    (void)state;
+    tiered_farm();
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_GRANTED);
+    assert_int_equal(t.farm->backends[2]->connections, 0); /* the heavy one behind is not touched … */
+    assert_int_equal(get(2), PLACEMENT_GRANTED);
+    assert_int_equal(t.farm->backends[2]->connections, 1); /* … until the first tier is full */
+    placement_return(&t.sessions[0].member);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(t.farm->backends[2]->connections, 1);
+}
+
+static void test_tier_below_70_percent(void **state)
+{
+    (void)state;
+    tiered_farm();
+    t.farm->backends[0]->milliweight = 1100; /* 2.1 of 3: just enough */
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_string_equal(t.sessions[0].member->backend->name, "a");
+    placement_return(&t.sessions[0].member);
+    t.farm->backends[0]->milliweight = 1099;
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_string_equal(t.sessions[0].member->backend->name, "c");
+}
+
+/* A backend of two pools: its place goes to whoever has waited longest, in whichever. */
+static void test_shared_backend(void **state)
+{
+    struct config_pool *one, *two;
+    struct fixture *f = &t.f;
+
+    (void)state;
+    one = fixture_pool(f, "one", CONFIG_LEAST_CONNECTIONS, 10);
+    two = fixture_pool(f, "two", CONFIG_LEAST_CONNECTIONS, 10);
+    fixture_backend(f, one, "a", 1, 1, 0);
+    fixture_backend(f, two, "a", 1, 1, 0);
+    t.farm = fixture_farm(f, NULL);
+    fixture_all_up(t.farm);
+    assert_int_equal(ask(0, fixture_wish(t.farm, 0)), PLACEMENT_GRANTED);
+    assert_int_equal(ask(1, fixture_wish(t.farm, 1)), PLACEMENT_WAITING);
+    assert_int_equal(ask(2, fixture_wish(t.farm, 0)), PLACEMENT_WAITING);
+    assert_int_equal(ask(3, fixture_wish(t.farm, 1)), PLACEMENT_WAITING);
+    placement_return(&t.sessions[0].member);
+    assert_true(granted(1, "a"));
+    assert_ptr_equal(t.sessions[1].member, t.farm->pools[1].members[0]);
+    placement_return(&t.sessions[1].member);
+    assert_true(granted(2, "a"));
+    assert_ptr_equal(t.sessions[2].member, t.farm->pools[0].members[0]);
+    placement_return(&t.sessions[2].member);
+    assert_true(granted(3, "a"));
+}
+
+/* Who waits for backends that a reload took away gets one of the new. */
+static void test_reload(void **state)
+{
+    struct fixture g;
+    struct farm *old;
+    struct config_pool *pool;
+
+    (void)state;
+    farm_of_one(10, 1);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    assert_int_equal(get(2), PLACEMENT_WAITING);
+    fixture_start(&g);
+    pool = fixture_pool(&g, "relays", CONFIG_LEAST_CONNECTIONS, 10);
+    fixture_backend(&g, pool, "new", 1, 1, 0);
+    old = t.farm;
+    t.farm = fixture_farm(&g, old);
+    fixture_all_up(t.farm);
+    placement_serve(t.farm, t.now);
+    assert_true(granted(1, "new"));
+    assert_true(still_waiting(2));
+    placement_serve(old, t.now); /* some worker has not heard of it: nobody moves back */
+    placement_return(&t.sessions[0].member);
+    assert_true(still_waiting(2));
+    farm_release(&old);
+    assert_int_equal(t.f.config.references, 1); /* nobody holds on to the old one */
+    placement_return(&t.sessions[1].member);
+    assert_true(granted(2, "new"));
+    placement_return(&t.sessions[2].member);
+    farm_release(&t.farm);
+    t.farm = fixture_farm(&t.f, NULL);
+}
+
+static void test_retry_budget(void **state)
+{
+    (void)state;
+    farm_of_one(10, 0);
+    for (int i = 0; i < 3; i++)
+        assert_true(placement_retry_begin());
+    assert_false(placement_retry_begin());
+    placement_retry_end();
+    assert_true(placement_retry_begin());
+    {
+        struct member *held[20];
+        struct waiter *waiter;
+        struct placement_wish wish = fixture_wish(t.farm, 0);
+
+        for (int i = 0; i < 20; i++)
+            assert_int_equal(
+                placement_request(&wish, &t.random, 0, &t.mailbox, deliver, NULL, &held[i], &waiter),
+                PLACEMENT_GRANTED);
+        assert_true(placement_retry_begin()); /* the fourth: a fifth of twenty */
+        assert_false(placement_retry_begin());
+        for (int i = 0; i < 20; i++)
+            placement_return(&held[i]);
+    }
+    for (int i = 0; i < 4; i++)
+        placement_retry_end();
+}
+
+#define STEP(name) cmocka_unit_test_setup_teardown(name, begin, end)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        STEP(test_grant_and_return),
+        STEP(test_first_come_first_served),
+        STEP(test_newcomers_do_not_overtake),
+        STEP(test_queue_size),
+        STEP(test_no_queue),
+        STEP(test_leave),
+        STEP(test_leave_with_the_mail_under_way),
+        STEP(test_tried_backends_are_passed_over),
+        STEP(test_needs),
+        STEP(test_waits_for_the_first_check),
+        STEP(test_waits_out_a_suspension),
+        STEP(test_refused_when_nothing_is_left),
+        STEP(test_lowered_ceiling),
+        STEP(test_tiers),
+        STEP(test_tier_below_70_percent),
+        STEP(test_shared_backend),
+        STEP(test_reload),
+        STEP(test_retry_budget),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
