@@ -30,12 +30,11 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int events);
 
 /* --- beginning and end --- */
 
-const char *session_admit(struct worker *worker, const struct listener *listener, const struct peer *peer)
+const char *session_admit(const struct listener *listener, const struct peer *peer)
 {
     const struct config_listener *config = listener->config;
     uint32_t sessions = atomic_fetch_add_explicit(&listener->state->sessions, 1, memory_order_relaxed);
 
-    (void)worker;
     if (sessions >= config->max_connections) {
         atomic_fetch_sub_explicit(&listener->state->sessions, 1, memory_order_relaxed);
         return "421 4.7.0 Too many connections\r\n";
@@ -66,6 +65,7 @@ void session_begin(struct worker *worker, size_t index, int fd, const struct pee
     if (!s) {
         if (!refusal)
             session_leave_listener(listener, peer);
+        worker_session_ended();
         close(fd);
         return;
     }
@@ -124,6 +124,7 @@ static void session_free(struct session *s)
                           atomic_load_explicit(&worker->stats.sessions_active, memory_order_relaxed) - 1,
                           memory_order_relaxed);
     free(s);
+    worker_session_ended();
     if (worker->draining && !worker->sessions && worker->idle)
         worker->idle(worker->idle_arg);
 }

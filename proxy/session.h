@@ -19,8 +19,8 @@ void session_drain(struct session *session);
 void session_stop(struct session *session);
 struct session *session_next(const struct session *session);
 
-/* Whether this listener, this client and this process may have one more; counts it in if so. NULL: welcome,
+/* Whether this listener and this client may have one more session; counts it in if so. NULL: welcome,
  * else the refusal. */
-const char *session_admit(struct worker *worker, const struct listener *listener, const struct peer *peer);
+const char *session_admit(const struct listener *listener, const struct peer *peer);
 
 #endif

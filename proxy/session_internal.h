@@ -9,7 +9,7 @@
 #include "proxy/session.h"
 
 #define LINGER_OCTETS_MAX (64u << 20) /* a client that never stops sending after the last word */
-#define REPLY_READ 16384 /* what is read of a backend at a time, and held at most */
+#define REPLY_READ        16384       /* what is read of a backend at a time, and held at most */
 
 /* Octets that were read and not consumed: during an entry in the worker's buffer, between entries in memory
  * of their own. */

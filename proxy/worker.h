@@ -70,5 +70,7 @@ void worker_join(struct worker **worker);
 
 /* How many sessions the process may have, by its descriptors; set once before the workers start. */
 void worker_set_session_limit(uint32_t limit);
+/* A session has ended, and its descriptors are free again. Any worker. */
+void worker_session_ended(void);
 
 #endif
