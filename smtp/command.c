@@ -169,14 +169,14 @@ static int hex_digit(char octet)
     return octet >= 'a' && octet <= 'f' ? octet - 'a' + 10 : -1;
 }
 
-/* xtext (RFC 3461 §4). What it encodes must be printable (§4.2, §4.4): it ends up as a header line of a
- * report. */
+/* xtext (RFC 3461 §4), where blanks and control characters have been ruled out already. What it encodes must
+ * be printable (§4.2, §4.4): it ends up as a header line of a report. */
 static bool is_xtext(struct smtp_span text, bool utf8)
 {
     for (size_t i = 0; i < text.size; i++) {
         uint8_t octet = (uint8_t)text.data[i];
 
-        if (octet >= 0x80 ? !utf8 : octet < '!' || octet == '=' || octet == 0x7F)
+        if (octet >= 0x80 ? !utf8 : octet == '=')
             return false;
         if (octet != '+')
             continue;

@@ -55,10 +55,10 @@ static size_t skip_naive(const char *in, size_t size, bool start)
     return skip_rest(in, size, 0, (struct carry){ .start = start });
 }
 
-/* Where to stop, given that the octet at `at` set a bit. A stray octet behind a CR means the CR. */
-static inline size_t stop_at(const char *in, size_t at, bool after_cr)
+/* Where to stop, given that the octet at `at` set a bit. Behind a CR that was no LF, so the CR is meant. */
+static inline size_t stop_at(size_t at, bool after_cr)
 {
-    return after_cr && in[at] != '\n' ? at - 1 : at;
+    return after_cr ? at - 1 : at;
 }
 
 #define EVERY_OCTET(value) (UINT64_C(0x0101010101010101) * (value))
@@ -90,7 +90,7 @@ static size_t skip_portable(const char *in, size_t size, bool start)
         uint64_t stop = (lf ^ after_cr) | (dot & after_lf);
 
         if (stop)
-            return stop_at(in, i + (size_t)__builtin_ctzll(stop) / 8, after_cr & stop & -stop);
+            return stop_at(i + (size_t)__builtin_ctzll(stop) / 8, after_cr & stop & -stop);
         carry = (struct carry){ .cr = cr >> 63, .start = lf >> 63 };
     }
     return skip_rest(in, size, i, carry);
@@ -99,15 +99,15 @@ static size_t skip_portable(const char *in, size_t size, bool start)
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-/* Judges one block of 64 octets at in[at]. True: stop at *stop. */
-static inline __attribute__((always_inline)) bool block_stops(struct masks m, struct carry *carry,
-                                                              const char *in, size_t at, size_t *stop)
+/* Judges one block of 64 octets at offset `at`. True: stop at *stop. */
+static inline __attribute__((always_inline)) bool block_stops(struct masks m, struct carry *carry, size_t at,
+                                                              size_t *stop)
 {
     uint64_t after_cr = m.cr << 1 | carry->cr;
     uint64_t hit = (m.lf ^ after_cr) | (m.dot & (m.lf << 1 | carry->start));
 
     if (__builtin_expect(hit != 0, 0)) {
-        *stop = stop_at(in, at + (size_t)__builtin_ctzll(hit), after_cr & hit & -hit);
+        *stop = stop_at(at + (size_t)__builtin_ctzll(hit), after_cr & hit & -hit);
         return true;
     }
     *carry = (struct carry){ .cr = m.cr >> 63, .start = m.lf >> 63 };
@@ -137,7 +137,7 @@ static size_t skip_sse2(const char *in, size_t size, bool start)
         for (int p = 0; p < 4; p++)
             part[p] = _mm_loadu_si128((const __m128i *)(const void *)(in + i + 16 * p));
         struct masks masks = { sse2_equal(part, '\r'), sse2_equal(part, '\n'), sse2_equal(part, '.') };
-        if (block_stops(masks, &carry, in, i, &stop))
+        if (block_stops(masks, &carry, i, &stop))
             return stop;
     }
     return skip_rest(in, size, i, carry);
@@ -162,7 +162,7 @@ __attribute__((target("avx2"))) static size_t skip_avx2(const char *in, size_t s
         __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(in + i + 32));
         struct masks masks = { avx2_equal(low, high, '\r'), avx2_equal(low, high, '\n'),
                                avx2_equal(low, high, '.') };
-        if (block_stops(masks, &carry, in, i, &stop))
+        if (block_stops(masks, &carry, i, &stop))
             return stop;
     }
     return skip_rest(in, size, i, carry);

@@ -51,6 +51,8 @@ static void test_parse(void **state)
         { "250-name\r\n250-BINARYMIME\r\n250 CHUNKING\r\n", SMTP_CAP_BINARYMIME | SMTP_CAP_CHUNKING, 0 },
         { "250-name\r\n250-AUTH PLAIN LOGIN\r\n250-AUTH=PLAIN\r\n250-X\r\n250\r\n", 0, 0 },
         { "250-name\r\n250-DSNX\r\n250-DS\r\n250-X DSN\r\n250- DSN\r\n250 \r\n", 0, 0 },
+        { "250-name\r\n250 DSN", SMTP_CAP_DSN, 0 },
+        { "250-name\r\n\r\n250 DSN\r\n", SMTP_CAP_DSN, 0 },
         { POSTFIX_EHLO, ALL, 10240000 },
     };
     /* clang-format on */

@@ -265,6 +265,9 @@ static void test_mail_refused(void **state)
         { "FROM:<a@b> ENVID=a+4", ALL, "501 5.5.4" },
         { "FROM:<a@b> ENVID=a+4G", ALL, "501 5.5.4" },
         { "FROM:<a@b> ENVID=a+G4", ALL, "501 5.5.4" },
+        { "FROM:<a@b> ENVID=a+/4", ALL, "501 5.5.4" },
+        { "FROM:<a@b> ENVID=a+4:", ALL, "501 5.5.4" },
+        { "FROM:<a@b> ENVID=a+4g", ALL, "501 5.5.4" },
         { "FROM:<a@b> ENVID=a+0D+0ARCPT", ALL, "501 5.5.4" }, /* a header line of its own in a report */
         { "FROM:<a@b> ENVID=+7F", ALL, "501 5.5.4" },
         { "FROM:<a@b> ENVID=+FF", ALL, "501 5.5.4" },
@@ -409,6 +412,7 @@ static void test_bdat(void **state)
         { "5 \t LAST",                 true,  5,         true,  true },
         { "9223372036854775807 LAST",  true,  INT64_MAX, true,  true },
         { "9223372036854775808",       false, 0,         false, false},
+        { "92233720368547758070",      false, 0,         false, false},
         { "18446744073709551616 LAST", false, 0,         false, false},
         { "99999999999999999999999",   false, 0,         false, false},
         { "",                          false, 0,         false, false},
