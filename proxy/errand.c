@@ -78,12 +78,12 @@ static bool connect_to(struct session *s, struct member *member)
     struct errand *e = s->errand;
     int error;
 
-    e->wish.tried[e->wish.n_tried++] = member->backend;
+    e->wish.tried[e->wish.n_tried++] = backend_hold(member->backend);
     e->attempts++;
     e->awaiting_banner = false;
     member_release(&e->member);
     e->member = member_hold(member);
-    e->link = link_open(s->worker, s, member, on_backend, &error);
+    e->link = link_open(s->worker, s, member, &errand_pool(s)->config->source, on_backend, &error);
     if (e->link) {
         answer(s, SMTP_EVENT_BACKEND_ASSIGNED, NULL);
         return true;
@@ -132,31 +132,6 @@ static bool may_try(struct errand *e)
     return e->retrying;
 }
 
-static void try_backends(struct session *s)
-{
-    struct errand *e = s->errand;
-    struct worker *worker = s->worker;
-    struct member *member = NULL;
-    enum placement_verdict verdict;
-
-    do {
-        if (!may_try(e)) {
-            refused(s, PLACEMENT_NO_BACKEND);
-            return;
-        }
-        e->asked = worker->now;
-        verdict = placement_request(&e->wish, &worker->random, worker->now, &worker->mailbox, deliver, s,
-                                    &member, &e->waiter);
-        if (verdict == PLACEMENT_WAITING)
-            return;
-        if (verdict != PLACEMENT_GRANTED) {
-            refused(s, verdict);
-            return;
-        }
-        histogram_add(&errand_pool(s)->state->stats[worker->index].queue_wait, 0);
-    } while (!connect_to(s, member));
-}
-
 /* The pool of that name in the worker's current snapshot: a session kept for days follows the configuration.
  */
 static void aim(struct session *s)
@@ -175,6 +150,32 @@ static void aim(struct session *s)
             e->wish.pool = &farm->pools[i];
         }
     }
+}
+
+static void try_backends(struct session *s)
+{
+    struct errand *e = s->errand;
+    struct worker *worker = s->worker;
+    struct member *member = NULL;
+    enum placement_verdict verdict;
+
+    do {
+        if (!may_try(e)) {
+            refused(s, PLACEMENT_NO_BACKEND);
+            return;
+        }
+        e->asked = worker->now;
+        aim(s);
+        verdict = placement_request(&e->wish, &worker->random, worker->now, &worker->mailbox, deliver, s,
+                                    &member, &e->waiter);
+        if (verdict == PLACEMENT_WAITING)
+            return;
+        if (verdict != PLACEMENT_GRANTED) {
+            refused(s, verdict);
+            return;
+        }
+        histogram_add(&errand_pool(s)->state->stats[worker->index].queue_wait, 0);
+    } while (!connect_to(s, member));
 }
 
 static uint64_t client_hash(const struct peer *peer)
@@ -204,7 +205,6 @@ void errand_begin(struct session *s, uint32_t needs, uint64_t size)
         e->began = s->worker->now;
     e->wish.needs = needs;
     e->wish.size = size;
-    aim(s);
     try_backends(s);
 }
 
@@ -329,6 +329,12 @@ bool errand_time_is_up(struct session *s)
     return false;
 }
 
+static void forget_tried(struct errand *e)
+{
+    while (e->wish.n_tried)
+        backend_release(&e->wish.tried[--e->wish.n_tried]);
+}
+
 void errand_over(struct session *s, const struct smtp_transaction *t)
 {
     struct errand *e = s->errand;
@@ -340,7 +346,7 @@ void errand_over(struct session *s, const struct smtp_transaction *t)
     record_transaction(s, t);
     end_retry(e);
     e->attempts = 0;
-    e->wish.n_tried = 0;
+    forget_tried(e);
     e->began = 0;
     e->queue_ms = e->connect_ms = e->mail_ms = e->rcpt_ms = e->data_ms = e->end_ms = 0;
     if (!e->link)
@@ -358,6 +364,7 @@ void errand_drop(struct session *s)
         waiter_leave(&e->waiter);
     end_retry(e);
     link_close(&e->link);
+    forget_tried(e);
     member_release(&e->member);
     free(e);
     s->errand = NULL;

@@ -9,13 +9,11 @@
 #define FAREWELL_MS 5000
 
 struct link *link_open(struct worker *worker, struct session *session, struct member *member,
-                       stream_handler *handler, int *error)
+                       const struct address *source, stream_handler *handler, int *error)
 {
     struct link *link = calloc(1, sizeof *link);
-    const struct config *config = worker->front->farm->config;
     struct address to;
 
-    (void)config;
     if (!link) {
         *error = -ENOMEM;
         return NULL;
@@ -23,7 +21,7 @@ struct link *link_open(struct worker *worker, struct session *session, struct me
     if (!backend_address(member->backend, &to))
         *error = -EHOSTUNREACH;
     else
-        *error = stream_connect(&link->stream, worker->loop, &to, NULL, handler);
+        *error = stream_connect(&link->stream, worker->loop, &to, source, handler);
     if (*error != 0) {
         free(link);
         return NULL;

@@ -30,7 +30,7 @@ struct link {
 /* Connect to the member's backend. NULL with *error = -errno; the member and its place then stay the
  * caller's. `handler` gets the stream's events while a session owns the link. */
 struct link *link_open(struct worker *worker, struct session *session, struct member *member,
-                       stream_handler *handler, int *error);
+                       const struct address *source, stream_handler *handler, int *error);
 /* The owner has sent QUIT: wait for the backend's farewell without the session. */
 void link_leave(struct link **link);
 /* Close now and give the place back. */

@@ -450,7 +450,9 @@ static void finish(struct process *p)
 {
     admin_stop(&p->admin);
     for (uint32_t i = 0; p->workers && i < p->n_workers; i++)
-        worker_join(&p->workers[i]);
+        worker_join(p->workers[i]);
+    for (uint32_t i = 0; p->workers && i < p->n_workers; i++)
+        worker_free(&p->workers[i]);
     health_close(&p->health);
     mailbox_close(&p->mailbox);
     if (p->front)

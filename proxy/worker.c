@@ -375,15 +375,19 @@ bool worker_start(struct worker *worker)
     return started;
 }
 
-void worker_join(struct worker **worker)
+void worker_join(struct worker *worker)
+{
+    if (worker && worker->thread)
+        pthread_join(worker->thread, NULL);
+}
+
+void worker_free(struct worker **worker)
 {
     struct worker *gone = *worker;
 
     *worker = NULL;
     if (!gone)
         return;
-    if (gone->thread)
-        pthread_join(gone->thread, NULL);
     mailbox_close(&gone->mailbox);
     ev_check_stop(gone->loop, &gone->tick);
     front_release(&gone->front);

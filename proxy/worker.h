@@ -65,8 +65,10 @@ void worker_close_listeners(struct worker *worker);
 void worker_drain(struct worker *worker);
 void worker_stop(struct worker *worker); /* sessions end now, then the thread */
 
-/* After worker_stop(): wait for the thread and free everything. */
-void worker_join(struct worker **worker);
+/* After worker_stop(): wait for the thread. Only when all threads have ended may the first be freed, as one
+ * may have mail for another until its end. */
+void worker_join(struct worker *worker);
+void worker_free(struct worker **worker);
 
 /* How many sessions the process may have, by its descriptors; set once before the workers start. */
 void worker_set_session_limit(uint32_t limit);
