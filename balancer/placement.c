@@ -41,6 +41,11 @@
 #include "balancer/eligible.h"
 #include "balancer/queue.h"
 
+/* tests/unit/test_queue.c puts delays here, where a few nanoseconds decide who sees whom. */
+#ifndef RACE_POINT
+#define RACE_POINT() ((void)0)
+#endif
+
 #define RETRIES_AT_LEAST 3
 #define RETRIES_PERCENT  20
 
@@ -148,9 +153,11 @@ static enum placement_verdict request_locked(struct waiter *waiter, uint64_t *ra
     enum placement_verdict verdict;
 
     queue_announce(queue);
+    RACE_POINT();
     serve(queue, now, settled);
     /* Whoever is left of the others can use nothing that has room now: to pass them is not to overtake. */
     *member = take(&waiter->wish, random, now);
+    RACE_POINT();
     if (*member)
         verdict = PLACEMENT_GRANTED;
     else
@@ -224,6 +231,7 @@ static void give_back(struct backend *backend)
 
         if (atomic_load(&queue_waiting_anywhere) > 0) {
             usable = backend_usable(backend, atomic_load_explicit(&latest, memory_order_relaxed));
+            RACE_POINT();
             /* Above a ceiling that was lowered the place is not anybody's to have. */
             if (usable && atomic_load(&backend->connections) <= atomic_load(&backend->ceiling)) {
                 if (queue_hand_over(backend))
@@ -231,8 +239,10 @@ static void give_back(struct backend *backend)
                 offered = true;
             }
         }
+        RACE_POINT();
         backend_return_place(backend);
         count_active(-1);
+        RACE_POINT();
         if (atomic_load(&queue_waiting_anywhere) == 0)
             return;
         if ((offered || !usable) && atomic_load(&queue_news) == news)
@@ -300,6 +310,7 @@ void placement_serve(struct farm *farm, int64_t now)
 
     atomic_store_explicit(&latest, now, memory_order_relaxed);
     atomic_fetch_add(&queue_news, 1);
+    RACE_POINT();
     /* From another pool each time: where they share backends, none is always the first. */
     for (size_t i = 0; i < farm->n_pools; i++) {
         struct pool *pool = &farm->pools[(turn + i) % farm->n_pools];

@@ -9,11 +9,19 @@
 
 #include <cmocka.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "balancer/algorithm.h"
 #include "tests/unit/farm_fixture.h"
+
+/* The windows in which a wake-up could be lost are a few nanoseconds wide. So this test compiles the code
+ * itself with delays in them: half of the times none, else up to some microseconds, or another thread's turn.
+ */
+static void race_point(void);
+#define RACE_POINT() race_point()
+#include "balancer/placement.c"
 
 #define WATCHDOG 20.0 /* s */
 
@@ -61,6 +69,21 @@ static void worker_await(struct worker *w)
     ev_timer_again(w->loop, &w->watchdog);
     ev_run(w->loop, EVRUN_ONCE);
     ev_timer_stop(w->loop, &w->watchdog);
+}
+
+static void race_point(void)
+{
+    static _Thread_local uint64_t random = 0;
+    uint64_t dice;
+
+    if (random == 0)
+        random = (uintptr_t)&random;
+    dice = algorithm_random(&random) >> 16;
+    if (dice % 8 == 0)
+        sched_yield();
+    else if (dice % 2 == 0)
+        for (volatile uint32_t i = dice / 8 % 2000; i > 0; i--)
+            continue;
 }
 
 static void dawdle(uint64_t *random)
