@@ -55,7 +55,6 @@ void link_close(struct link **link)
     unlist(gone);
     stream_close(&gone->stream);
     placement_return(&gone->member);
-    free(gone->held);
     free(gone);
 }
 
@@ -81,8 +80,6 @@ void link_leave(struct link **link)
     struct worker *worker = leaving->worker;
 
     *link = NULL;
-    free(leaving->held);
-    leaving->held = NULL;
     leaving->session = NULL;
     leaving->stream.handler = on_leaving;
     stream_want_read(&leaving->stream, true);

@@ -2,11 +2,9 @@
  * A link: one connection to a backend, with the place it occupies there.
  *
  *   session_x ──owner──▶ link ──▶ backend
- *   (QUIT sent)          link ──▶ backend      on worker->leaving until 221, the end of the stream, or five
- * seconds
+ *   (QUIT sent)          link ──▶ backend      on worker->leaving until 221, end of stream, or 5 s
  *
- * The place is given back when the connection has really ended, so that a backend never sees more than its
- * cap.
+ * The place is given back when the connection has really ended: a backend never sees more than its cap.
  */
 #ifndef WEIR_PROXY_LINK_H
 #define WEIR_PROXY_LINK_H
@@ -18,10 +16,8 @@
 struct link {
     struct stream stream; /* first: the stream's handler finds the link by it */
     struct worker *worker;
-    struct session *session; /* NULL: leaving */
-    struct member *member;   /* held, with its place */
-    char *held;              /* octets read and not consumed yet */
-    size_t held_size;
+    struct session *session;      /* NULL: leaving */
+    struct member *member;        /* held, with its place */
     struct link *previous, *next; /* while leaving */
     int64_t leaving_until;
     int64_t began;
