@@ -273,8 +273,11 @@ static struct member *choose_hash(const struct algorithm_input *in)
         struct member *member = in->candidates[i];
         uint64_t weight = weight_of(member);
         uint64_t hash = mix(in->hash_key + mix(member->backend->name_hash + 0x9e3779b97f4a7c15u));
-        double draw = (double)weight / -log(((double)(hash >> 12) + 0.5) * 0x1p-52);
+        double u = ((double)(hash >> 12) + 0.5) * 0x1p-52, draw;
 
+        if ((double)weight <= highest * (1 - u)) /* -ln(u) >= 1 - u: can't win, and is spared the logarithm */
+            continue;
+        draw = (double)weight / -log(u);
         if (draw > highest_home) {
             highest_home = draw;
             home = member;
