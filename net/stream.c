@@ -99,7 +99,7 @@ ssize_t stream_read(struct stream *stream, void *buffer, size_t size)
     ssize_t n;
 
     do {
-        n = read(stream->io.fd, buffer, size);
+        n = recv(stream->io.fd, buffer, size, 0);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
@@ -153,10 +153,12 @@ static void forget_unsent(struct stream *stream)
 
 static ssize_t write_once(int fd, const struct iovec *parts, int n)
 {
+    struct msghdr message = { .msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)n };
     ssize_t sent;
 
     do {
-        sent = n == 1 ? write(fd, parts[0].iov_base, parts[0].iov_len) : writev(fd, parts, n);
+        sent = n == 1 ? send(fd, parts[0].iov_base, parts[0].iov_len, MSG_NOSIGNAL)
+                      : sendmsg(fd, &message, MSG_NOSIGNAL);
     } while (sent < 0 && errno == EINTR);
     if (sent < 0)
         /* A connect still in progress takes octets later, like a full socket. */
