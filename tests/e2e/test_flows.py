@@ -34,9 +34,11 @@ def test_smtp_source_to_smtp_sinks(start, sinks, options):
 
 def test_smtp_source_with_big_messages(start, sinks):
     weir = start({"s%d" % number: sink for number, sink in enumerate(sinks)})
-    code, error = programs.smtp_source(weir.port, 4, 12, 2000000)
+    code, error = programs.smtp_source(weir.port, 4, 12, 2500000)
     assert code == 0, error
-    assert sorted(len(message) // 1000000 for sink in sinks for message in sink.messages()) == [2] * 12
+    # The sink keeps lines without their CR, so a little less than what was sent.
+    sizes = [len(message) for sink in sinks for message in sink.messages()]
+    assert len(sizes) == 12 and min(sizes) > 2400000, sizes
 
 
 @root_only
