@@ -1,0 +1,264 @@
+/*
+ *   CONNECT ──2 s──▶ BANNER ──5 s──▶ EHLO ──timeout──▶ QUIT ──2 s──▶ ended
+ *      └── depth connect: passed, ended
+ *
+ * All of it within `timeout`, but for the last farewell. One timer, set anew at each stage.
+ */
+#include "health/check.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "net/clock.h"
+#include "net/stream.h"
+#include "smtp/probe.h"
+#include "smtp/reply.h"
+
+struct check {
+    struct stream stream;
+    ev_io connecting; /* the stream does not tell of a mere connection */
+    ev_timer timer;
+    struct ev_loop *loop;
+    struct check_handler handler;
+    enum config_health_depth depth;
+    int64_t ends; /* the whole check; ms, monotonic */
+    bool connected;
+    bool decided;
+    int start_error; /* of stream_connect(), told by the timer: never out of check_start() */
+    struct smtp_probe probe;
+    size_t in_size;
+    char in[SMTP_REPLY_MAX + 1];
+};
+
+static void on_stream(struct stream *stream, enum stream_event event);
+static void on_connected(struct ev_loop *loop, ev_io *io, int events);
+static void on_timer(struct ev_loop *loop, ev_timer *timer, int events);
+
+static bool own_fault(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS ||
+           error == -EADDRNOTAVAIL || error == -EADDRINUSE;
+}
+
+static void check_free(struct check *check)
+{
+    ev_io_stop(check->loop, &check->connecting);
+    ev_timer_stop(check->loop, &check->timer);
+    stream_close(&check->stream);
+    free(check);
+}
+
+void check_abort(struct check **check)
+{
+    if (*check)
+        check_free(*check);
+    *check = NULL;
+}
+
+/* Time for the next stage, within the whole. */
+static void arm(struct check *check, int64_t milliseconds)
+{
+    int64_t left = check->ends - clock_milliseconds();
+
+    if (left < 0)
+        left = 0;
+    ev_timer_stop(check->loop, &check->timer);
+    ev_timer_set(&check->timer, (double)(left < milliseconds ? left : milliseconds) / 1000., 0);
+    ev_timer_start(check->loop, &check->timer);
+}
+
+static void end(struct check *check)
+{
+    struct check_handler handler = check->handler;
+
+    check_free(check);
+    handler.ended(handler.arg);
+}
+
+/* Decided and ended in one. */
+static void conclude(struct check *check, enum check_verdict verdict, const char *reason)
+{
+    struct check_result result = { .verdict = verdict, .reason = reason };
+
+    if (!check->decided) {
+        check->decided = true;
+        check->handler.decided(check->handler.arg, &result);
+    }
+    end(check);
+}
+
+/* The probe's verdict, if it is there. `timed_out`: the clock made it. */
+static void tell(struct check *check, bool timed_out)
+{
+    const struct smtp_probe *probe = &check->probe;
+    struct check_result result = { .reason = probe->reason };
+
+    if (check->decided || probe->verdict == SMTP_PROBE_OPEN)
+        return;
+    check->decided = true;
+    result.told_busy = probe->code == 421 && !probe->greeted;
+    result.verdict = probe->verdict == SMTP_PROBE_PASSED                  ? CHECK_PASSED
+                     : result.told_busy || (timed_out && !probe->greeted) ? CHECK_BUSY
+                                                                          : CHECK_FAILED;
+    result.capabilities_known = probe->capabilities_known;
+    result.capabilities = probe->capabilities;
+    check->handler.decided(check->handler.arg, &result);
+}
+
+/* The dialogue is cut short. */
+static void break_off(struct check *check, const char *what, bool timed_out)
+{
+    smtp_probe_break(&check->probe, what);
+    tell(check, timed_out);
+    end(check);
+}
+
+static void connect_failed(struct check *check, int error)
+{
+    char reason[SMTP_PROBE_REASON_MAX];
+
+    switch (-error) {
+    case ECONNREFUSED: conclude(check, CHECK_FAILED, "connect refused"); return;
+    case ECONNRESET: conclude(check, CHECK_FAILED, "connect reset"); return;
+    case ETIMEDOUT: conclude(check, CHECK_FAILED, "connect timeout"); return;
+    case EHOSTUNREACH:
+    case ENETUNREACH: conclude(check, CHECK_FAILED, "connect: no route"); return;
+    default: break;
+    }
+    (void)snprintf(reason, sizeof reason, "connect: %s", strerrordesc_np(-error));
+    conclude(check, own_fault(error) ? CHECK_INCONCLUSIVE : CHECK_FAILED, reason);
+}
+
+/* Known to be connected, by whichever event came first. */
+static void connected(struct check *check)
+{
+    if (check->connected)
+        return;
+    check->connected = true;
+    ev_io_stop(check->loop, &check->connecting);
+    arm(check, CHECK_BANNER_LIMIT);
+}
+
+static void on_connected(struct ev_loop *loop, ev_io *io, int events)
+{
+    struct check *check = io->data;
+
+    (void)loop;
+    (void)events;
+    if (!stream_connected(&check->stream)) {
+        /* The error waits in the socket: the stream's own event brings it. */
+        ev_io_stop(check->loop, io);
+        return;
+    }
+    connected(check);
+    if (check->depth == CONFIG_DEPTH_CONNECT)
+        conclude(check, CHECK_PASSED, "");
+}
+
+static void send_command(struct check *check)
+{
+    struct iovec part = { check->probe.out, check->probe.out_size };
+
+    check->in_size = 0;
+    if (check->probe.stage == SMTP_PROBE_QUIT)
+        check->ends = clock_milliseconds() + CHECK_QUIT_LIMIT;
+    arm(check, INT64_MAX);
+    /* A dead connection shows when it is read. */
+    (void)stream_write(&check->stream, &part, 1);
+}
+
+static void read_error(struct check *check, ssize_t n)
+{
+    if (n == 0)
+        break_off(check, "closed", false);
+    else if (!check->connected && !stream_connected(&check->stream))
+        connect_failed(check, (int)n);
+    else
+        break_off(check,
+                  n == -ECONNRESET || n == -EPIPE ? "reset"
+                  : n == -ETIMEDOUT               ? "timeout"
+                                                  : "lost",
+                  false);
+}
+
+static void on_stream(struct stream *stream, enum stream_event event)
+{
+    struct check *check = (struct check *)stream; /* its first member */
+    ssize_t n;
+
+    if (event == STREAM_DRAINED)
+        return;
+    n = stream_read(stream, check->in + check->in_size, sizeof check->in - check->in_size);
+    if (n == -EAGAIN)
+        return;
+    if (n >= 0 && check->depth == CONFIG_DEPTH_CONNECT) {
+        conclude(check, CHECK_PASSED, "");
+        return;
+    }
+    if (n <= 0) {
+        read_error(check, n);
+        return;
+    }
+    connected(check);
+    check->in_size += (size_t)n;
+    switch (smtp_probe_feed(&check->probe, check->in, check->in_size)) {
+    case SMTP_PROBE_READ:
+        /* The parser refuses whatever is longer than this buffer less one; still, never read into nothing. */
+        if (check->in_size == sizeof check->in)
+            break_off(check, "malformed", false);
+        break;
+    case SMTP_PROBE_SEND:
+        send_command(check);
+        tell(check, false);
+        break;
+    case SMTP_PROBE_CLOSE:
+        tell(check, false);
+        end(check);
+        break;
+    }
+}
+
+static void on_timer(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct check *check = timer->data;
+
+    (void)loop;
+    (void)events;
+    if (check->start_error)
+        connect_failed(check, check->start_error);
+    else if (check->connected || stream_connected(&check->stream))
+        break_off(check, "timeout", true);
+    else
+        conclude(check, CHECK_FAILED, "connect timeout");
+}
+
+struct check *check_start(struct ev_loop *loop, const struct check_target *target,
+                          const struct check_handler *handler)
+{
+    struct check *check = malloc(sizeof *check);
+
+    if (!check)
+        return NULL;
+    memset(check, 0, offsetof(struct check, in));
+    check->loop = loop;
+    check->handler = *handler;
+    check->depth = target->depth;
+    smtp_probe_init(&check->probe, target->hostname, target->depth == CONFIG_DEPTH_EHLO);
+    ev_init(&check->connecting, on_connected);
+    ev_timer_init(&check->timer, on_timer, 0, 0);
+    check->connecting.data = check->timer.data = check;
+    ev_now_update(loop);
+    check->ends = clock_milliseconds() + target->timeout;
+    check->start_error = stream_connect(&check->stream, loop, target->address, target->source, on_stream);
+    if (check->start_error) {
+        arm(check, 0);
+        return check;
+    }
+    ev_io_set(&check->connecting, check->stream.io.fd, EV_WRITE);
+    ev_io_start(loop, &check->connecting);
+    arm(check, CHECK_CONNECT_LIMIT);
+    return check;
+}

@@ -1,0 +1,58 @@
+/*
+ * One check of one backend: connect, and the dialogue of smtp/probe.h, with a clock on every stage.
+ */
+#ifndef WEIR_HEALTH_CHECK_H
+#define WEIR_HEALTH_CHECK_H
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/config.h"
+#include "net/address.h"
+#include "smtp/capability.h"
+
+#define CHECK_CONNECT_LIMIT 2000 /* ms */
+#define CHECK_BANNER_LIMIT  5000 /* ms from the connection to the whole banner */
+#define CHECK_QUIT_LIMIT    2000 /* ms for the 221, when the verdict is there already */
+
+enum check_verdict {
+    CHECK_PASSED,
+    CHECK_FAILED,
+    CHECK_BUSY,         /* failed for want of a banner in time, or with a banner 421: perhaps only full */
+    CHECK_INCONCLUSIVE, /* Weir's own fault (no descriptors): says nothing of the backend */
+};
+
+struct check_result {
+    enum check_verdict verdict;
+    bool told_busy;     /* BUSY by a 421 */
+    const char *reason; /* "connect refused", "banner 554 …"; "" when passed; valid during the call */
+    bool capabilities_known;
+    struct smtp_capabilities capabilities;
+};
+
+struct check_target {
+    const struct address *address; /* copied */
+    const struct address *source;  /* length 0: any; copied */
+    const char *hostname;          /* for EHLO; outlives the check */
+    enum config_health_depth depth;
+    uint32_t timeout; /* of the whole check, ms */
+};
+
+struct check_handler {
+    /* Once, as soon as it is certain; never out of check_start(). Must not abort the check. */
+    void (*decided)(void *arg, const struct check_result *result);
+    /* Once, behind it: the connection is closed and the check gone. */
+    void (*ended)(void *arg);
+    void *arg;
+};
+
+struct check;
+
+/* NULL when memory is out. */
+struct check *check_start(struct ev_loop *loop, const struct check_target *target,
+                          const struct check_handler *handler);
+/* End it without another call; clears the pointer. NULL is fine. */
+void check_abort(struct check **check);
+
+#endif

@@ -1,0 +1,381 @@
+/*
+ * Hysteresis is one integer, as in HAProxy:
+ *
+ *     0 … rise − 1              down; a passed check adds one, a failed one sets 0
+ *     rise … rise + fall − 1    up; a failed check takes one, a passed one sets the top
+ *
+ * A backend goes up when the counter reaches `rise` (and then starts at the top), down when it falls under it
+ * (and then starts at 0). An ejected backend keeps its counter going: it may go DOWN from there.
+ */
+#include "health/judge.h"
+
+#include <string.h>
+
+#include "balancer/algorithm.h"
+
+#define TRIAL_PERCENT    5
+#define LOWEST_LIMIT     2
+#define LOWEST_PERCENT   5
+#define STEP_PERCENT     2
+#define SLOW_START_LEAST 100  /* thousandths */
+#define SLOW_START_TICK  1000 /* ms */
+
+static uint32_t larger(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint32_t percent(uint32_t of, uint32_t percent)
+{
+    return (uint32_t)((uint64_t)of * percent / 100);
+}
+
+int64_t judge_random(struct judge *judge, int64_t below)
+{
+    return below > 0 ? (int64_t)(algorithm_random(&judge->random) % (uint64_t)below) : 0;
+}
+
+int64_t judge_jitter(struct judge *judge, int64_t milliseconds)
+{
+    return milliseconds - milliseconds / 10 + judge_random(judge, milliseconds / 5 + 1);
+}
+
+/* Every change of state passes here. */
+static void become(struct judge *judge, enum backend_state state, const char *reason, int64_t now)
+{
+    const struct judge_settings *settings = &judge->settings;
+
+    judge->slow_since = JUDGE_NEVER;
+    switch (state) {
+    case BACKEND_INIT:
+    case BACKEND_DEGRADED: break;
+    case BACKEND_UP:
+        judge->counter = settings->rise + settings->fall - 1;
+        if (judge->state != BACKEND_INIT && settings->slow_start)
+            judge->slow_since = now;
+        break;
+    case BACKEND_DOWN:
+        judge->counter = 0;
+        judge->refused = false;
+        break;
+    case BACKEND_EJECTED: judge->clean_since = judge->ejected_until; break;
+    case BACKEND_HALF_OPEN: judge->trial_good = 0; break;
+    }
+    judge->state = state;
+    strncpy(judge->reason, reason, sizeof judge->reason - 1);
+}
+
+void judge_init(struct judge *judge, const struct judge_settings *settings, uint64_t seed)
+{
+    memset(judge, 0, sizeof *judge);
+    judge->settings = *settings;
+    judge->state = BACKEND_INIT;
+    judge->slow_since = JUDGE_NEVER;
+    judge->load.limit = BACKEND_NO_CEILING;
+    judge->random = seed ? seed : 1;
+    strcpy(judge->reason, "not checked yet");
+}
+
+static bool judged_up(const struct judge *judge)
+{
+    return judge->counter >= judge->settings.rise;
+}
+
+void judge_configure(struct judge *judge, const struct judge_settings *settings)
+{
+    bool up = judged_up(judge);
+    bool other_counts = settings->fall != judge->settings.fall || settings->rise != judge->settings.rise;
+    struct judge_limit *load = &judge->load;
+
+    judge->settings = *settings;
+    if (other_counts)
+        judge->counter = up ? settings->rise + settings->fall - 1 : 0;
+    if (!settings->slow_start)
+        judge->slow_since = JUDGE_NEVER;
+    if (load->limit == BACKEND_NO_CEILING)
+        return;
+    if (settings->max_connections)
+        load->cap = settings->max_connections;
+    if (load->limit >= load->cap)
+        load->limit = BACKEND_NO_CEILING;
+}
+
+/* --- checks --- */
+
+static void check_passed(struct judge *judge, int64_t now)
+{
+    uint32_t top = judge->settings.rise + judge->settings.fall - 1;
+
+    judge->refused = false;
+    switch (judge->state) {
+    case BACKEND_INIT: become(judge, BACKEND_UP, "check passed", now); break;
+    case BACKEND_DOWN:
+        if (++judge->counter >= judge->settings.rise)
+            become(judge, BACKEND_UP, "check passed", now);
+        break;
+    case BACKEND_UP:
+    case BACKEND_DEGRADED:
+    case BACKEND_EJECTED:
+    case BACKEND_HALF_OPEN: judge->counter = top; break;
+    }
+}
+
+static void check_failed(struct judge *judge, const char *reason, int64_t now)
+{
+    switch (judge->state) {
+    case BACKEND_INIT: become(judge, BACKEND_DOWN, reason, now); break;
+    case BACKEND_DOWN: judge->counter = 0; break;
+    case BACKEND_UP:
+    case BACKEND_DEGRADED:
+    case BACKEND_EJECTED:
+    case BACKEND_HALF_OPEN:
+        judge->counter--;
+        if (judge->refused || !judged_up(judge))
+            become(judge, BACKEND_DOWN, reason, now);
+        break;
+    }
+}
+
+void judge_check(struct judge *judge, bool passed, const char *reason, int64_t now)
+{
+    if (passed)
+        check_passed(judge, now);
+    else
+        check_failed(judge, reason, now);
+}
+
+void judge_unresolved(struct judge *judge, const char *reason, int64_t now)
+{
+    if (judge->state != BACKEND_DOWN)
+        become(judge, BACKEND_DOWN, reason, now);
+}
+
+bool judge_changing(const struct judge *judge)
+{
+    switch (judge->state) {
+    case BACKEND_INIT: return true;
+    case BACKEND_DOWN: return judge->counter > 0;
+    case BACKEND_UP:
+    case BACKEND_DEGRADED:
+    case BACKEND_EJECTED:
+    case BACKEND_HALF_OPEN:
+        return judge->refused || judge->counter < judge->settings.rise + judge->settings.fall - 1;
+    }
+    return false;
+}
+
+/* --- ejection and trial --- */
+
+static void eject(struct judge *judge, const char *reason, int64_t now)
+{
+    int64_t clean = now - judge->clean_since, time = JUDGE_EJECT_FIRST;
+
+    if (judge->ejections && clean >= JUDGE_FORGET) {
+        int64_t forgotten = clean / JUDGE_FORGET;
+
+        judge->ejections = forgotten >= judge->ejections ? 0 : judge->ejections - (uint32_t)forgotten;
+    }
+    judge->ejections++;
+    for (uint32_t i = 1; i < judge->ejections && time < JUDGE_EJECT_LAST; i++)
+        time *= 2;
+    if (time > JUDGE_EJECT_LAST)
+        time = JUDGE_EJECT_LAST;
+    judge->ejected_until = now + judge_jitter(judge, time);
+    become(judge, BACKEND_EJECTED, reason, now);
+}
+
+static void bad_sign(struct judge *judge, bool enough, const char *reason, const char *on_trial,
+                     bool may_eject, int64_t now)
+{
+    switch (judge->state) {
+    case BACKEND_INIT:
+    case BACKEND_DOWN:
+    case BACKEND_EJECTED: break;
+    case BACKEND_UP:
+    case BACKEND_DEGRADED:
+        if (enough && may_eject)
+            eject(judge, reason, now);
+        break;
+    case BACKEND_HALF_OPEN:
+        judge->trial_good = 0;
+        if (may_eject)
+            eject(judge, on_trial, now);
+        break;
+    }
+}
+
+void judge_refused(struct judge *judge)
+{
+    judge->refused = judge->state != BACKEND_DOWN;
+}
+
+void judge_hard(struct judge *judge, uint32_t in_a_row, bool may_eject, int64_t now)
+{
+    bad_sign(judge, in_a_row >= JUDGE_SIGNS, "three sessions failed in a row", "a session failed on trial",
+             may_eject, now);
+}
+
+/* --- the limit that 421s teach --- */
+
+void judge_saw_connections(struct judge *judge, uint32_t connections)
+{
+    judge->load.highest = larger(judge->load.highest, connections);
+}
+
+static uint32_t lowest_limit(uint32_t cap)
+{
+    return larger(LOWEST_LIMIT, percent(cap, LOWEST_PERCENT));
+}
+
+/* Where its limit ends, or would end. Without max-connections that is twice what it is known to carry: frozen
+ * while there is a limit, else the cap would run away from the limit that climbs to it. */
+static uint32_t load_cap(const struct judge *judge)
+{
+    if (judge->settings.max_connections)
+        return judge->settings.max_connections;
+    if (judge->load.limit != BACKEND_NO_CEILING)
+        return judge->load.cap;
+    return judge->load.highest > BACKEND_NO_CEILING / 4 ? BACKEND_NO_CEILING / 2 : 2 * judge->load.highest;
+}
+
+static void cut(struct judge *judge, uint32_t connections, int64_t now)
+{
+    struct judge_limit *load = &judge->load;
+
+    load->last_sign = now;
+    load->good = 0;
+    if (load->limit == BACKEND_NO_CEILING) {
+        load->cap = load_cap(judge);
+        load->limit = judge->settings.max_connections ? judge->settings.max_connections : connections;
+    } else if (now - load->last_cut < JUDGE_LOAD_CUT) {
+        return; /* sessions that began before the last cut was known */
+    }
+    load->last_cut = now;
+    load->limit = larger(lowest_limit(load->cap), percent(load->limit, 70));
+    if (load->limit >= load->cap)
+        load->limit = BACKEND_NO_CEILING; /* so few that nothing can be taken away */
+}
+
+static void grow(struct judge *judge, uint32_t connections, int64_t now)
+{
+    struct judge_limit *load = &judge->load;
+    uint32_t step = larger(1, percent(load->cap, STEP_PERCENT));
+
+    load->good = 0;
+    load->last_step = now;
+    if ((uint64_t)connections * 10 < (uint64_t)load->limit * 8)
+        return; /* what it has is not used: nothing says that it could carry more */
+    load->limit = load->cap - load->limit <= step ? BACKEND_NO_CEILING : load->limit + step;
+}
+
+static int64_t later(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+void judge_load(struct judge *judge, uint32_t in_a_row, uint32_t connections, bool may_eject, int64_t now)
+{
+    judge_saw_connections(judge, connections);
+    cut(judge, connections, now);
+    bad_sign(judge, in_a_row >= JUDGE_SIGNS && connections <= lowest_limit(load_cap(judge)),
+             "busy three times with next to nothing on it", "busy on trial", may_eject, now);
+}
+
+void judge_good(struct judge *judge, uint32_t signs, uint32_t connections, int64_t now)
+{
+    struct judge_limit *load = &judge->load;
+
+    judge_saw_connections(judge, connections);
+    if (load->limit != BACKEND_NO_CEILING) {
+        load->good += signs;
+        if (load->good >= JUDGE_LOAD_GOOD && now - later(load->last_step, load->last_sign) >= JUDGE_LOAD_STEP)
+            grow(judge, connections, now);
+    }
+    if (judge->state == BACKEND_HALF_OPEN) {
+        judge->trial_good += signs;
+        if (judge->trial_good >= JUDGE_SIGNS)
+            become(judge, BACKEND_UP, "trial passed", now);
+    }
+}
+
+bool judge_is_overload(const struct judge *judge, bool told, uint32_t connections, int64_t now)
+{
+    uint32_t ceiling = judge_ceiling(judge, now);
+
+    if (ceiling != BACKEND_NO_CEILING && connections > 0 &&
+        (uint64_t)connections * 10 >= (uint64_t)ceiling * 8)
+        return true;
+    /* A relay that says 421 to a check while it carries a good deal of mail is full, not dead; one that says
+     * it with next to nothing on it is in no state to work. */
+    return told && connections > lowest_limit(load_cap(judge));
+}
+
+/* --- time, and what comes out --- */
+
+void judge_tick(struct judge *judge, uint32_t connections, int64_t now)
+{
+    struct judge_limit *load = &judge->load;
+
+    if (judge->state == BACKEND_EJECTED && now >= judge->ejected_until)
+        become(judge, BACKEND_HALF_OPEN, "ejection over", now);
+    if (judge->slow_since != JUDGE_NEVER && now - judge->slow_since >= judge->settings.slow_start)
+        judge->slow_since = JUDGE_NEVER;
+    if (load->limit != BACKEND_NO_CEILING &&
+        now - later(load->last_step, load->last_sign) >= JUDGE_LOAD_QUIET)
+        grow(judge, connections, now);
+}
+
+int64_t judge_next(const struct judge *judge, int64_t now)
+{
+    const struct judge_limit *load = &judge->load;
+    int64_t next = JUDGE_NEVER;
+
+    if (judge->state == BACKEND_EJECTED)
+        next = judge->ejected_until;
+    if (judge->slow_since != JUDGE_NEVER) {
+        int64_t end = judge->slow_since + judge->settings.slow_start;
+        int64_t tick = end - now < SLOW_START_TICK ? end : now + SLOW_START_TICK;
+
+        next = tick < next ? tick : next;
+    }
+    if (load->limit != BACKEND_NO_CEILING) {
+        int64_t step = later(load->last_step, load->last_sign) + JUDGE_LOAD_QUIET;
+
+        next = step < next ? step : next;
+    }
+    return next;
+}
+
+/* How far slow start has come, in thousandths. */
+static uint64_t slow_start(const struct judge *judge, int64_t now)
+{
+    int64_t passed;
+
+    if (judge->slow_since == JUDGE_NEVER)
+        return 1000;
+    passed = (now - judge->slow_since) * 1000 / judge->settings.slow_start;
+    if (passed >= 1000)
+        return 1000;
+    return passed < SLOW_START_LEAST ? SLOW_START_LEAST : (uint64_t)passed;
+}
+
+uint32_t judge_ceiling(const struct judge *judge, int64_t now)
+{
+    uint32_t limit = judge->settings.max_connections ? judge->settings.max_connections : BACKEND_NO_CEILING;
+
+    if (judge->state == BACKEND_HALF_OPEN) {
+        uint32_t usual = limit == BACKEND_NO_CEILING ? judge->load.highest : limit;
+
+        return larger(1, percent(usual, TRIAL_PERCENT));
+    }
+    if (judge->load.limit < limit)
+        limit = judge->load.limit;
+    if (limit == BACKEND_NO_CEILING)
+        return limit;
+    return larger(1, (uint32_t)(limit * slow_start(judge, now) / 1000));
+}
+
+uint32_t judge_milliweight(const struct judge *judge, int64_t now)
+{
+    return judge->settings.weight * (uint32_t)slow_start(judge, now);
+}

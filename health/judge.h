@@ -1,0 +1,101 @@
+/*
+ * The judge: from checks and passive signs to a backend's state, ceiling and weight. Pure: no clock, no
+ * sockets, no atomics, so that a test can drive it through years in a table.
+ *
+ *            first check                     fall checks failed in a row,
+ *   INIT ──passed──────────────────▶ UP ─── or one behind a refused connect ──▶ DOWN
+ *     └───failed──▶ DOWN              │  ◀── rise checks passed, slow start ────┘ ▲
+ *                                     │                                           │ as from UP
+ *              3 hard or load signs   ▼     time is up          3 good signs      │
+ *                                  EJECTED ─────────────▶ HALF-OPEN ─────────▶ UP, slow start
+ *                                     ▲────── any bad sign ───┘
+ *
+ * All times are milliseconds of the monotonic clock. DEGRADED is not entered yet: what leads there (4.3.x
+ * replies) belongs to the latency-based limit, which will stand beside struct judge_limit.
+ */
+#ifndef WEIR_HEALTH_JUDGE_H
+#define WEIR_HEALTH_JUDGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "balancer/backend.h"
+
+#define JUDGE_REASON_MAX  96
+#define JUDGE_NEVER       INT64_MAX
+#define JUDGE_SIGNS       3           /* in a row eject; as many good ones end a trial */
+#define JUDGE_EJECT_FIRST (30 * 1000) /* doubled each time */
+#define JUDGE_EJECT_LAST  (300 * 1000)
+#define JUDGE_FORGET      (5 * 60 * 1000) /* one ejection is forgotten per this much clean time */
+#define JUDGE_LOAD_CUT    1000            /* load signs within this time of a cut are of the same moment */
+#define JUDGE_LOAD_QUIET  (10 * 1000)     /* the limit grows after this much time without a load sign … */
+#define JUDGE_LOAD_GOOD   10              /* … or after so many good signs, … */
+#define JUDGE_LOAD_STEP   1000            /* … but not sooner after the last step */
+
+struct judge_settings {
+    uint32_t fall, rise;      /* checks; at least 1 */
+    uint32_t weight;          /* 0: nothing new */
+    uint32_t max_connections; /* 0: no limit */
+    uint32_t slow_start;      /* ms; 0: none */
+};
+
+/* The limit that a relay's 421s teach. */
+struct judge_limit {
+    uint32_t limit;   /* BACKEND_NO_CEILING: none of its own */
+    uint32_t cap;     /* where the limit ends; set when it begins */
+    uint32_t highest; /* connections seen */
+    uint32_t good;    /* signs since the last step or cut */
+    int64_t last_cut, last_sign, last_step;
+};
+
+struct judge {
+    struct judge_settings settings;
+    enum backend_state state;
+    char reason[JUDGE_REASON_MAX]; /* of the last change of state */
+    uint32_t counter;              /* rise and fall as one number, see judge.c */
+    bool refused;                  /* traffic was refused: one failed check suffices */
+    uint32_t ejections;            /* n of 30 s · 2^(n−1) */
+    int64_t ejected_until, clean_since;
+    uint32_t trial_good;
+    int64_t slow_since; /* JUDGE_NEVER: no slow start */
+    struct judge_limit load;
+    uint64_t random;
+};
+
+/* In INIT. `seed` is for jitter. */
+void judge_init(struct judge *judge, const struct judge_settings *settings, uint64_t seed);
+/* New settings over a reload; the history stays. */
+void judge_configure(struct judge *judge, const struct judge_settings *settings);
+
+/* A check ended. `reason` as for the log ("connect refused"); ignored when it passed. */
+void judge_check(struct judge *judge, bool passed, const char *reason, int64_t now);
+/* Whether a check that found the relay too busy to greet (no banner in time, or with `told` a banner 421)
+ * says no more than that it is full: then it is no failure but a load sign. */
+bool judge_is_overload(const struct judge *judge, bool told, uint32_t connections, int64_t now);
+/* The backend's name has no address. */
+void judge_unresolved(struct judge *judge, const char *reason, int64_t now);
+
+/* Passive signs. `may_eject`: the pool can spare it. `in_a_row` counts this sign too. */
+void judge_refused(struct judge *judge);
+void judge_hard(struct judge *judge, uint32_t in_a_row, bool may_eject, int64_t now);
+void judge_load(struct judge *judge, uint32_t in_a_row, uint32_t connections, bool may_eject, int64_t now);
+void judge_good(struct judge *judge, uint32_t signs, uint32_t connections, int64_t now);
+
+/* Time passes: to be called at judge_next() or later. */
+void judge_tick(struct judge *judge, uint32_t connections, int64_t now);
+int64_t judge_next(const struct judge *judge, int64_t now);
+/* It had so many connections: cheap, to be called now and then. */
+void judge_saw_connections(struct judge *judge, uint32_t connections);
+
+/* What to publish. */
+uint32_t judge_ceiling(const struct judge *judge, int64_t now);
+uint32_t judge_milliweight(const struct judge *judge, int64_t now);
+
+/* Checks should come at the fast interval: a change may be under way. */
+bool judge_changing(const struct judge *judge);
+/* `milliseconds` ±10 %. */
+int64_t judge_jitter(struct judge *judge, int64_t milliseconds);
+/* Uniform in [0, below). */
+int64_t judge_random(struct judge *judge, int64_t below);
+
+#endif

@@ -1,0 +1,131 @@
+#include "smtp/probe.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "smtp/reply.h"
+
+static const char *const stage_names[] = { "banner", "EHLO", "HELO", "QUIT", "end" };
+static_assert(sizeof stage_names / sizeof *stage_names == SMTP_PROBE_STAGES, "a name for each stage");
+
+const char *smtp_probe_stage_name(enum smtp_probe_stage stage)
+{
+    return stage_names[stage];
+}
+
+void smtp_probe_init(struct smtp_probe *probe, const char *hostname, bool ehlo)
+{
+    memset(probe, 0, sizeof *probe);
+    probe->hostname = hostname;
+    probe->ehlo = ehlo;
+    probe->stage = SMTP_PROBE_BANNER;
+}
+
+/* Enter a stage and send its command. */
+static enum smtp_probe_action enter(struct smtp_probe *probe, enum smtp_probe_stage stage)
+{
+    int size = 0;
+
+    probe->stage = stage;
+    switch (stage) {
+    case SMTP_PROBE_EHLO:
+        size = snprintf(probe->out, sizeof probe->out, "EHLO %s\r\n", probe->hostname);
+        break;
+    case SMTP_PROBE_HELO:
+        size = snprintf(probe->out, sizeof probe->out, "HELO %s\r\n", probe->hostname);
+        break;
+    case SMTP_PROBE_QUIT: size = snprintf(probe->out, sizeof probe->out, "QUIT\r\n"); break;
+    case SMTP_PROBE_BANNER: return SMTP_PROBE_READ;
+    case SMTP_PROBE_ENDED: return SMTP_PROBE_CLOSE;
+    }
+    /* A command cut short must not be sent: a hostname this long is no hostname. */
+    assert(size > 0 && (size_t)size < sizeof probe->out);
+    probe->out_size = (size_t)size;
+    return SMTP_PROBE_SEND;
+}
+
+static void fail(struct smtp_probe *probe, const char *what, size_t size)
+{
+    probe->verdict = SMTP_PROBE_FAILED;
+    (void)snprintf(probe->reason, sizeof probe->reason, "%s %.*s", stage_names[probe->stage], (int)size,
+                   what);
+}
+
+void smtp_probe_break(struct smtp_probe *probe, const char *what)
+{
+    if (probe->verdict == SMTP_PROBE_OPEN)
+        fail(probe, what, strlen(what));
+    (void)enter(probe, SMTP_PROBE_ENDED);
+}
+
+static enum smtp_probe_action refused(struct smtp_probe *probe, const struct smtp_reply *reply)
+{
+    char what[SMTP_PROBE_REASON_MAX];
+    int size =
+        snprintf(what, sizeof what, "%d%s%.*s", reply->code, reply->text_size ? " " : "",
+                 reply->text_size > sizeof what ? (int)sizeof what : (int)reply->text_size, reply->text);
+
+    probe->code = reply->code;
+    fail(probe, what, (size_t)size < sizeof what ? (size_t)size : sizeof what - 1);
+    /* After 421 the relay closes by itself (RFC 5321 §3.8). */
+    return enter(probe, reply->code == 421 ? SMTP_PROBE_ENDED : SMTP_PROBE_QUIT);
+}
+
+static enum smtp_probe_action passed(struct smtp_probe *probe, const struct smtp_reply *reply)
+{
+    probe->code = reply->code;
+    probe->verdict = SMTP_PROBE_PASSED;
+    return enter(probe, SMTP_PROBE_QUIT);
+}
+
+/* A complete reply: choose the next stage. */
+static enum smtp_probe_action on_reply(struct smtp_probe *probe, const struct smtp_reply *reply,
+                                       const char *in)
+{
+    switch (probe->stage) {
+    case SMTP_PROBE_BANNER:
+        if (reply->code != 220)
+            return refused(probe, reply);
+        probe->greeted = true;
+        return probe->ehlo ? enter(probe, SMTP_PROBE_EHLO) : passed(probe, reply);
+    case SMTP_PROBE_EHLO:
+        if (reply->code >= 500)
+            return enter(probe, SMTP_PROBE_HELO);
+        if (reply->code != 250)
+            return refused(probe, reply);
+        probe->capabilities_known = true;
+        smtp_capabilities_parse(&probe->capabilities, in, reply->size);
+        return passed(probe, reply);
+    case SMTP_PROBE_HELO:
+        if (reply->code != 250)
+            return refused(probe, reply);
+        probe->capabilities_known = true;
+        return passed(probe, reply);
+    case SMTP_PROBE_QUIT:
+    case SMTP_PROBE_ENDED: break;
+    }
+    return enter(probe, SMTP_PROBE_ENDED);
+}
+
+enum smtp_probe_action smtp_probe_feed(struct smtp_probe *probe, const char *in, size_t size)
+{
+    struct smtp_reply reply;
+    int found;
+
+    if (probe->stage == SMTP_PROBE_ENDED)
+        return SMTP_PROBE_CLOSE;
+    found = smtp_reply_parse(in, size, &reply);
+    if (found == 0)
+        return SMTP_PROBE_READ;
+    if (found < 0) {
+        smtp_probe_break(probe, "malformed");
+        return SMTP_PROBE_CLOSE;
+    }
+    /* Octets behind a reply would be taken for the next reply: traffic drops such a connection too. */
+    if (size > reply.size) {
+        smtp_probe_break(probe, "followed by more than was asked for");
+        return SMTP_PROBE_CLOSE;
+    }
+    return on_reply(probe, &reply, in);
+}
