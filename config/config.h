@@ -1,8 +1,9 @@
 /*
  * The configuration: an immutable snapshot, read from one YAML file.
  *
- * Durations are milliseconds, sizes are octets. Every pointer belongs to the snapshot and lives as long as it does.
- * Snapshots are reference-counted with atomics: the control thread makes them, workers and sessions hold them.
+ * Durations are milliseconds, sizes are octets. Every pointer belongs to the snapshot and lives as long as it
+ * does. Snapshots are reference-counted with atomics: the control thread makes them, workers and sessions
+ * hold them.
  */
 #ifndef WEIR_CONFIG_CONFIG_H
 #define WEIR_CONFIG_CONFIG_H
@@ -63,9 +64,9 @@ struct config_health {
 
 struct config_backend {
     char *name;
-    char *address_text;    /* as written */
+    char *address_text;     /* as written */
     struct address address; /* length 0: `host` must be resolved */
-    char *host;            /* NULL with a literal address */
+    char *host;             /* NULL with a literal address */
     uint16_t port;
     uint32_t weight;          /* 0 to 1000; 0: nothing new */
     uint32_t max_connections; /* 0: no limit */
@@ -102,19 +103,22 @@ struct config {
     struct config_backend *backends;
 };
 
-/* Read `path` ("-" is not special). On success a snapshot with one reference; else NULL, with every error written to
- * `errors` as "FILE:LINE:COLUMN: message", one a line, in the order of the file. Never exits, never logs. */
+/* Read `path` ("-" is not special). On success a snapshot with one reference; else NULL, with every error
+ * written to `errors` as "FILE:LINE:COLUMN: message", one a line, in the order of the file. Never exits,
+ * never logs. */
 struct config *config_load(const char *path, FILE *errors);
 /* The same from memory; `name` stands in the messages. For tests and fuzzing. */
 struct config *config_parse(const char *name, const char *text, size_t size, FILE *errors);
-/* The quick start: one listener "smtp" and one pool "relays" from --listen and --backend ADDR[*WEIGHT] arguments. */
+/* The quick start: one listener "smtp" and one pool "relays" from --listen and --backend ADDR[*WEIGHT]
+ * arguments. */
 struct config *config_quick(const char *listen, const char *const *backends, size_t n_backends, FILE *errors);
 
 struct config *config_hold(struct config *config);
 /* Give a reference back and clear the caller's pointer; the last one frees. NULL is fine. */
 void config_release(struct config **config);
 
-/* Write every option with its default and its one-line meaning, in the order of the file (for docs and --help). */
+/* Write every option with its default and its one-line meaning, in the order of the file, as Markdown: what
+ * docs/configuration.md holds. */
 void config_describe(FILE *out);
 
 #endif

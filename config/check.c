@@ -1,0 +1,194 @@
+/*
+ * What no single value shows. Runs also after errors, so that one run names them all; what could not be read
+ * is left out here, because the operator has been told about it already.
+ */
+#include <arpa/inet.h>
+#include <string.h>
+#include <strings.h>
+
+#include "config/draft.h"
+#include "config/word.h"
+
+static void resolve_pool(struct draft *draft, struct config_listener *listener)
+{
+    const struct config *config = draft->config;
+    const struct origin *given = draft_origin(draft, &listener->pool);
+    if (!given) {
+        const struct origin *origin = draft_origin(draft, listener);
+        if (config->n_pools > 1)
+            report_add(&draft->report, origin->place, origin->key,
+                       "expected the key pool, which may be left out only where there is one; there are %zu",
+                       config->n_pools);
+        return;
+    }
+    struct suggestion suggestion = { .word = given->text };
+    for (size_t i = 0; i < config->n_pools; i++) {
+        if (strcmp(config->pools[i].name, given->text) == 0) {
+            listener->pool = i;
+            return;
+        }
+        suggestion_offer(&suggestion, config->pools[i].name);
+    }
+    char quoted[REPORT_QUOTE_MAX];
+    report_quote(given->text, quoted);
+    if (suggestion.best)
+        report_add(&draft->report, given->place, given->key, "there is no pool \"%s\"; did you mean \"%s\"?",
+                   quoted, suggestion.best);
+    else
+        report_add(&draft->report, given->place, given->key,
+                   "there is no pool \"%s\"; expected a name that stands under pools", quoted);
+}
+
+static void check_relaying(struct draft *draft, const struct config_listener *listener)
+{
+    for (size_t i = 0; i < listener->n_allow_from && !listener->open_to_all; i++) {
+        const struct origin *origin = draft_origin(draft, &listener->allow_from[i]);
+        if (network_is_private(&listener->allow_from[i]) || !origin)
+            continue;
+        report_add(&draft->report, origin->place, origin->key,
+                   "%s reaches beyond private addresses. The backends trust Weir's address and don't see the "
+                   "client's, so everyone in there could send mail to anywhere through them: an open relay. "
+                   "Expected a narrower network, or open-to-all: true if that is what you want",
+                   origin->text);
+    }
+}
+
+/* What connecting to an IPv4 address mapped into IPv6 reaches: the IPv4 address. */
+static struct address unmapped(const struct address *address)
+{
+    struct address plain = *address;
+    if (address->sa.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&address->in6.sin6_addr)) {
+        plain = (struct address){ .length = sizeof plain.in };
+        plain.in.sin_family = AF_INET;
+        plain.in.sin_port = address->in6.sin6_port;
+        memcpy(&plain.in.sin_addr, &address->in6.sin6_addr.s6_addr[12], 4);
+    }
+    return plain;
+}
+
+static bool is_loopback(const struct address *address)
+{
+    return address->sa.sa_family == AF_INET
+               ? ntohl(address->in.sin_addr.s_addr) >> 24 == 127
+               : address->sa.sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&address->in6.sin6_addr);
+}
+
+static bool is_wildcard(const struct address *address)
+{
+    return address->sa.sa_family == AF_INET
+               ? address->in.sin_addr.s_addr == INADDR_ANY
+               : address->sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&address->in6.sin6_addr);
+}
+
+static in_port_t port_of(const struct address *address)
+{
+    return address->sa.sa_family == AF_INET ? address->in.sin_port : address->in6.sin6_port;
+}
+
+/* Whether a connection to `to` ends at a socket that listens on `listening`. */
+static bool reaches(const struct address *to, const struct address *listening)
+{
+    struct address plain = unmapped(to);
+    if (address_equal(&plain, listening))
+        return true;
+    return plain.sa.sa_family == listening->sa.sa_family && is_wildcard(listening) && is_loopback(&plain) &&
+           port_of(&plain) == port_of(listening);
+}
+
+/* The addresses that a backend certainly has before any name is resolved: its own, or those of "localhost".
+ */
+static size_t known_addresses(const struct config_backend *backend, struct address out[2])
+{
+    if (backend->address.length) {
+        out[0] = backend->address;
+        return 1;
+    }
+    if (!backend->host || strcasecmp(backend->host, "localhost") != 0)
+        return 0;
+    out[0] = (struct address){ .length = sizeof out[0].in };
+    out[0].in = (struct sockaddr_in){ .sin_family = AF_INET,
+                                      .sin_port = htons(backend->port),
+                                      .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    out[1] = (struct address){ .length = sizeof out[1].in6 };
+    out[1].in6 = (struct sockaddr_in6){ .sin6_family = AF_INET6,
+                                        .sin6_port = htons(backend->port),
+                                        .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+    return 2;
+}
+
+static void check_loop(struct draft *draft, const struct config_backend *backend)
+{
+    struct address known[2];
+    size_t n = known_addresses(backend, known);
+    for (size_t i = 0; i < draft->config->n_listeners; i++) {
+        const struct config_listener *listener = &draft->config->listeners[i];
+        for (size_t k = 0; k < n * listener->n_addresses; k++) {
+            const struct address *address = &listener->addresses[k / n];
+            const struct origin *origin = draft_origin(draft, &backend->address);
+            if (!origin || !reaches(&known[k % n], address))
+                continue;
+            char text[ADDRESS_TEXT_MAX];
+            report_add(
+                &draft->report, origin->place, origin->key,
+                "expected a relay, but %s is Weir's own listener \"%s\" (%s): mail would go round in a loop",
+                backend->address_text, listener->name, address_format(address, text));
+            return;
+        }
+    }
+}
+
+static void check_backend(struct draft *draft, size_t index)
+{
+    const struct config_backend *backend = &draft->config->backends[index];
+    if (draft->described[index].field) {
+        check_loop(draft, backend);
+        return;
+    }
+    const struct origin *origin = draft_origin(draft, backend);
+    report_add(
+        &draft->report, origin->place, origin->key,
+        "no pool gives this backend an address; expected { address: \"host:port\" } here or in another pool");
+}
+
+/* Listening sockets, HTTP's included, each compared with those before it. */
+static void check_address_free(struct draft *draft, const struct address *address, size_t before_listener,
+                               size_t before_address)
+{
+    const struct config *config = draft->config;
+    for (size_t i = 0; i <= before_listener && i < config->n_listeners; i++) {
+        const struct config_listener *other = &config->listeners[i];
+        size_t n = i == before_listener ? before_address : other->n_addresses;
+        for (size_t k = 0; k < n; k++) {
+            if (!address_equal(address, &other->addresses[k]))
+                continue;
+            const struct origin *origin = draft_origin(draft, address);
+            const struct origin *first = draft_origin(draft, &other->addresses[k]);
+            if (origin)
+                report_add(&draft->report, origin->place, origin->key,
+                           "%s is taken by listener \"%s\" (line %zu); expected another address",
+                           origin->text, other->name, first->place.line);
+            else
+                report_add(&draft->report, first->place, first->key,
+                           "%s is where http answers by default; expected another address here or there",
+                           first->text);
+            return;
+        }
+    }
+}
+
+void draft_check(struct draft *draft)
+{
+    struct config *config = draft->config;
+    for (size_t i = 0; i < config->n_listeners; i++) {
+        struct config_listener *listener = &config->listeners[i];
+        if (config->n_pools)
+            resolve_pool(draft, listener);
+        check_relaying(draft, listener);
+        for (size_t k = 0; k < listener->n_addresses; k++)
+            check_address_free(draft, &listener->addresses[k], i, k);
+    }
+    if (config->http_address.length)
+        check_address_free(draft, &config->http_address, config->n_listeners, 0);
+    for (size_t i = 0; i < config->n_backends; i++)
+        check_backend(draft, i);
+}

@@ -1,0 +1,48 @@
+/*
+ * A draft: a configuration while it is being read, with the place in the file where each value was said, so
+ * that what is wrong between several values can be reported where the operator wrote them.
+ */
+#ifndef WEIR_CONFIG_DRAFT_H
+#define WEIR_CONFIG_DRAFT_H
+
+#include <stddef.h>
+#include <stdio.h>
+
+#include "config/config.h"
+#include "config/report.h"
+
+/* Where the value of a field was said. An object (listener, pool, backend) has one too: its name, first
+ * mentioned. */
+struct origin {
+    const void *field;
+    char *key;  /* its path, "pools.relays.queue-size" */
+    char *text; /* as given, expanded; NULL for an object */
+    struct place place;
+};
+
+struct draft {
+    struct config *config;
+    struct report report;
+    struct origin *origins;
+    size_t n_origins, origins_capacity;
+    struct origin *described; /* per backend: where it was given its address; field NULL: nowhere so far */
+};
+
+/* Begin with all defaults. `name` is the file's in messages. At most `backends_max` backends may be added:
+ * fields may not move once their origins are noted. */
+void draft_init(struct draft *draft, const char *name);
+void draft_reserve_backends(struct draft *draft, size_t backends_max);
+void draft_note(struct draft *draft, const void *field, const char *key, const char *text,
+                struct place place);
+/* NULL if the field has its default. */
+const struct origin *draft_origin(const struct draft *draft, const void *field);
+/* The index of the backend of that name, which is added at its first mention. */
+size_t draft_backend(struct draft *draft, const char *name, const char *key, struct place place);
+
+/* What no single value shows: references, what is given twice, open relays, loops (check.c). */
+void draft_check(struct draft *draft);
+
+/* End: the configuration with one reference, or NULL and every error written. The draft is cleared. */
+struct config *draft_finish(struct draft *draft, FILE *errors);
+
+#endif

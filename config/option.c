@@ -1,0 +1,277 @@
+#include "config/option.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/config.h"
+#include "config/memory.h"
+#include "config/value.h"
+
+#define WORDS(...) ((const char *const[]){ __VA_ARGS__ __VA_OPT__(, ) NULL })
+/* Not braces but a call: clang-format 14 fails on arrays of structs of unlike length. */
+#define ROW(...)                                                                                             \
+    {                                                                                                        \
+        __VA_ARGS__                                                                                          \
+    }
+#define FIELD(type_, f)   .offset = offsetof(struct type_, f)
+#define COUNTED(type_, f) FIELD(type_, f), .count = offsetof(struct type_, n_##f)
+#define RANGE(min_, max_) .min = (min_), .max = (max_)
+#define MEANS(text)       .meaning = (text)
+#define STANDARD(text)    .default_text = (text)
+#define MS(n)             (n)
+#define SECONDS(n)        ((n)*UINT64_C(1000))
+#define MINUTES(n)        (60 * SECONDS(n))
+#define HOURS(n)          (60 * MINUTES(n))
+#define GB(n)             ((n) * (UINT64_C(1) << 30))
+#define SECTION(p, o, s)  ROW(.path = (p), .options = (o), .n_options = sizeof(o) / sizeof *(o), .size = (s))
+/* A key of a later version, and the values of it that this version can honour by doing nothing. */
+#define LATER(key_, text, ...)                                                                               \
+    ROW(.key = (key_), .type = OPTION_LATER, .offset = OPTION_NO_FIELD, .only = WORDS(__VA_ARGS__),          \
+        MEANS(text))
+#define LATER_CHOICE(key_, text, choices_, ...)                                                              \
+    ROW(.key = (key_), .type = OPTION_CHOICE, .offset = OPTION_NO_FIELD, .choices = (choices_),              \
+        .only = WORDS(__VA_ARGS__), MEANS(text))
+
+/* Enumerators in the order of their enums. */
+static const char *const bare_newlines[] = { "reject", "normalize", NULL };
+static const char *const algorithms[] = {
+    "least-connections", "p2c", "peak-ewma", "round-robin", "random", "hash", NULL
+};
+static const char *const depths[] = { "connect", "banner", "ehlo", "starttls", "envelope", NULL };
+static const char *const log_formats[] = { "logfmt", "json", NULL };
+static const char *const log_levels[] = { "error", "warning", "info", "debug", NULL };
+
+static_assert(CONFIG_BARE_NEWLINE_NORMALIZE == 1 && CONFIG_HASH == 5 && CONFIG_DEPTH_EHLO == 2, "choices");
+static_assert(LOG_FORMAT_JSON == 1 && LOG_LEVEL_DEBUG == 3, "choices");
+static_assert(offsetof(struct config_listener, name) == 0 && offsetof(struct config_pool, name) == 0,
+              "names");
+
+static const struct option log_options[] = {
+    ROW(.key = "destination", .type = OPTION_LOG_DESTINATION, FIELD(config_log, target), STANDARD("stderr"),
+        MEANS("`stderr`, `syslog`, or the path of a file (opened anew on USR1).")),
+    ROW(.key = "format", .type = OPTION_CHOICE, FIELD(config_log, format), STANDARD("logfmt"),
+        .choices = log_formats, MEANS("One event is one line in both.")),
+    ROW(.key = "level", .type = OPTION_CHOICE, FIELD(config_log, level), STANDARD("info"),
+        .choices = log_levels, MEANS("The least important level that is written.")),
+};
+static const struct section log_section = SECTION("log", log_options, sizeof(struct config_log));
+
+static const struct option listener_options[] = {
+    ROW(.key = "address", .type = OPTION_ADDRESSES, COUNTED(config_listener, addresses), RANGE(1, 64),
+        .required = true, MEANS("Where to listen; one address or a list.")),
+    ROW(.key = "pool", .type = OPTION_POOL, FIELD(config_listener, pool),
+        MEANS("The pool that takes this listener's mail. May be left out where there is only one pool.")),
+    LATER("routes", "Which pool instead, by client, user or sender.", "[]"),
+    LATER_CHOICE("tls", "TLS towards clients.", WORDS("off", "starttls", "required", "implicit"), "off"),
+    LATER("certificate", "PEM files with chain and key.", "[]"),
+    LATER("tls-min", "The oldest TLS version that is spoken."),
+    LATER("tls-ticket-keys", "A file of session ticket keys that instances share.", ""),
+    LATER("client-ca", "Ask clients for a certificate of this authority.", ""),
+    ROW(.key = "allow-from", .type = OPTION_NETWORKS, COUNTED(config_listener, allow_from), RANGE(0, 4096),
+        STANDARD("[127.0.0.0/8, \"::1\", unix]"),
+        MEANS("Clients that may send mail: networks, addresses, `unix`. All others hear 550 at MAIL.")),
+    ROW(.key = "open-to-all", .type = OPTION_SWITCH, FIELD(config_listener, open_to_all), STANDARD("false"),
+        MEANS("Must be true where `allow-from` reaches beyond private addresses. The backends trust Weir's "
+              "address and don't see the client's: who may use the listener may send mail to anywhere.")),
+    LATER_CHOICE("auth", "AUTH, passed on to the backend.", WORDS("off", "relay"), "off"),
+    LATER("proxy-protocol-from", "Peers that must send a PROXY header.", "[]"),
+    LATER("xclient-from", "Peers that may send XCLIENT.", "[]"),
+    ROW(.key = "greet-delay", .type = OPTION_DURATION, FIELD(config_listener, greet_delay), STANDARD("0s"),
+        RANGE(0, MINUTES(5)), MEANS("Wait this long before the banner; who talks earlier hears 554.")),
+    ROW(.key = "bare-newline", .type = OPTION_CHOICE, FIELD(config_listener, bare_newline),
+        STANDARD("reject"), .choices = bare_newlines,
+        MEANS("A bare LF in a body: refuse the message, or make it CRLF. A bare CR is refused in both.")),
+    ROW(.key = "max-connections", .type = OPTION_NUMBER, FIELD(config_listener, max_connections),
+        STANDARD("10000"), RANGE(1, 1000000), MEANS("Clients at a time.")),
+    ROW(.key = "max-connections-per-client", .type = OPTION_NUMBER,
+        FIELD(config_listener, max_connections_per_client), STANDARD("0"), RANGE(0, 1000000),
+        MEANS("The same of one address (IPv6: one /64). 0: no limit.")),
+    ROW(.key = "max-recipients", .type = OPTION_NUMBER, FIELD(config_listener, max_recipients),
+        STANDARD("1000"), RANGE(1, 100000), MEANS("Recipients of one message; more hear 452.")),
+    ROW(.key = "max-message-size", .type = OPTION_SIZE, FIELD(config_listener, max_message_size),
+        STANDARD("0"), RANGE(0, GB(1024)),
+        MEANS("0: the smallest non-zero SIZE that the pool's backends announce.")),
+    ROW(.key = "max-errors", .type = OPTION_NUMBER, FIELD(config_listener, max_errors), STANDARD("20"),
+        RANGE(1, 10000), MEANS("Commands in error before a session is closed with 421.")),
+    ROW(.key = "command-timeout", .type = OPTION_DURATION, FIELD(config_listener, command_timeout),
+        STANDARD("5m"), RANGE(MS(10), HOURS(1)), MEANS("For a whole command, not for one read.")),
+    ROW(.key = "data-timeout", .type = OPTION_DURATION, FIELD(config_listener, data_timeout), STANDARD("3m"),
+        RANGE(MS(10), HOURS(1)), MEANS("Between two blocks of a body.")),
+    ROW(.key = "min-data-rate", .type = OPTION_NUMBER, FIELD(config_listener, min_data_rate), STANDARD("500"),
+        RANGE(0, 1000000000), MEANS("Octets per second, once a body has taken 3 minutes. 0: no limit.")),
+    LATER("priority", "In a pool's queue; higher first.", "0"),
+};
+const struct section option_listener =
+    SECTION("listeners.NAME", listener_options, sizeof(struct config_listener));
+
+static const struct option health_options[] = {
+    ROW(.key = "interval", .type = OPTION_DURATION, FIELD(config_health, interval), STANDARD("5s"),
+        RANGE(MS(10), HOURS(1)), MEANS("Between two checks of a backend whose state is settled.")),
+    ROW(.key = "fast-interval", .type = OPTION_DURATION, FIELD(config_health, fast_interval), STANDARD("1s"),
+        RANGE(MS(10), HOURS(1)), MEANS("The same while its state is changing.")),
+    ROW(.key = "timeout", .type = OPTION_DURATION, FIELD(config_health, timeout), STANDARD("10s"),
+        RANGE(MS(10), HOURS(1)), MEANS("For a whole check.")),
+    ROW(.key = "fall", .type = OPTION_NUMBER, FIELD(config_health, fall), STANDARD("3"), RANGE(1, 100),
+        MEANS("Failed checks in a row that take a backend out.")),
+    ROW(.key = "rise", .type = OPTION_NUMBER, FIELD(config_health, rise), STANDARD("2"), RANGE(1, 100),
+        MEANS("Passed checks in a row that bring it back.")),
+    ROW(.key = "depth", .type = OPTION_CHOICE, FIELD(config_health, depth), STANDARD("ehlo"),
+        .choices = depths, .only = WORDS("connect", "banner", "ehlo"),
+        MEANS("How far a check goes before it says QUIT.")),
+    LATER("sender", "For depth `envelope`.", ""),
+    LATER("recipient", "For depth `envelope`.", ""),
+};
+static const struct section health_section =
+    SECTION("pools.NAME.health", health_options, sizeof(struct config_health));
+
+static const struct option backend_options[] = {
+    ROW(.key = "address", .type = OPTION_BACKEND_ADDRESS, FIELD(config_backend, address), .required = true,
+        MEANS("The relay: an address or a host name, with its port.")),
+    ROW(.key = "weight", .type = OPTION_NUMBER, FIELD(config_backend, weight), STANDARD("1"), RANGE(0, 1000),
+        MEANS("Its share beside the others'. 0: nothing new.")),
+    ROW(.key = "max-connections", .type = OPTION_NUMBER, FIELD(config_backend, max_connections),
+        STANDARD("0"), RANGE(0, 1000000), MEANS("Never more than this at a time. 0: no limit.")),
+    ROW(.key = "priority", .type = OPTION_NUMBER, FIELD(config_backend, priority), STANDARD("0"),
+        RANGE(0, 255), MEANS("Tier: 0 first, the next one when too little of it is usable.")),
+    LATER("tls-name", "The name to verify in its certificate.", ""),
+    LATER("agent", "host:port that speaks HAProxy's agent-check.", ""),
+};
+const struct section option_backend =
+    SECTION("pools.NAME.backends.NAME", backend_options, sizeof(struct config_backend));
+
+static const struct option pool_options[] = {
+    ROW(.key = "algorithm", .type = OPTION_CHOICE, FIELD(config_pool, algorithm),
+        STANDARD("least-connections"), .choices = algorithms, MEANS("Who gets the next session.")),
+    LATER_CHOICE("mode", "Who keeps a backend for how long.", WORDS("session", "transaction"), "session"),
+    LATER_CHOICE("identity", "How backends learn who the client is.",
+                 WORDS("none", "proxy-v1", "proxy-v2", "xclient", "xforward"), "none"),
+    LATER_CHOICE("tls", "TLS towards backends.",
+                 WORDS("off", "opportunistic", "require", "verify", "implicit", "implicit-verify"), "off"),
+    LATER("ca", "Authorities that backends' certificates are verified against.", ""),
+    ROW(.key = "source", .type = OPTION_SOURCE, FIELD(config_pool, source), STANDARD("\"\""),
+        MEANS("The address to connect from, without a port. Empty: the kernel chooses.")),
+    ROW(.key = "queue-size", .type = OPTION_NUMBER, FIELD(config_pool, queue_size), STANDARD("200"),
+        RANGE(0, 1000000), MEANS("Sessions that may wait for a place; more hear 421 at once.")),
+    ROW(.key = "queue-timeout", .type = OPTION_DURATION, FIELD(config_pool, queue_timeout), STANDARD("10s"),
+        RANGE(0, HOURS(1)), MEANS("After this long in the queue a session hears 421.")),
+    LATER("max-share-per-client", "Of the pool's capacity, while others wait.", "100%"),
+    ROW(.key = "slow-start", .type = OPTION_DURATION, FIELD(config_pool, slow_start), STANDARD("60s"),
+        RANGE(0, HOURS(1)), MEANS("A backend that comes back gets its full share after this long.")),
+    LATER_CHOICE("adaptive-limit", "A limit per backend that follows its reply times.",
+                 WORDS("off", "observe", "on"), "off"),
+    LATER("idle-connections", "Per worker and backend, with mode `transaction`."),
+    LATER("idle-timeout", "Of such a connection."),
+    LATER("replay-buffer", "Of a body, so that a transaction can move to another backend."),
+    ROW(.key = "connect-timeout", .type = OPTION_DURATION, FIELD(config_pool, connect_timeout),
+        STANDARD("5s"), RANGE(MS(10), MINUTES(5)), MEANS("For the connection to a backend.")),
+    ROW(.key = "health", .type = OPTION_SECTION, FIELD(config_pool, health), .section = &health_section,
+        MEANS("How backends are checked.")),
+    ROW(.key = "backends", .type = OPTION_BACKENDS, COUNTED(config_pool, backends), RANGE(1, 4096),
+        .required = true, .section = &option_backend,
+        MEANS("The relays, by name. A name is one relay in the whole file: where another pool describes it, "
+              "the name with "
+              "nothing behind it (or a list of names) puts the same one into this pool too.")),
+};
+const struct section option_pool = SECTION("pools.NAME", pool_options, sizeof(struct config_pool));
+
+static const struct option http_options[] = {
+    ROW(.key = "address", .type = OPTION_HTTP_ADDRESS, FIELD(config, http_address),
+        STANDARD("127.0.0.1:9925"), MEANS("`/metrics`, `/healthz`, `/readyz`. Empty: none.")),
+};
+static const struct section http_section = SECTION("http", http_options, sizeof(struct config));
+
+static const struct option file_options[] = {
+    ROW(.key = "hostname", .type = OPTION_HOSTNAME, FIELD(config, hostname), STANDARD("\"\""),
+        MEANS("In the banner and in EHLO to backends. Empty: the host's own name.")),
+    ROW(.key = "workers", .type = OPTION_NUMBER, FIELD(config, workers), STANDARD("0"), RANGE(0, 256),
+        MEANS("Threads. 0: one per CPU.")),
+    ROW(.key = "user", .type = OPTION_TEXT, FIELD(config, user), STANDARD("\"\""),
+        MEANS("Drop to this user once the sockets are bound. Empty: stay.")),
+    LATER("control", "The control socket's path.", ""),
+    ROW(.key = "drain-grace", .type = OPTION_DURATION, FIELD(config, drain_grace), STANDARD("0s"),
+        RANGE(0, HOURS(1)), MEANS("On TERM: this long `/readyz` says 503 while all is served as before.")),
+    ROW(.key = "drain-timeout", .type = OPTION_DURATION, FIELD(config, drain_timeout), STANDARD("30s"),
+        RANGE(0, HOURS(24)), MEANS("Then sessions have this long to end.")),
+    ROW(.key = "log", .type = OPTION_SECTION, FIELD(config, log), .section = &log_section, MEANS("The log.")),
+    ROW(.key = "listeners", .type = OPTION_NAMED, COUNTED(config, listeners), RANGE(1, 256), .required = true,
+        .section = &option_listener, MEANS("Where mail comes in, by name.")),
+    ROW(.key = "pools", .type = OPTION_NAMED, COUNTED(config, pools), RANGE(1, 256), .required = true,
+        .section = &option_pool, MEANS("Where it goes, by name.")),
+    LATER("redis", "Counters shared by several instances."),
+    /* Its one field is two in struct config, so the section is the file's own struct. */
+    ROW(.key = "http", .type = OPTION_SECTION, .offset = 0, .section = &http_section,
+        MEANS("The HTTP side.")),
+};
+const struct section option_file = SECTION("", file_options, sizeof(struct config));
+
+static_assert(sizeof listener_options / sizeof *listener_options <= SECTION_OPTIONS_MAX,
+              "the largest section");
+
+const struct option *option_find(const struct section *section, const char *key)
+{
+    for (size_t i = 0; i < section->n_options; i++)
+        if (strcmp(section->options[i].key, key) == 0)
+            return &section->options[i];
+    return NULL;
+}
+
+/* A default is written in the table as in the file: a list in brackets, its words perhaps in quotes. */
+static void set_default(const struct option *option, void *object)
+{
+    char error[VALUE_ERROR_MAX];
+    char *field = (char *)object + option->offset;
+    bool list = option->type == OPTION_NETWORKS || option->type == OPTION_ADDRESSES;
+    char *copy = memory_text(option->default_text), *rest = copy;
+    size_t n = 0, size = list ? value_element_size(option->type) : 0;
+    char *array = NULL;
+    const char *word = strtok_r(copy, "[\", ]", &rest);
+    if (!list && !value_read(option, field, word ? word : "", error))
+        abort(); /* the table contradicts itself; any test meets this */
+    for (; list && word; word = strtok_r(NULL, "[\", ]", &rest)) {
+        array = memory_resize(array, n + 1, size);
+        memset(array + n * size, 0, size);
+        if (!value_read(option, array + n * size, word, error))
+            abort();
+        n++;
+    }
+    if (list) {
+        *(void **)field = array;
+        *(size_t *)((char *)object + option->count) = n;
+    }
+    free(copy);
+}
+
+void option_defaults(const struct section *section, void *object)
+{
+    for (size_t i = 0; i < section->n_options; i++) {
+        const struct option *option = &section->options[i];
+        if (option->type == OPTION_SECTION)
+            option_defaults(option->section, (char *)object + option->offset);
+        else if (option->default_text)
+            set_default(option, object);
+    }
+}
+
+void option_free(const struct section *section, void *object)
+{
+    for (size_t i = 0; i < section->n_options; i++) {
+        const struct option *option = &section->options[i];
+        if (option->offset == OPTION_NO_FIELD)
+            continue;
+        char *field = (char *)object + option->offset;
+        if (option->type == OPTION_SECTION) {
+            option_free(option->section, field);
+        } else if (option->type == OPTION_NAMED) {
+            char *array = *(char **)field;
+            size_t n = *(size_t *)((char *)object + option->count), size = option->section->size;
+            for (size_t k = 0; k < n; k++) {
+                free(*(char **)(array + k * size)); /* the name */
+                option_free(option->section, array + k * size);
+            }
+            free(array);
+        } else {
+            value_free(option->type, field);
+        }
+    }
+}

@@ -1,0 +1,328 @@
+#include "config/value.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/config.h"
+#include "config/memory.h"
+#include "config/report.h"
+#include "config/word.h"
+#include "net/address.h"
+
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+
+static const struct unit durations[] = {
+    {"h",   3600000},
+    { "m",  60000  },
+    { "s",  1000   },
+    { "ms", 1      }
+};
+static const struct unit sizes[] = {
+    {"GB",  1 << 30},
+    { "MB", 1 << 20},
+    { "KB", 1 << 10},
+    { "",   1      }
+};
+
+/* Digits and nothing else up to *end; false also where they don't fit. */
+static bool read_digits(const char *text, uint64_t *out, const char **end)
+{
+    uint64_t n = 0;
+    const char *p = text;
+    for (; isdigit((unsigned char)*p); p++)
+        if (__builtin_mul_overflow(n, 10, &n) || __builtin_add_overflow(n, (uint64_t)(*p - '0'), &n))
+            return false;
+    *out = n;
+    *end = p;
+    return p != text;
+}
+
+static bool read_with_unit(const char *text, const struct unit *units, size_t n_units, uint64_t *out)
+{
+    const char *end;
+    if (!read_digits(text, out, &end))
+        return false;
+    if (*out == 0 && *end == '\0')
+        return true; /* nothing is nothing in every unit */
+    for (size_t i = 0; i < n_units; i++)
+        if (strcmp(end, units[i].name) == 0)
+            return !__builtin_mul_overflow(*out, units[i].factor, out);
+    return false;
+}
+
+static const char *with_unit(uint64_t value, const struct unit *units, size_t n_units, char out[32])
+{
+    size_t i = 0;
+    while (i < n_units - 1 && (value < units[i].factor || value % units[i].factor))
+        i++;
+    snprintf(out, 32, "%llu%s", (unsigned long long)(value / units[i].factor), units[i].name);
+    return out;
+}
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+/* The struct around a field whose reader fills its neighbours too. */
+#define AROUND(field, type_, member) ((struct type_ *)((char *)(field)-offsetof(struct type_, member)))
+
+static bool read_number(const struct option *option, const char *text, uint64_t *out)
+{
+    const char *end;
+    bool good = option->type == OPTION_DURATION ? read_with_unit(text, durations, COUNT(durations), out)
+                : option->type == OPTION_SIZE   ? read_with_unit(text, sizes, COUNT(sizes), out)
+                                                : read_digits(text, out, &end) && *end == '\0';
+    return good && *out >= option->min && *out <= option->max;
+}
+
+static bool read_switch(const char *text, bool *out)
+{
+    static const char *const words[2][3] = {
+        {"false", "no",  "off"},
+        { "true", "yes", "on" }
+    };
+    for (size_t i = 0; i < 6; i++)
+        if (strcmp(text, words[i / 3][i % 3]) == 0) {
+            *out = i / 3;
+            return true;
+        }
+    return false;
+}
+
+static bool read_choice(const struct option *option, const char *text, void *field)
+{
+    for (unsigned i = 0; option->choices[i]; i++)
+        if (strcmp(text, option->choices[i]) == 0) {
+            if (option->offset != OPTION_NO_FIELD)
+                memcpy(field, &i, sizeof i); /* an enum without negative values is an unsigned int */
+            return true;
+        }
+    return false;
+}
+
+static void replace_text(char **field, const char *text)
+{
+    free(*field);
+    *field = memory_text(text);
+}
+
+static bool read_log_destination(const char *text, struct config_log *log)
+{
+    enum log_target target = LOG_TARGET_FILE;
+    if (strcmp(text, "stderr") == 0)
+        target = LOG_TARGET_STDERR;
+    else if (strcmp(text, "syslog") == 0)
+        target = LOG_TARGET_SYSLOG;
+    else if (!strchr(text, '/')) /* a misspelt word must not become a file's name */
+        return false;
+    log->target = target;
+    free(log->path);
+    log->path = target == LOG_TARGET_FILE ? memory_text(text) : NULL;
+    return true;
+}
+
+static bool read_source(const char *text, struct address *out)
+{
+    struct address address = { 0 };
+    if (inet_pton(AF_INET, text, &address.in.sin_addr) == 1) {
+        address.in.sin_family = AF_INET;
+        address.length = sizeof address.in;
+    } else if (inet_pton(AF_INET6, text, &address.in6.sin6_addr) == 1) {
+        address.in6.sin6_family = AF_INET6;
+        address.length = sizeof address.in6;
+    } else if (*text) {
+        return false;
+    }
+    *out = address;
+    return true;
+}
+
+static bool read_http_address(const char *text, struct config *config, const char **detail)
+{
+    struct address address = { 0 };
+    uint16_t port;
+    if (*text && address_parse(text, false, &address, &port, detail) != ADDRESS_LITERAL)
+        return false;
+    if (*text && address.sa.sa_family == AF_UNIX)
+        return false;
+    config->http_address = address;
+    replace_text(&config->http_address_text, text);
+    return true;
+}
+
+static bool is_wildcard(const struct address *address)
+{
+    return (address->sa.sa_family == AF_INET && address->in.sin_addr.s_addr == INADDR_ANY) ||
+           (address->sa.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&address->in6.sin6_addr));
+}
+
+static bool read_backend_address(const char *text, struct config_backend *backend, const char **detail)
+{
+    struct address address = { 0 };
+    uint16_t port = 0;
+    char *host = NULL;
+    switch (address_parse(text, true, &address, &port, detail)) {
+    case ADDRESS_BAD: return false;
+    case ADDRESS_LITERAL:
+        if (is_wildcard(&address)) {
+            *detail = "that is no address to connect to";
+            return false;
+        }
+        break;
+    case ADDRESS_NAME:
+        host = memory_text(text);
+        *strrchr(host, ':') = '\0';
+        break;
+    }
+    backend->address = address;
+    backend->port = port;
+    free(backend->host);
+    backend->host = host;
+    replace_text(&backend->address_text, text);
+    return true;
+}
+
+static bool read_listen_address(const char *text, struct address *out, const char **detail)
+{
+    uint16_t port;
+    return address_parse(text, false, out, &port, detail) == ADDRESS_LITERAL;
+}
+
+static bool read_field(const struct option *option, void *field, const char *text, const char **detail)
+{
+    uint64_t n = 0;
+    switch (option->type) {
+    case OPTION_NUMBER:
+    case OPTION_DURATION:
+        if (!read_number(option, text, &n))
+            return false;
+        *(uint32_t *)field = (uint32_t)n; /* every range in the table ends below 2^32 */
+        return true;
+    case OPTION_SIZE:
+        if (!read_number(option, text, &n))
+            return false;
+        *(uint64_t *)field = n;
+        return true;
+    case OPTION_SWITCH: return read_switch(text, field);
+    case OPTION_CHOICE: return read_choice(option, text, field);
+    case OPTION_HOSTNAME:
+        if (*text && !word_is_domain(text))
+            return false;
+        replace_text(field, text);
+        return true;
+    case OPTION_TEXT: replace_text(field, text); return true;
+    case OPTION_LOG_DESTINATION: return read_log_destination(text, AROUND(field, config_log, target));
+    case OPTION_SOURCE: return read_source(text, field);
+    case OPTION_HTTP_ADDRESS: return read_http_address(text, AROUND(field, config, http_address), detail);
+    case OPTION_BACKEND_ADDRESS:
+        return read_backend_address(text, AROUND(field, config_backend, address), detail);
+    case OPTION_ADDRESSES: return read_listen_address(text, field, detail);
+    case OPTION_NETWORKS: return network_parse(text, field, detail);
+    case OPTION_POOL: /* check.c resolves the name */ return true;
+    case OPTION_SECTION:
+    case OPTION_NAMED:
+    case OPTION_BACKENDS:
+    case OPTION_LATER: break;
+    }
+    abort(); /* not a scalar: the walk never asks */
+}
+
+bool value_read(const struct option *option, void *field, const char *text, char error[VALUE_ERROR_MAX])
+{
+    const char *detail = NULL;
+    if (read_field(option, field, text, &detail))
+        return true;
+    char expected[VALUE_ERROR_MAX], quoted[REPORT_QUOTE_MAX];
+    snprintf(error, VALUE_ERROR_MAX, "expected %s, not \"%s\"%s%s%s", value_expected(option, expected),
+             report_quote(text, quoted), detail ? " (" : "", detail ? detail : "", detail ? ")" : "");
+    return false;
+}
+
+/* "a, b or c" */
+static void list_choices(const struct option *option, char out[VALUE_ERROR_MAX])
+{
+    const char *const *words = option->choices;
+    size_t n = 0, used = 0;
+    while (words[n])
+        n++;
+    *out = '\0';
+    for (size_t i = 0; i < n && used < VALUE_ERROR_MAX; i++)
+        used += (size_t)snprintf(out + used, VALUE_ERROR_MAX - used, "%s%s", words[i],
+                                 i + 2 < n    ? ", "
+                                 : i + 2 == n ? " or "
+                                              : "");
+}
+
+const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX])
+{
+    char low[32], high[32];
+    const char *fixed = "";
+    switch (option->type) {
+    case OPTION_NUMBER:
+        snprintf(out, VALUE_ERROR_MAX, "a whole number from %llu to %llu", (unsigned long long)option->min,
+                 (unsigned long long)option->max);
+        return out;
+    case OPTION_DURATION:
+        snprintf(out, VALUE_ERROR_MAX, "a duration such as 30s (ms, s, m or h) from %s to %s",
+                 option->min ? with_unit(option->min, durations, COUNT(durations), low) : "0",
+                 with_unit(option->max, durations, COUNT(durations), high));
+        return out;
+    case OPTION_SIZE:
+        snprintf(out, VALUE_ERROR_MAX, "a size such as 10MB (KB, MB, GB or plain octets) from %s to %s",
+                 option->min ? with_unit(option->min, sizes, COUNT(sizes), low) : "0",
+                 with_unit(option->max, sizes, COUNT(sizes), high));
+        return out;
+    case OPTION_CHOICE: list_choices(option, out); return out;
+    case OPTION_SWITCH: fixed = "true or false"; break;
+    case OPTION_TEXT: fixed = "text"; break;
+    case OPTION_HOSTNAME: fixed = "a host name such as relay.example.net"; break;
+    case OPTION_LOG_DESTINATION: fixed = "stderr, syslog or a path with a \"/\" in it"; break;
+    case OPTION_SOURCE: fixed = "an IP address without a port"; break;
+    case OPTION_HTTP_ADDRESS: fixed = "an IP address and port such as 127.0.0.1:9925, or \"\""; break;
+    case OPTION_BACKEND_ADDRESS: fixed = "host:port such as 192.0.2.1:25 or relay.example.net:25"; break;
+    case OPTION_POOL: fixed = "the name of a pool"; break;
+    case OPTION_ADDRESSES: fixed = "an address such as 192.0.2.1:25, [2001:db8::1]:25 or unix:/path"; break;
+    case OPTION_NETWORKS: fixed = "a network such as 10.0.0.0/8, an address, or unix"; break;
+    case OPTION_SECTION: fixed = "a mapping of keys to values"; break;
+    case OPTION_NAMED: fixed = "a mapping of names"; break;
+    case OPTION_BACKENDS: fixed = "a mapping of names to backends, or a list of names"; break;
+    case OPTION_LATER: break;
+    }
+    snprintf(out, VALUE_ERROR_MAX, "%s", fixed);
+    return out;
+}
+
+size_t value_element_size(enum option_type type)
+{
+    return type == OPTION_ADDRESSES ? sizeof(struct address) : sizeof(struct network);
+}
+
+void value_free(enum option_type type, void *field)
+{
+    switch (type) {
+    case OPTION_TEXT:
+    case OPTION_HOSTNAME:
+    case OPTION_ADDRESSES:
+    case OPTION_NETWORKS:
+    case OPTION_BACKENDS: free(*(void **)field); break;
+    case OPTION_LOG_DESTINATION: free(AROUND(field, config_log, target)->path); break;
+    case OPTION_HTTP_ADDRESS: free(AROUND(field, config, http_address)->http_address_text); break;
+    case OPTION_BACKEND_ADDRESS:
+        free(AROUND(field, config_backend, address)->address_text);
+        free(AROUND(field, config_backend, address)->host);
+        break;
+    case OPTION_NUMBER:
+    case OPTION_SIZE:
+    case OPTION_DURATION:
+    case OPTION_SWITCH:
+    case OPTION_CHOICE:
+    case OPTION_SOURCE:
+    case OPTION_POOL:
+    case OPTION_SECTION:
+    case OPTION_NAMED:
+    case OPTION_LATER: break;
+    }
+}
