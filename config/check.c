@@ -42,8 +42,9 @@ static void resolve_pool(struct draft *draft, struct config_listener *listener)
 static void check_relaying(struct draft *draft, const struct config_listener *listener)
 {
     for (size_t i = 0; i < listener->n_allow_from && !listener->open_to_all; i++) {
-        const struct origin *origin = draft_origin(draft, &listener->allow_from[i]);
-        if (network_is_private(&listener->allow_from[i]) || !origin)
+        const struct network *network = &listener->allow_from[i];
+        const struct origin *origin = network_is_private(network) ? NULL : draft_origin(draft, network);
+        if (!origin)
             continue;
         report_add(&draft->report, origin->place, origin->key,
                    "%s reaches beyond private addresses. The backends trust Weir's address and don't see the "
@@ -124,9 +125,9 @@ static void check_loop(struct draft *draft, const struct config_backend *backend
         const struct config_listener *listener = &draft->config->listeners[i];
         for (size_t k = 0; k < n * listener->n_addresses; k++) {
             const struct address *address = &listener->addresses[k / n];
-            const struct origin *origin = draft_origin(draft, &backend->address);
-            if (!origin || !reaches(&known[k % n], address))
+            if (!reaches(&known[k % n], address))
                 continue;
+            const struct origin *origin = draft_origin(draft, &backend->address);
             char text[ADDRESS_TEXT_MAX];
             report_add(
                 &draft->report, origin->place, origin->key,
