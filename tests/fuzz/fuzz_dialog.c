@@ -1,0 +1,159 @@
+/*
+ * A session at random: octets of both sides and events, in records that a 0x1E ends, each beginning with a
+ * letter.
+ *
+ *      C… c…   octets of the client, at once or one by one        S START    A BACKEND_ASSIGNED    T TIMEOUT
+ *      B… b…   octets of the backend, likewise                    R REFUSE   F, G BACKEND_REFUSED  D DRAIN
+ *      Z z     a backend's whole greeting, with and without       X CLIENT_LOST    L BACKEND_LOST  K STOP
+ *              PIPELINING, if one is wanted
+ *
+ * The first octet chooses the policy. What must hold is in driver.h and observer.h; and no session may hang:
+ * when nothing comes but timeouts, it ends.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "smtp/dialog.h"
+
+#define CHECK(condition, message)                                                                            \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, message);                                     \
+            abort();                                                                                         \
+        }                                                                                                    \
+    } while (0)
+
+#include "tests/dialogs/driver.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define RECORD_END   0x1E
+#define TIMEOUTS_MAX 10
+
+enum {
+    POLICY_NORMALIZE = 1,
+    POLICY_GREET_DELAY = 2,
+    POLICY_TWO_RECIPIENTS = 4,
+    POLICY_SMALL = 8,
+    POLICY_FEW_ERRORS = 16,
+    POLICY_BARE_OFFER = 32,
+    POLICY_STRANGER = 64,
+};
+
+static const uint32_t everything = SMTP_CAP_PIPELINING | SMTP_CAP_CARRIED;
+
+static void event(struct driver *d, enum smtp_event_kind kind)
+{
+    driver_event(d, &(struct smtp_event){ .kind = kind });
+}
+
+static void refuse(struct driver *d, enum smtp_event_kind kind, const char *reply)
+{
+    driver_event(d, &(struct smtp_event){ .kind = kind, .reply = reply });
+}
+
+/* A whole greeting, so that mutations get beyond it. */
+static void greeting(struct driver *d, const char *ehlo)
+{
+    static const char banner[] = "220 relay\r\n";
+
+    if (!d->wanted)
+        return;
+    event(d, SMTP_EVENT_BACKEND_ASSIGNED);
+    driver_backend(d, banner, sizeof banner - 1);
+    driver_backend(d, ehlo, strlen(ehlo));
+}
+
+static void octets(struct driver *d, const char *in, size_t size,
+                   void (*feed)(struct driver *, const char *, size_t), size_t step)
+{
+    while (size) {
+        size_t n = size < step ? size : step;
+
+        feed(d, in, n);
+        in += n;
+        size -= n;
+    }
+}
+
+static void record(struct driver *d, const char *in, size_t size, bool *client_gone)
+{
+    switch (in[0]) {
+    case 'C':
+    case 'c':
+        if (!*client_gone)
+            octets(d, in + 1, size - 1, driver_client, in[0] == 'C' ? SIZE_MAX : 1);
+        break;
+    case 'B':
+    case 'b': octets(d, in + 1, size - 1, driver_backend, in[0] == 'B' ? SIZE_MAX : 1); break;
+    case 'Z':
+        greeting(d, "250-relay\r\n250-PIPELINING\r\n250-SIZE\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n"
+                    "250-BINARYMIME\r\n250 CHUNKING\r\n");
+        break;
+    case 'z': greeting(d, "250-relay\r\n250-SIZE 1000\r\n250 CHUNKING\r\n"); break;
+    case 'A':
+        if (d->wanted)
+            event(d, SMTP_EVENT_BACKEND_ASSIGNED);
+        break;
+    case 'F':
+    case 'G':
+        if (d->wanted)
+            refuse(d, SMTP_EVENT_BACKEND_REFUSED, in[0] == 'F' ? "451 4.3.0 none\r\n" : "421 4.3.2 none\r\n");
+        break;
+    case 'L':
+        if (d->backend)
+            driver_event(d,
+                         &(struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LOST, .loss = SMTP_LOSS_CLOSED });
+        break;
+    case 'X':
+        *client_gone = true;
+        event(d, SMTP_EVENT_CLIENT_LOST);
+        break;
+    case 'T': event(d, SMTP_EVENT_TIMEOUT); break;
+    case 'D': event(d, SMTP_EVENT_DRAIN); break;
+    case 'K': event(d, SMTP_EVENT_STOP); break;
+    default: break;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct driver d;
+    unsigned choice = size ? data[0] : 0;
+    struct smtp_policy policy = {
+        .hostname = "weir.test",
+        .newline = choice & POLICY_NORMALIZE ? SMTP_NEWLINE_NORMALIZE : SMTP_NEWLINE_REJECT,
+        .max_recipients = choice & POLICY_TWO_RECIPIENTS ? 2 : 1000,
+        .max_message_size = choice & POLICY_SMALL ? 20 : 0,
+        .max_errors = choice & POLICY_FEW_ERRORS ? 3 : 20,
+        .greet_delay = choice & POLICY_GREET_DELAY,
+    };
+    struct smtp_capabilities offer = { .flags =
+                                           choice & POLICY_BARE_OFFER ? SMTP_CAP_PIPELINING : everything };
+    const char *in = (const char *)data, *end = in + size;
+    bool client_gone = false;
+
+    driver_begin(&d, &policy, &offer, !(choice & POLICY_STRANGER));
+    event(&d, SMTP_EVENT_START);
+    for (in += size > 0; in < end;) {
+        const char *stop = memchr(in, RECORD_END, (size_t)(end - in));
+
+        if (!stop)
+            stop = end;
+        if (stop > in)
+            record(&d, in, (size_t)(stop - in), &client_gone);
+        in = stop + 1;
+        d.n_actions = 0;
+        d.to_client.size = d.to_backend.size = 0;
+    }
+    for (int i = 0; !d.closed; i++) {
+        CHECK(i < TIMEOUTS_MAX, "a session that does not end");
+        event(&d, SMTP_EVENT_TIMEOUT);
+    }
+    driver_end(&d);
+    return 0;
+}
