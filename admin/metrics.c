@@ -1,0 +1,265 @@
+#include "admin/metrics.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "balancer/placement.h"
+#include "net/log.h"
+
+static void family(FILE *out, const char *name, const char *type, const char *help)
+{
+    fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void single(FILE *out, const char *name, const char *type, const char *help, uint64_t value)
+{
+    family(out, name, type, help);
+    fprintf(out, "%s %" PRIu64 "\n", name, value);
+}
+
+/* Labels of one series: the text between the braces. Names are as the configuration has them, so any octet
+ * may be met. */
+struct labels {
+    size_t size;
+    char text[1024];
+};
+
+static void put(struct labels *labels, const char *text, size_t size)
+{
+    if (size >= sizeof labels->text - labels->size)
+        return; /* never with names that the configuration accepts */
+    memcpy(labels->text + labels->size, text, size);
+    labels->size += size;
+    labels->text[labels->size] = '\0';
+}
+
+static void label(struct labels *labels, const char *name, const char *value)
+{
+    if (labels->size)
+        put(labels, ",", 1);
+    put(labels, name, strlen(name));
+    put(labels, "=\"", 2);
+    for (; *value; value++) {
+        switch (*value) {
+        case '\\': put(labels, "\\\\", 2); break;
+        case '"': put(labels, "\\\"", 2); break;
+        case '\n': put(labels, "\\n", 2); break;
+        default: put(labels, value, 1);
+        }
+    }
+    put(labels, "\"", 1);
+}
+
+static struct labels pool_labels(const struct pool *pool)
+{
+    struct labels labels = { 0 };
+
+    label(&labels, "pool", pool->state->name);
+    return labels;
+}
+
+static struct labels member_labels(const struct pool *pool, const struct member *member)
+{
+    struct labels labels = pool_labels(pool);
+
+    label(&labels, "backend", member->backend->name);
+    return labels;
+}
+
+/* --- histograms: kept in milliseconds by worker, shown in seconds and summed --- */
+
+struct histogram_sum {
+    uint64_t buckets[HISTOGRAM_BUCKETS + 1];
+    uint64_t count, sum;
+};
+
+static void add(struct histogram_sum *total, const struct histogram *histogram)
+{
+    for (size_t i = 0; i <= HISTOGRAM_BUCKETS; i++) {
+        uint64_t n = atomic_load_explicit(&histogram->buckets[i], memory_order_relaxed);
+
+        total->buckets[i] += n;
+        total->count += n;
+    }
+    total->sum += atomic_load_explicit(&histogram->sum, memory_order_relaxed);
+}
+
+static void write_histogram(FILE *out, const char *name, const struct labels *labels,
+                            const struct histogram_sum *total)
+{
+    uint64_t below = 0;
+
+    for (size_t i = 0; i < HISTOGRAM_BUCKETS; i++) {
+        below += total->buckets[i];
+        fprintf(out, "%s_bucket{%s,le=\"%g\"} %" PRIu64 "\n", name, labels->text, histogram_bounds[i] / 1000.,
+                below);
+    }
+    fprintf(out, "%s_bucket{%s,le=\"+Inf\"} %" PRIu64 "\n", name, labels->text, total->count);
+    fprintf(out, "%s_sum{%s} %" PRIu64 ".%03u\n", name, labels->text, total->sum / 1000,
+            (unsigned)(total->sum % 1000));
+    fprintf(out, "%s_count{%s} %" PRIu64 "\n", name, labels->text, total->count);
+}
+
+/* --- by backend --- */
+
+typedef void member_writer(FILE *out, const struct pool *pool, const struct member *member);
+
+static void each_member(FILE *out, const struct farm *farm, member_writer *write)
+{
+    for (size_t p = 0; p < farm->n_pools; p++)
+        for (size_t m = 0; m < farm->pools[p].n_members; m++)
+            write(out, &farm->pools[p], farm->pools[p].members[m]);
+}
+
+static void write_outcomes(FILE *out, const struct pool *pool, const struct member *member)
+{
+    for (enum transaction_outcome o = 0; o < TRANSACTION_OUTCOMES; o++) {
+        struct labels labels = member_labels(pool, member);
+        uint64_t n = 0;
+
+        if (o == OUTCOME_FAILED)
+            continue; /* no backend was to be had: counted by pool */
+        for (uint32_t w = 0; w < member->workers; w++)
+            n += atomic_load_explicit(&member->stats[w].outcomes[o], memory_order_relaxed);
+        label(&labels, "outcome", transaction_outcome_name(o));
+        fprintf(out, "weir_transactions_total{%s} %" PRIu64 "\n", labels.text, n);
+    }
+}
+
+static void write_connections(FILE *out, const struct pool *pool, const struct member *member)
+{
+    struct labels labels = member_labels(pool, member);
+
+    fprintf(out, "weir_backend_connections{%s} %" PRIu32 "\n", labels.text,
+            atomic_load_explicit(&member->backend->connections, memory_order_relaxed));
+}
+
+static void write_limit(FILE *out, const struct pool *pool, const struct member *member)
+{
+    struct labels labels = member_labels(pool, member);
+    uint32_t ceiling = atomic_load_explicit(&member->backend->ceiling, memory_order_relaxed);
+
+    if (ceiling == BACKEND_NO_CEILING)
+        fprintf(out, "weir_backend_limit{%s} +Inf\n", labels.text);
+    else
+        fprintf(out, "weir_backend_limit{%s} %" PRIu32 "\n", labels.text, ceiling);
+}
+
+static bool is_up(enum backend_state state)
+{
+    switch (state) {
+    case BACKEND_UP:
+    case BACKEND_DEGRADED:
+    case BACKEND_HALF_OPEN: return true;
+    case BACKEND_INIT:
+    case BACKEND_DOWN:
+    case BACKEND_EJECTED: break;
+    }
+    return false;
+}
+
+static void write_up(FILE *out, const struct pool *pool, const struct member *member)
+{
+    struct labels labels = member_labels(pool, member);
+
+    fprintf(out, "weir_backend_up{%s} %d\n", labels.text, is_up(atomic_load(&member->backend->state)));
+}
+
+static void write_state(FILE *out, const struct pool *pool, const struct member *member)
+{
+    enum backend_state is = atomic_load(&member->backend->state);
+
+    for (enum backend_state state = 0; state < BACKEND_STATES; state++) {
+        struct labels labels = member_labels(pool, member);
+
+        label(&labels, "state", backend_state_name(state));
+        fprintf(out, "weir_backend_state{%s} %d\n", labels.text, state == is);
+    }
+}
+
+static void write_replies(FILE *out, const struct pool *pool, const struct member *member)
+{
+    for (enum reply_phase phase = 0; phase < REPLY_PHASES; phase++) {
+        struct labels labels = member_labels(pool, member);
+        struct histogram_sum total = { 0 };
+
+        for (uint32_t w = 0; w < member->workers; w++)
+            add(&total, &member->stats[w].replies[phase]);
+        label(&labels, "phase", reply_phase_name(phase));
+        /* A thousand backends with empty histograms would be megabytes of zeros. */
+        if (total.count)
+            write_histogram(out, "weir_backend_reply_seconds", &labels, &total);
+    }
+}
+
+static void write_backends(FILE *out, const struct farm *farm)
+{
+    family(out, "weir_backend_connections", "gauge", "Connections to the backend, connecting included.");
+    each_member(out, farm, write_connections);
+    family(out, "weir_backend_limit", "gauge", "Connections that the backend may have now.");
+    each_member(out, farm, write_limit);
+    family(out, "weir_backend_up", "gauge", "1 while the backend takes new transactions.");
+    each_member(out, farm, write_up);
+    family(out, "weir_backend_state", "gauge", "1 for the state that the backend is in.");
+    each_member(out, farm, write_state);
+    family(out, "weir_backend_reply_seconds", "histogram",
+           "Time from a command, or the beginning of a connection, to the reply.");
+    each_member(out, farm, write_replies);
+}
+
+/* --- by pool --- */
+
+static void write_transactions(FILE *out, const struct farm *farm)
+{
+    family(out, "weir_transactions_total", "counter", "Mail transactions by their end.");
+    each_member(out, farm, write_outcomes);
+    for (size_t p = 0; p < farm->n_pools; p++) {
+        const struct pool_state *state = farm->pools[p].state;
+        struct labels labels = pool_labels(&farm->pools[p]);
+        uint64_t failed = 0;
+
+        for (uint32_t w = 0; w < state->workers; w++)
+            failed += atomic_load_explicit(&state->stats[w].failed, memory_order_relaxed);
+        label(&labels, "backend", "");
+        label(&labels, "outcome", transaction_outcome_name(OUTCOME_FAILED));
+        fprintf(out, "weir_transactions_total{%s} %" PRIu64 "\n", labels.text, failed);
+    }
+}
+
+static void write_queues(FILE *out, const struct farm *farm)
+{
+    family(out, "weir_queue_waiting", "gauge", "Sessions that wait for a backend.");
+    for (size_t p = 0; p < farm->n_pools; p++)
+        fprintf(out, "weir_queue_waiting{%s} %" PRIu32 "\n", pool_labels(&farm->pools[p]).text,
+                placement_waiting(&farm->pools[p]));
+    family(out, "weir_queue_wait_seconds", "histogram", "Time that sessions waited for a backend.");
+    for (size_t p = 0; p < farm->n_pools; p++) {
+        const struct pool_state *state = farm->pools[p].state;
+        struct labels labels = pool_labels(&farm->pools[p]);
+        struct histogram_sum total = { 0 };
+
+        for (uint32_t w = 0; w < state->workers; w++)
+            add(&total, &state->stats[w].queue_wait);
+        write_histogram(out, "weir_queue_wait_seconds", &labels, &total);
+    }
+}
+
+void metrics_write(FILE *out, const struct farm *farm, const struct admin_counters *counters)
+{
+    family(out, "weir_build_info", "gauge", "1; the version is in the label.");
+    fprintf(out, "weir_build_info{version=\"%s\"} 1\n", WEIR_VERSION);
+    single(out, "weir_sessions_active", "gauge", "Sessions of clients that are open.",
+           counters->sessions_active);
+    single(out, "weir_sessions_total", "counter", "Sessions of clients since the start.",
+           counters->sessions_total);
+    single(out, "weir_sessions_refused_total", "counter", "Connections turned away at the door.",
+           counters->sessions_refused);
+    family(out, "weir_bytes_total", "counter", "Octets received from clients (in) and sent to them (out).");
+    fprintf(out, "weir_bytes_total{direction=\"in\"} %" PRIu64 "\n", counters->bytes_in);
+    fprintf(out, "weir_bytes_total{direction=\"out\"} %" PRIu64 "\n", counters->bytes_out);
+    write_transactions(out, farm);
+    write_backends(out, farm);
+    write_queues(out, farm);
+    single(out, "weir_log_dropped_total", "counter",
+           "Log lines dropped because their destination was blocked.", log_dropped());
+}
