@@ -117,10 +117,10 @@ static void write_outcomes(FILE *out, const struct pool *pool, const struct memb
         struct labels labels = member_labels(pool, member);
         uint64_t n = 0;
 
-        if (o == OUTCOME_FAILED)
-            continue; /* no backend was to be had: counted by pool */
         for (uint32_t w = 0; w < member->workers; w++)
             n += atomic_load_explicit(&member->stats[w].outcomes[o], memory_order_relaxed);
+        if (o == OUTCOME_FAILED && !n)
+            continue; /* no backend was to be had: counted by pool */
         label(&labels, "outcome", transaction_outcome_name(o));
         fprintf(out, "weir_transactions_total{%s} %" PRIu64 "\n", labels.text, n);
     }
