@@ -23,8 +23,8 @@ struct address {
     };
 };
 
-/* Who is at the other end of an accepted connection; small, because every idle session keeps one. An IPv4 address
- * mapped into IPv6 is held as IPv4, so that an access list needs to name it once. */
+/* Who is at the other end of an accepted connection; small, because every idle session keeps one. An IPv4
+ * address mapped into IPv6 is held as IPv4, so that an access list needs to name it once. */
 struct peer {
     uint8_t family; /* AF_INET, AF_INET6 or AF_UNIX */
     uint16_t port;  /* host order */
@@ -63,10 +63,12 @@ void peer_from_sockaddr(struct peer *peer, const struct sockaddr *sa);
 /* The key under which one client is counted: the address itself, for IPv6 its /64. Unix: one key for all. */
 void peer_client_key(const struct peer *peer, uint8_t key[17]);
 
-/* Parse "10.0.0.0/8", "2001:db8::/32", a bare address, or "unix". Host bits set behind the prefix are an error. */
+/* Parse "10.0.0.0/8", "2001:db8::/32", a bare address, or "unix". Host bits set behind the prefix are an
+ * error. */
 bool network_parse(const char *text, struct network *out, const char **error);
 bool network_contains(const struct network *network, const struct peer *peer);
-/* Whether every address of the network is loopback, private (RFC 1918, RFC 4193), link-local or a Unix socket. */
+/* Whether every address of the network is loopback, private (RFC 1918, RFC 4193), link-local or a Unix
+ * socket. */
 bool network_is_private(const struct network *network);
 
 #endif
