@@ -37,25 +37,34 @@ FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 
 all: build/release/weir
 
+# What is being made, in a line; V=1 shows the commands.
+Q   := $(if $(V),,@)
+say = $(if $(V),@:,@printf '%-8s %s\n' $(1) $(2))
+
 # One set of rules for each flavour: release, asan (tests), tsan (threads).
 define flavour
 build/$(1)/%.o: %.c
 	@mkdir -p $$(@D)
-	$$(CC) $$(BASE) $$(FLAGS_$(1)) -c -o $$@ $$<
+	$$(call say,compile,$$<)
+	$(Q)$$(CC) $$(BASE) $$(FLAGS_$(1)) -c -o $$@ $$<
 build/$(1)/libweir.a: $$(patsubst %.c,build/$(1)/%.o,$$(filter-out proxy/main.c,$$(SOURCES)))
 	@rm -f $$@
-	ar rcs $$@ $$^
+	$(Q)ar rcs $$@ $$^
 build/$(1)/weir: build/$(1)/proxy/main.o build/$(1)/libweir.a
-	$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ $$(LIBS)
+	$$(call say,link,$$@)
+	$(Q)$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ $$(LIBS)
 build/$(1)/unit/%: build/$(1)/tests/unit/%.o build/$(1)/libweir.a
 	@mkdir -p $$(@D)
-	$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ -lcmocka $$(LIBS)
+	$$(call say,link,$$@)
+	$(Q)$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ -lcmocka $$(LIBS)
 build/$(1)/replay/%: build/$(1)/tests/fuzz/%.o build/$(1)/tests/fuzz/replay.o build/$(1)/libweir.a
 	@mkdir -p $$(@D)
-	$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ $$(LIBS)
+	$$(call say,link,$$@)
+	$(Q)$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ $$(LIBS)
 build/$(1)/bench/%: build/$(1)/tests/bench/%.o build/$(1)/libweir.a
 	@mkdir -p $$(@D)
-	$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ $$(LIBS)
+	$$(call say,link,$$@)
+	$(Q)$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ $$(LIBS)
 -include $$(shell find build/$(1) -name '*.d' 2>/dev/null)
 endef
 $(foreach f,release asan tsan,$(eval $(call flavour,$(f))))
