@@ -33,6 +33,7 @@ struct row {
 #define HELO    "HELO weir.test\r\n"
 #define QUIT    "QUIT\r\n"
 
+/* clang-format off: a step, or a row, a line */
 static const struct row rows[] = {
     {"banner alone",                      false, { "220 hi\r\n", "221 bye\r\n" },                                                                  QUIT, SMTP_PROBE_PASSED, "",                 UNKNOWN, 0},
     { "banner of many lines",
@@ -107,6 +108,7 @@ static const struct row rows[] = {
      "",                                                                                                                                                                                        UNKNOWN,
      0                                                                                                                                                                                                    },
 };
+/* clang-format on */
 
 struct play {
     struct smtp_probe probe;
