@@ -343,6 +343,7 @@ void close_client(struct smtp_dialog *d, enum smtp_ending ending)
         d->exchange->body = BODY_NONE;
         d->exchange->open = false;
     }
+    d->skip_left = 0;
     enter_client(d, SMTP_CLIENT_CLOSING);
     act(d, SMTP_ACTION_CLOSE)->linger = ending != SMTP_ENDING_QUIT && ending != SMTP_ENDING_GONE;
 }
