@@ -328,6 +328,9 @@ void part_backend(struct smtp_dialog *d, bool politely, enum smtp_loss loss)
     }
     enter_backend(d, SMTP_BACKEND_NONE);
     x->sent = 0;
+    /* Weir's own commands were for this one. */
+    while (x->count && x->queue[x->head].kind == PENDING_SWALLOW)
+        queue_pop(d);
     if (x->committed || !x->open)
         queue_clear(x);
 }

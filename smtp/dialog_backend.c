@@ -145,9 +145,6 @@ void backend_lost(struct smtp_dialog *d, enum smtp_loss loss)
     x->committed = committed;
     if (!open)
         return; /* idle: nobody is told, the next MAIL asks anew */
-    /* Weir's own commands need no answer any more. */
-    while (x->count && x->queue[x->head].kind == PENDING_SWALLOW)
-        queue_pop(d);
     if (was == SMTP_BACKEND_END_OF_DATA) {
         fate_unknown(d);
     } else if (x->body != BODY_NONE) {
