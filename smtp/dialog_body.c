@@ -21,8 +21,6 @@ void body_begin_data(struct smtp_dialog *d)
     enter_client(d, SMTP_CLIENT_BODY);
 }
 
-static void chunk_complete(struct smtp_dialog *d);
-
 void body_begin_chunk(struct smtp_dialog *d, uint64_t octets, bool last)
 {
     struct smtp_exchange *x = d->exchange;
@@ -40,7 +38,7 @@ void body_begin_chunk(struct smtp_dialog *d, uint64_t octets, bool last)
     enter_backend(d, SMTP_BACKEND_BODY);
     enter_client(d, SMTP_CLIENT_BODY);
     if (!octets)
-        chunk_complete(d);
+        client_body(d, "", 0);
 }
 
 /* The backend won't have the rest. What it, or Weir, says about it waits for the end of the client's octets.
