@@ -4,6 +4,8 @@
  * A handler returns false when it cannot answer yet: the line is then not consumed and comes again. That is
  * how a reply of Weir's own waits for the backend's replies to the commands before it.
  */
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -308,6 +310,7 @@ static bool on_bdat(struct smtp_dialog *d, const struct smtp_command *command)
     uint64_t octets = 0;
     bool last = false, has_octets = false;
     const char *refusal;
+    char number[24];
 
     if (!smtp_bdat_parse(command->argument, &octets, &last, &has_octets)) {
         static const char malformed[] = "501 5.5.4 BDAT takes a number of octets and perhaps LAST\r\n";
@@ -320,8 +323,11 @@ static bool on_bdat(struct smtp_dialog *d, const struct smtp_command *command)
         skip_chunk(d, octets, refusal);
         return true;
     }
-    if (!queue_command(d, PENDING_FORWARD, SMTP_VERB_BDAT, span("BDAT "), command->argument,
-                       (struct smtp_span){ 0 }))
+    /* Not the client's words: a backend that read "0010" or a tab in another way than Weir would take content
+     * for commands. */
+    snprintf(number, sizeof number, "%" PRIu64, octets);
+    if (!queue_command(d, PENDING_FORWARD, SMTP_VERB_BDAT, span("BDAT "), span(number),
+                       last ? span("LAST") : (struct smtp_span){ 0 }))
         return false;
     queue_pump(d);
     body_begin_chunk(d, octets, last);
