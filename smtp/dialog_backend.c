@@ -341,9 +341,10 @@ static void early_reply(struct smtp_dialog *d, const char *in, const struct smtp
     transaction_note(d, reply->code, reply->text, reply->text_size);
     if (reply->size > HELD_MAX) {
         /* Only the last line of a sermon, which is complete by itself. */
-        size_t tail = 4 + reply->text_size + 2;
-        memmove(clean, clean + reply->size - tail, tail);
-        body_hold(d, outcome_of(reply->code), clean, tail);
+        const char *before = memrchr(clean, '\n', reply->size - 1);
+        size_t skip = before ? (size_t)(before + 1 - clean) : 0;
+
+        body_hold(d, outcome_of(reply->code), clean + skip, reply->size - skip);
         return;
     }
     body_hold(d, outcome_of(reply->code), clean, reply->size);
