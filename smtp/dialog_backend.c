@@ -262,8 +262,8 @@ static bool class_fits(const struct smtp_exchange *x, const struct pending *entr
         return entry->verb == SMTP_VERB_DATA && !entry->final && code == 354 && !x->refused;
     if (class == 2 && entry->verb == SMTP_VERB_DATA && !entry->final)
         return false;
-    /* A 2xx that began to come before the message was complete speaks of something else. */
-    if (class == 2 && entry->final && x->early)
+    /* A 2xx that began to come before the message or chunk was complete speaks of something else. */
+    if (class == 2 && x->early && (entry->final || entry->verb == SMTP_VERB_BDAT))
         return false;
     return true;
 }
