@@ -57,13 +57,15 @@ static void ehlo_reply(struct smtp_dialog *d, const char *in, const struct smtp_
 {
     struct smtp_exchange *x = d->exchange;
 
-    if (reply->code / 100 == 2) {
+    if (reply->code == 250) {
         memset(&x->backend, 0, sizeof x->backend);
         if (x->backend_state == SMTP_BACKEND_EHLO)
             smtp_capabilities_parse(&x->backend, in, reply->size);
         greeted(d);
     } else if (reply->code / 100 == 5 && x->backend_state == SMTP_BACKEND_EHLO) {
         send_greeting(d, "HELO ", SMTP_BACKEND_HELO); /* RFC 5321 §3.2: an old server */
+    } else if (reply->code < 400) {
+        backend_lost(d, SMTP_LOSS_GARBAGE); /* above all a second banner: all replies would be one off */
     } else {
         refused_greeting(d, reply);
     }
