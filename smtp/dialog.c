@@ -441,12 +441,13 @@ static unsigned replies_due(const struct smtp_exchange *x)
 }
 
 /* Octets from a backend of which nothing is awaited. In a body it may refuse early; any other time it is
- * dropped at once, so that what it said can never pass for the reply to the next command. */
-static bool unsolicited(struct smtp_dialog *d, const char *in, size_t size)
+ * dropped at once, so that what it said can never pass for the reply to the next command. A goodbye (421) may
+ * come in pieces: the first octet tells it from garbage. */
+static bool unsolicited(struct smtp_dialog *d, const char *in)
 {
     if (replies_due(d->exchange) || d->exchange->backend_state == SMTP_BACKEND_BODY)
         return false;
-    backend_lost(d, size >= 3 && memcmp(in, "421", 3) == 0 ? SMTP_LOSS_BUSY : SMTP_LOSS_GARBAGE);
+    backend_lost(d, in[0] == '4' ? SMTP_LOSS_BUSY : SMTP_LOSS_GARBAGE);
     return true;
 }
 
@@ -460,7 +461,7 @@ size_t smtp_dialog_backend_bytes(struct smtp_dialog *d, const char *in, size_t s
         unsigned due;
         int parsed;
 
-        if (!x || x->backend_state == SMTP_BACKEND_NONE || unsolicited(d, in + done, size - done))
+        if (!x || x->backend_state == SMTP_BACKEND_NONE || unsolicited(d, in + done))
             return size;
         parsed = smtp_reply_parse(in + done, size - done, &reply);
         if (parsed < 0) {
