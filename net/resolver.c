@@ -1,6 +1,7 @@
 #include "net/resolver.h"
 
 #include <ares.h>
+#include <arpa/inet.h>
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #define TIMEOUT_MS 2000
 #define TRIES      3
 #define LOOKUPS    "fb" /* files, then DNS */
+#define UDP_SIZE   1232 /* EDNS: passes everywhere unfragmented, and holds the addresses of a farm */
 
 struct query {
     struct query *next; /* in resolver->done */
@@ -197,11 +199,15 @@ static void on_delivery(struct ev_loop *loop, ev_prepare *delivery, int events)
 
 bool resolver_query(struct resolver *resolver, const char *host, resolver_callback *callback, void *arg)
 {
+    struct in_addr literal;
     /* Unsorted: every address becomes a destination of its own, there is no first one to choose. One socket
-     * type, or each address would come once for each. */
-    const struct ares_addrinfo_hints hints = { .ai_flags = ARES_AI_NOSORT,
-                                               .ai_family = AF_UNSPEC,
-                                               .ai_socktype = SOCK_STREAM };
+     * type, or each address would come once for each. c-ares 1.18 asks the servers for an IPv4 literal of any
+     * family. */
+    const struct ares_addrinfo_hints hints = {
+        .ai_flags = ARES_AI_NOSORT,
+        .ai_family = inet_pton(AF_INET, host, &literal) == 1 ? AF_INET : AF_UNSPEC,
+        .ai_socktype = SOCK_STREAM,
+    };
     struct query *q = calloc(1, sizeof *q);
 
     if (!q)
@@ -219,13 +225,16 @@ bool resolver_query(struct resolver *resolver, const char *host, resolver_callba
 static bool open_channel(struct resolver *r, const char *servers, int timeout_ms, int tries)
 {
     struct ares_options options = {
+        .flags = ARES_FLAG_EDNS,
+        .ednspsz = UDP_SIZE,
         .timeout = timeout_ms,
         .tries = tries,
         .lookups = (char[]){ LOOKUPS },
         .sock_state_cb = on_socket_state,
         .sock_state_cb_data = r,
     };
-    int mask = ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS | ARES_OPT_SOCK_STATE_CB;
+    int mask = ARES_OPT_FLAGS | ARES_OPT_EDNSPSZ | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS |
+               ARES_OPT_SOCK_STATE_CB;
 
     if (ares_init_options(&r->channel, &options, mask) != ARES_SUCCESS)
         return false;
