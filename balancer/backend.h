@@ -50,6 +50,7 @@ struct backend {
         capabilities;            /* enum smtp_capability bits of its last EHLO, BACKEND_CAPABILITIES_KNOWN */
     _Atomic uint64_t size_limit; /* of its SIZE; 0: none */
     _Atomic int64_t suspended_until; /* ms of the monotonic clock; by any worker that saw a refused connect */
+    _Atomic(void *) health;          /* health's record of it, opaque here; NULL: nobody watches */
 
     /* Written by every placement. */
     alignas(64) _Atomic uint32_t connections; /* places taken, connecting included */

@@ -28,6 +28,7 @@ struct check {
     bool connected;
     bool decided;
     int start_error; /* of stream_connect(), told by the timer: never out of check_start() */
+    char hostname[SMTP_PROBE_COMMAND_MAX];
     struct smtp_probe probe;
     size_t in_size;
     char in[SMTP_REPLY_MAX + 1];
@@ -246,7 +247,8 @@ struct check *check_start(struct ev_loop *loop, const struct check_target *targe
     check->loop = loop;
     check->handler = *handler;
     check->depth = target->depth;
-    smtp_probe_init(&check->probe, target->hostname, target->depth == CONFIG_DEPTH_EHLO);
+    (void)snprintf(check->hostname, sizeof check->hostname, "%.255s", target->hostname);
+    smtp_probe_init(&check->probe, check->hostname, target->depth == CONFIG_DEPTH_EHLO);
     ev_init(&check->connecting, on_connected);
     ev_timer_init(&check->timer, on_timer, 0, 0);
     check->connecting.data = check->timer.data = check;

@@ -32,9 +32,9 @@ struct check_result {
 };
 
 struct check_target {
-    const struct address *address; /* copied */
-    const struct address *source;  /* length 0: any; copied */
-    const char *hostname;          /* for EHLO; outlives the check */
+    const struct address *address; /* not kept */
+    const struct address *source;  /* length 0: any; not kept */
+    const char *hostname;          /* for EHLO; at most 255 octets; not kept */
     enum config_health_depth depth;
     uint32_t timeout; /* of the whole check, ms */
 };

@@ -1,8 +1,9 @@
 /*
  * Health: which backends may get something new, and how much.
  *
- * Active checks and every decision live on the control thread. Workers only report signs; a report is a few atomics, and a mail to
- * the control thread when a decision may be due. What is decided is published in struct backend (state, ceiling, milliweight).
+ * Active checks and every decision live on the control thread. Workers only report signs; a report is a few
+ * atomics, and a mail to the control thread when a decision may be due. What is decided is published in
+ * struct backend (state, ceiling, milliweight).
  */
 #ifndef WEIR_HEALTH_HEALTH_H
 #define WEIR_HEALTH_HEALTH_H
@@ -16,22 +17,26 @@ enum health_sign {
     HEALTH_GOOD,    /* a banner and EHLO went well, or a transaction ended */
     HEALTH_REFUSED, /* connect refused, reset, no route: suspended for 1 s, checked at once */
     HEALTH_HARD,    /* connect or banner timeout, banner 554 or garbage, unexpected close: 3 in a row eject */
-    HEALTH_LOAD,    /* banner 421, 421 in mid-session: the limit falls; 3 in a row at the lowest limit eject */
+    HEALTH_LOAD, /* banner 421, 421 in mid-session: the limit falls; 3 in a row at the lowest limit eject */
 };
 
 struct health;
 
-/* On the control thread's loop. `on_change(arg, backend)` is called there after a backend's published state changed (the proxy then
- * moves sessions off a backend that went DOWN). `nameservers`: NULL for the system's (a test passes "127.0.0.1:port"). */
+/* On the control thread's loop. `on_change(arg, backend)` is called there after a backend's published state
+ * changed (the proxy then moves sessions off a backend that went DOWN). `nameservers`: NULL for the system's
+ * (a test passes "127.0.0.1:port"). */
 struct health *health_open(struct ev_loop *loop, const char *nameservers,
-                           void (*on_change)(void *arg, struct backend *backend, enum backend_state from), void *arg);
-/* Watch the backends of this farm: new ones are checked at once, those that are gone no longer, the rest keep their history. Holds the farm. */
+                           void (*on_change)(void *arg, struct backend *backend, enum backend_state from),
+                           void *arg);
+/* Watch the backends of this farm: new ones are checked at once, those that are gone no longer, the rest keep
+ * their history. Holds the farm. */
 void health_set_farm(struct health *health, struct farm *farm);
 void health_close(struct health **health);
 
 /* From any thread. */
 void health_report(struct backend *backend, enum health_sign sign, int64_t now);
-/* Traffic read this EHLO from the backend: if it differs from what was known, the control thread updates what pools offer. */
+/* Traffic read this EHLO from the backend: if it differs from what was known, the control thread updates what
+ * pools offer. */
 void health_report_capabilities(struct backend *backend, const struct smtp_capabilities *capabilities);
 
 /* Why a backend is in its state and since when, for logs and /api/status. Any thread. */

@@ -1,0 +1,185 @@
+#include "health/health.h"
+
+#include <stdlib.h>
+
+#include "health/record.h"
+#include "net/clock.h"
+#include "net/log.h"
+#include "net/resolver.h"
+
+#define SWEEP_SECONDS 10
+
+/* Free the retired that nobody can find any more. */
+static void reap(struct health *health)
+{
+    struct record **link = &health->retired;
+
+    while (*link) {
+        struct record *record = *link;
+
+        if (record_forgotten(record)) {
+            *link = record->next;
+            record_free(&record);
+        } else {
+            link = &record->next;
+        }
+    }
+}
+
+/* A keyword may be offered again after ten minutes of agreement: nothing happens then, so it has to be looked
+ * for. */
+static void update_offers(const struct farm *farm)
+{
+    int64_t now = clock_milliseconds();
+
+    for (size_t i = 0; i < farm->n_pools; i++)
+        pool_update_offer(&farm->pools[i], now, false);
+}
+
+static void on_sweep(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct health *health = timer->data;
+
+    (void)loop;
+    (void)events;
+    if (health->farm)
+        update_offers(health->farm);
+    reap(health);
+}
+
+struct health *health_open(struct ev_loop *loop, const char *nameservers,
+                           void (*on_change)(void *arg, struct backend *backend, enum backend_state from),
+                           void *arg)
+{
+    struct health *health = calloc(1, sizeof *health);
+
+    if (!health)
+        return NULL;
+    health->loop = loop;
+    health->on_change = on_change;
+    health->arg = arg;
+    health->resolver = resolver_open(loop, nameservers);
+    mailbox_open(&health->mailbox, loop, health);
+    ev_timer_init(&health->sweep, on_sweep, SWEEP_SECONDS, SWEEP_SECONDS);
+    health->sweep.data = health;
+    ev_timer_start(loop, &health->sweep);
+    return health;
+}
+
+/* A record for every backend of the farm; those already there are marked as being of it. */
+static void enlist(struct health *health, struct farm *farm)
+{
+    for (size_t i = 0; i < farm->n_backends; i++) {
+        struct record *record = record_of(farm->backends[i]);
+
+        if (!record) {
+            record = record_create(health, farm->backends[i]);
+            if (!record) {
+                log_message(LOG_LEVEL_ERROR, "out-of-memory", "backend %s is not checked",
+                            farm->backends[i]->name);
+                continue;
+            }
+            record->next = health->records;
+            health->records = record;
+            atomic_store_explicit(&farm->backends[i]->health, record, memory_order_release);
+        }
+        record->farm_serial = farm->serial;
+        record->pool = NULL;
+    }
+    for (size_t i = 0; i < farm->config->n_pools; i++) {
+        const struct config_pool *pool = &farm->config->pools[i];
+
+        for (size_t b = 0; b < pool->n_backends; b++) {
+            struct record *record = record_of(farm->backends[pool->backends[b]]);
+
+            if (record && !record->pool)
+                record->pool = pool;
+        }
+    }
+}
+
+static void retire_others(struct health *health, uint64_t farm_serial)
+{
+    struct record **link = &health->records;
+
+    while (*link) {
+        struct record *record = *link;
+
+        if (record->farm_serial == farm_serial) {
+            link = &record->next;
+            continue;
+        }
+        *link = record->next;
+        record_retire(record);
+        record->next = health->retired;
+        health->retired = record;
+    }
+}
+
+void health_set_farm(struct health *health, struct farm *farm)
+{
+    struct farm *old = health->farm;
+    int64_t now = clock_milliseconds();
+
+    health->farm = farm_hold(farm);
+    enlist(health, farm);
+    retire_others(health, farm->serial);
+    for (size_t i = 0; i < farm->n_backends; i++) {
+        struct record *record = record_of(farm->backends[i]);
+
+        if (record) {
+            const struct config_backend *before = record->configured;
+
+            record->configured = &farm->config->backends[i];
+            record_configure(record, before, now);
+        }
+    }
+    update_offers(farm);
+    farm_release(&old); /* what `before` pointed into */
+    reap(health);
+}
+
+static void free_all(struct record **records)
+{
+    while (*records) {
+        struct record *record = *records;
+
+        *records = record->next;
+        record_retire(record);
+        record_free(&record);
+    }
+}
+
+void health_close(struct health **health)
+{
+    struct health *h = *health;
+
+    *health = NULL;
+    if (!h)
+        return;
+    h->closing = true;
+    for (struct record *record = h->records; record; record = record->next)
+        record_retire(record);
+    mailbox_close(&h->mailbox);
+    resolver_close(&h->resolver);
+    free_all(&h->records);
+    free_all(&h->retired);
+    ev_timer_stop(h->loop, &h->sweep);
+    if (h->farm)
+        farm_release(&h->farm);
+    free(h);
+}
+
+void health_view(struct health *health, const struct backend *backend, struct health_view *out)
+{
+    struct record *record = record_of(backend);
+
+    (void)health;
+    if (!record) {
+        *out = (struct health_view){ .state = atomic_load(&backend->state) };
+        return;
+    }
+    pthread_mutex_lock(&record->view_lock);
+    *out = record->view;
+    pthread_mutex_unlock(&record->view_lock);
+}

@@ -1,0 +1,175 @@
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "balancer/placement.h"
+#include "health/record.h"
+#include "net/clock.h"
+#include "net/log.h"
+
+static void on_wake(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct record *record = timer->data;
+    int64_t now = clock_milliseconds();
+    bool resumed = record->suspended && now >= record->suspended;
+
+    (void)loop;
+    (void)events;
+    if (resumed)
+        record->suspended = 0;
+    judge_tick(&record->judge, atomic_load_explicit(&record->backend->connections, memory_order_relaxed),
+               now);
+    publish(record, now);
+    if (resumed)
+        placement_serve(record->health->farm, now);
+}
+
+void publish_init(struct record *record)
+{
+    ev_timer_init(&record->wake_timer, on_wake, 0, 0);
+    record->wake_timer.data = record;
+}
+
+void publish_stop(struct record *record)
+{
+    ev_timer_stop(record->health->loop, &record->wake_timer);
+}
+
+static void arm_wake(struct record *record, int64_t now)
+{
+    int64_t next = judge_next(&record->judge, now);
+
+    if (record->suspended && record->suspended < next)
+        next = record->suspended;
+    if (next == JUDGE_NEVER)
+        ev_timer_stop(record->health->loop, &record->wake_timer);
+    else
+        record_arm(record, &record->wake_timer, next - now);
+}
+
+static bool lists(const struct pool *pool, const struct backend *backend)
+{
+    for (size_t i = 0; i < pool->n_members; i++)
+        if (pool->members[i]->backend == backend)
+            return true;
+    return false;
+}
+
+void publish_offers(const struct record *record, int64_t now, bool came_up)
+{
+    struct farm *farm = record->health->farm;
+
+    for (size_t i = 0; i < farm->n_pools; i++)
+        if (lists(&farm->pools[i], record->backend))
+            pool_update_offer(&farm->pools[i], now, came_up);
+}
+
+static bool is_ejected(const struct backend *backend)
+{
+    uint32_t state = atomic_load(&backend->state);
+
+    return state == BACKEND_EJECTED || state == BACKEND_HALF_OPEN;
+}
+
+/* One on trial counts as ejected, for it carries next to nothing. */
+static bool pool_can_spare(const struct pool *pool, const struct backend *backend)
+{
+    uint64_t total = 0, ejected = backend->weight;
+    bool usable = false, first = true;
+
+    for (size_t i = 0; i < pool->n_members; i++) {
+        const struct backend *other = pool->members[i]->backend;
+
+        total += other->weight;
+        if (other == backend)
+            continue;
+        usable = usable || backend_in_service(other);
+        if (is_ejected(other)) {
+            ejected += other->weight;
+            first = false;
+        }
+    }
+    return usable && (first || 2 * ejected <= total);
+}
+
+bool publish_can_spare(const struct record *record)
+{
+    const struct farm *farm = record->health->farm;
+
+    for (size_t i = 0; i < farm->n_pools; i++)
+        if (lists(&farm->pools[i], record->backend) && !pool_can_spare(&farm->pools[i], record->backend))
+            return false;
+    return true;
+}
+
+void publish_view(struct record *record, enum backend_state state, const char *reason)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    pthread_mutex_lock(&record->view_lock);
+    record->view.state = state;
+    record->view.since = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    (void)snprintf(record->view.reason, sizeof record->view.reason, "%s", reason);
+    pthread_mutex_unlock(&record->view_lock);
+}
+
+static void log_change(const struct record *record, enum backend_state from)
+{
+    const struct judge *judge = &record->judge;
+    bool bad = judge->state == BACKEND_DOWN || judge->state == BACKEND_EJECTED;
+    struct log_record line;
+
+    if (!log_begin(&line, bad ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "backend-state"))
+        return;
+    log_string(&line, "backend", record->backend->name);
+    log_plain(&line, "from", backend_state_name(from));
+    log_plain(&line, "to", backend_state_name(judge->state));
+    log_string(&line, "reason", judge->reason);
+    log_end(&line);
+}
+
+/* How often workers tell of good signs. */
+static uint32_t good_every(const struct judge *judge)
+{
+    if (judge->state == BACKEND_HALF_OPEN)
+        return 1;
+    return judge->load.limit == BACKEND_NO_CEILING ? 0 : JUDGE_LOAD_GOOD;
+}
+
+static void change_state(struct record *record, enum backend_state from, int64_t now)
+{
+    struct backend *backend = record->backend;
+    bool was_in_service = backend_in_service(backend);
+
+    /* Counted anew from here. */
+    atomic_store_explicit(&backend->hard_in_a_row, 0, memory_order_relaxed);
+    atomic_store_explicit(&backend->loads_in_a_row, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->good, 0, memory_order_relaxed);
+    atomic_store(&backend->state, record->judge.state);
+    publish_view(record, record->judge.state, record->judge.reason);
+    log_change(record, from);
+    publish_offers(record, now, !was_in_service && backend_in_service(backend));
+}
+
+void publish(struct record *record, int64_t now)
+{
+    struct backend *backend = record->backend;
+    struct health *health = record->health;
+    const struct judge *judge = &record->judge;
+    enum backend_state from = atomic_load(&backend->state);
+    uint32_t ceiling = judge_ceiling(judge, now), milliweight = judge_milliweight(judge, now);
+    /* The numbers first: who sees it up must not see yesterday's ceiling. */
+    uint32_t old_ceiling = atomic_exchange(&backend->ceiling, ceiling);
+    uint32_t old_milliweight = atomic_exchange(&backend->milliweight, milliweight);
+    bool changed = judge->state != from;
+
+    atomic_store_explicit(&record->good_every, good_every(judge), memory_order_relaxed);
+    if (changed)
+        change_state(record, from, now);
+    if (changed || ceiling > old_ceiling || (milliweight > 0) != (old_milliweight > 0))
+        placement_serve(health->farm, now);
+    arm_wake(record, now);
+    if (changed && health->on_change)
+        health->on_change(health->arg, backend, from);
+}

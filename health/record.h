@@ -1,0 +1,137 @@
+/*
+ * What health keeps of one backend. Internal to health/.
+ *
+ *   worker ──signs──▶ struct record ──mail──▶ control thread ──▶ judge ──publish──▶ struct backend ──▶
+ * workers ▲          ▲ check ended┘          └ time
+ *
+ * A record lives as long as anybody else may hold its backend, because a worker finds it through the backend:
+ * when a reload drops the backend the record is retired, and freed when health's own reference is the last.
+ */
+#ifndef WEIR_HEALTH_RECORD_H
+#define WEIR_HEALTH_RECORD_H
+
+#include <ev.h>
+#include <pthread.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+
+#include "health/check.h"
+#include "health/health.h"
+#include "health/judge.h"
+#include "net/mailbox.h"
+
+#define HEALTH_CHECKS_AT_ONCE 100
+#define HEALTH_SUSPENSION     1000 /* ms */
+
+struct resolver;
+
+enum record_sign {
+    RECORD_GOOD = 1u << 0,
+    RECORD_REFUSED = 1u << 1,
+    RECORD_HARD = 1u << 2,
+    RECORD_LOAD = 1u << 3,
+    RECORD_CAPABILITIES = 1u << 4,
+};
+
+struct record {
+    /* Read by workers with every good sign, so apart from what is written often. */
+    alignas(64) struct health *health;
+    _Atomic uint32_t good_every; /* tell of every so many good signs; 0: of none */
+
+    /* Written by workers. The mail is in the box while `posted`. */
+    alignas(64) struct mail mail;
+    _Atomic bool posted;
+    _Atomic uint32_t signs; /* enum record_sign bits since the last delivery */
+    _Atomic uint32_t good;
+
+    /* The control thread's alone from here on. */
+    alignas(64) struct record *next; /* of those watched, or of those retired */
+    bool retired;
+    uint64_t farm_serial;                    /* of the farm that last had it */
+    struct backend *backend;                 /* held */
+    const struct config_backend *configured; /* of health->farm; NULL before the first */
+    const struct config_pool *pool;          /* the first that lists it: its health settings count */
+    struct judge judge;
+
+    struct check *check; /* running */
+    bool check_again;    /* as soon as the one running has ended */
+    bool checked;        /* once at least */
+    bool due;            /* waits for its turn */
+    struct record *next_due;
+    ev_timer check_timer; /* the next check */
+
+    ev_timer wake_timer; /* the judge's time, or the end of a suspension */
+    int64_t suspended;   /* until; 0: not, or its end was announced */
+
+    ev_timer name_timer; /* the next resolution */
+    bool resolving, resolve_again;
+
+    pthread_mutex_t view_lock;
+    struct health_view view; /* under it */
+};
+
+struct health {
+    struct ev_loop *loop;
+    struct mailbox mailbox;
+    struct farm *farm; /* held; NULL before the first */
+    struct record *records, *retired;
+    struct resolver *resolver; /* NULL: none could be had, names do not resolve */
+    void (*on_change)(void *arg, struct backend *backend, enum backend_state from);
+    void *arg;
+    bool closing;
+    unsigned running; /* checks */
+    struct record *due_first, *due_last;
+    ev_timer sweep; /* what needs doing now and then */
+};
+
+static inline struct record *record_of(const struct backend *backend)
+{
+    return atomic_load_explicit(&backend->health, memory_order_acquire);
+}
+
+static inline void record_arm(struct record *record, ev_timer *timer, int64_t milliseconds)
+{
+    ev_timer_stop(record->health->loop, timer);
+    ev_timer_set(timer, milliseconds > 0 ? (double)milliseconds / 1000. : 0., 0.);
+    ev_timer_start(record->health->loop, timer);
+}
+
+/* record.c: life. NULL when memory is out. */
+struct record *record_create(struct health *health, struct backend *backend);
+/* Take over the settings of health->farm (its `configured` and `pool`); a new one is checked or resolved at
+ * once, and so is one that has moved: `before` is what it had before (NULL: nothing). */
+void record_configure(struct record *record, const struct config_backend *before, int64_t now);
+/* No more checks; signs that still come are nothing to it. */
+void record_retire(struct record *record);
+/* Nobody else holds the backend, so that nobody can find the record any more. */
+bool record_forgotten(const struct record *record);
+void record_free(struct record **record);
+
+/* signs.c: what workers report, delivered. */
+void record_on_mail(struct mail *mail, void *owner);
+
+/* schedule.c: when to check. */
+void schedule_init(struct record *record);
+void schedule_check_now(struct record *record);
+/* It has moved: a check that runs is none of the new place. */
+void schedule_anew(struct record *record);
+/* The interval may have become shorter. */
+void schedule_hurry(struct record *record);
+void schedule_stop(struct record *record);
+
+/* publish.c: let the world know what the judge thinks, and come back when it may think differently. */
+void publish_init(struct record *record);
+void publish(struct record *record, int64_t now);
+/* What the pools of this backend offer in EHLO. */
+void publish_offers(const struct record *record, int64_t now, bool came_up);
+void publish_view(struct record *record, enum backend_state state, const char *reason);
+void publish_stop(struct record *record);
+/* Whether its pools can do without it (balancing.md "Health": half of the weight, but one always). */
+bool publish_can_spare(const struct record *record);
+
+/* names.c: where it is. */
+void names_init(struct record *record);
+void names_resolve_now(struct record *record);
+void names_stop(struct record *record);
+
+#endif

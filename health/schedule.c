@@ -1,0 +1,201 @@
+/*
+ * When to check: at once when new, then every interval; faster while something may be changing. So many at a
+ * time and no more, the others wait in line.
+ */
+#include "balancer/placement.h"
+#include "health/record.h"
+#include "net/clock.h"
+
+static void start_next(struct health *health);
+
+static const struct config_health *settings(const struct record *record)
+{
+    return &record->pool->health;
+}
+
+static void arm_check(struct record *record)
+{
+    struct judge *judge = &record->judge;
+    int64_t wait = settings(record)->interval;
+
+    if (judge_changing(judge))
+        wait = judge_jitter(judge, settings(record)->fast_interval);
+    else if (!record->checked)
+        wait = judge_random(judge, wait); /* a random phase: all were first checked at the same moment */
+    else
+        wait = judge_jitter(judge, wait);
+    if (!judge_changing(judge))
+        record->checked = true;
+    record_arm(record, &record->check_timer, wait);
+}
+
+static void learn(struct record *record, const struct smtp_capabilities *capabilities, int64_t now)
+{
+    struct backend *backend = record->backend;
+    uint32_t flags = capabilities->flags | BACKEND_CAPABILITIES_KNOWN;
+
+    if (atomic_load_explicit(&backend->capabilities, memory_order_relaxed) == flags &&
+        atomic_load_explicit(&backend->size_limit, memory_order_relaxed) == capabilities->size_limit)
+        return;
+    backend_set_capabilities(backend, capabilities);
+    publish_offers(record, now, false);
+    placement_serve(record->health->farm, now);
+}
+
+static void on_decided(void *arg, const struct check_result *result)
+{
+    struct record *record = arg;
+    struct judge *judge = &record->judge;
+    uint32_t connections = atomic_load_explicit(&record->backend->connections, memory_order_relaxed);
+    int64_t now = clock_milliseconds();
+
+    judge_saw_connections(judge, connections);
+    if (result->capabilities_known)
+        learn(record, &result->capabilities, now);
+    switch (result->verdict) {
+    case CHECK_PASSED: judge_check(judge, true, "", now); break;
+    case CHECK_FAILED: judge_check(judge, false, result->reason, now); break;
+    case CHECK_BUSY:
+        if (judge_is_overload(judge, result->told_busy, connections, now))
+            judge_load(judge, 0, connections, false, now);
+        else
+            judge_check(judge, false, result->reason, now);
+        break;
+    case CHECK_INCONCLUSIVE: break;
+    }
+    /* Traffic was refused while this one was under way: it may have passed before that. */
+    if (record->check_again)
+        judge_refused(judge);
+    publish(record, now);
+}
+
+static void on_ended(void *arg)
+{
+    struct record *record = arg;
+
+    record->check = NULL;
+    record->health->running--;
+    if (record->check_again) {
+        record->check_again = false;
+        schedule_check_now(record);
+    } else {
+        arm_check(record);
+    }
+    start_next(record->health);
+}
+
+static void start(struct record *record)
+{
+    const struct check_handler handler = { on_decided, on_ended, record };
+    struct health *health = record->health;
+    struct address address;
+    struct check_target target = {
+        .address = &address,
+        .source = &record->pool->source,
+        .hostname = health->farm->config->hostname,
+        .depth = settings(record)->depth,
+        .timeout = settings(record)->timeout,
+    };
+
+    if (!backend_address(record->backend, &address))
+        return; /* names.c comes back when there is one */
+    record->check = check_start(health->loop, &target, &handler);
+    if (record->check)
+        health->running++;
+    else
+        arm_check(record);
+}
+
+static void start_next(struct health *health)
+{
+    while (!health->closing && health->due_first && health->running < HEALTH_CHECKS_AT_ONCE) {
+        struct record *record = health->due_first;
+
+        health->due_first = record->next_due;
+        if (!health->due_first)
+            health->due_last = NULL;
+        record->next_due = NULL;
+        record->due = false;
+        start(record);
+    }
+}
+
+void schedule_check_now(struct record *record)
+{
+    struct health *health = record->health;
+
+    if (record->check) {
+        record->check_again = true;
+        return;
+    }
+    if (record->due)
+        return;
+    ev_timer_stop(health->loop, &record->check_timer);
+    record->due = true;
+    if (health->due_last)
+        health->due_last->next_due = record;
+    else
+        health->due_first = record;
+    health->due_last = record;
+    start_next(health);
+}
+
+static void on_time(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)loop;
+    (void)events;
+    schedule_check_now(timer->data);
+}
+
+void schedule_init(struct record *record)
+{
+    ev_timer_init(&record->check_timer, on_time, 0, 0);
+    record->check_timer.data = record;
+}
+
+void schedule_hurry(struct record *record)
+{
+    ev_timer *timer = &record->check_timer;
+
+    if (ev_is_active(timer) &&
+        ev_timer_remaining(record->health->loop, timer) * 1000. > settings(record)->interval)
+        arm_check(record);
+}
+
+static void leave_line(struct record *record)
+{
+    struct health *health = record->health;
+    struct record **link = &health->due_first, *before = NULL;
+
+    for (; *link; before = *link, link = &(*link)->next_due) {
+        if (*link != record)
+            continue;
+        *link = record->next_due;
+        if (health->due_last == record)
+            health->due_last = before;
+        break;
+    }
+    record->next_due = NULL;
+    record->due = false;
+}
+
+void schedule_stop(struct record *record)
+{
+    struct health *health = record->health;
+
+    ev_timer_stop(health->loop, &record->check_timer);
+    if (record->due)
+        leave_line(record);
+    if (record->check) {
+        check_abort(&record->check);
+        health->running--;
+        start_next(health);
+    }
+    record->check_again = false;
+}
+
+void schedule_anew(struct record *record)
+{
+    schedule_stop(record);
+    schedule_check_now(record);
+}
