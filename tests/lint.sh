@@ -80,8 +80,8 @@ check_cppcheck() {
 }
 
 check_lengths() {
-    sources '*.[ch]' | grep -v '^tests/' | xargs wc -l | awk -v max=$MAX_LINES '$2 != "total" && $1 > max { print $2 " has " $1 " lines" }' \
-        >"$WORK/lengths"
+    sources '*.[ch]' | grep -v '^tests/' | xargs wc -l |
+        awk -v max=$MAX_LINES '$2 != "total" && $1 > max { print $2 " has " $1 " lines" }' >"$WORK/lengths"
     if [ -s "$WORK/lengths" ]; then
         echo "lint: length warning: over $MAX_LINES lines"
         sed 's/^/  /' "$WORK/lengths"
