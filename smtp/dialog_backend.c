@@ -155,6 +155,7 @@ void backend_lost(struct smtp_dialog *d, enum smtp_loss loss)
         transaction_note_own(d, REPLY_LOST);
         body_hold(d, SMTP_OUTCOME_FAILED, REPLY_LOST, sizeof REPLY_LOST - 1);
     } else if (!committed) {
+        x->lost_at_work = x->lost_at_work || was == SMTP_BACKEND_READY;
         backend_want(d);
     } else {
         fail_transaction(d, REPLY_LOST);
@@ -168,6 +169,11 @@ void backend_refused(struct smtp_dialog *d, const char *reply)
     if (!x || x->backend_state != SMTP_BACKEND_WANTED)
         return;
     enter_backend(d, SMTP_BACKEND_NONE);
+    if (x->lost_at_work) {
+        /* There was one, and it failed at this transaction: that need not end the session. */
+        fail_transaction(d, REPLY_LOST);
+        return;
+    }
     if (memcmp(reply, "421", 3) != 0) {
         fail_transaction(d, reply);
         return;

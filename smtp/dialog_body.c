@@ -142,6 +142,9 @@ static size_t data_content(struct smtp_dialog *d, const char *in, size_t size)
     struct smtp_scan_result found;
     size_t done = 0;
 
+    /* A CR waits for what comes behind it, so that the backend never sees one that turns out to be bare. */
+    if (in[size - 1] == '\r' && (size < 2 || in[size - 2] != '\r') && --size == 0)
+        return 0;
     do {
         found = smtp_scan_feed(&x->scan, in + done, size - done);
         pass(d, in + done, found.pass);
@@ -192,6 +195,7 @@ size_t client_body(struct smtp_dialog *d, const char *in, size_t size)
     case BODY_CHUNK: used = chunk_content(d, in, size); break;
     case BODY_DISCARD: used = x->chunked ? chunk_content(d, in, size) : data_content(d, in, size); break;
     }
-    d->serial++;
+    if (used)
+        d->serial++;
     return used;
 }

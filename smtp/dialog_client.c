@@ -120,7 +120,7 @@ static void transaction_begin(struct smtp_dialog *d, const struct smtp_mail *mai
     x->binary = mail->body == SMTP_BODY_BINARYMIME;
     x->outstanding_recipients = 0;
     x->open = true;
-    x->early = false;
+    x->early = x->lost_at_work = false;
 }
 
 static bool backend_can_carry(const struct smtp_exchange *x)
@@ -276,6 +276,18 @@ static void skip_chunk(struct smtp_dialog *d, uint64_t octets, const char *reply
     d->skip_reply = reply;
 }
 
+/* A chunk of the message will be missing. A client that had pipelined its next ones, or takes no notice, must
+ * not hear 2xx for what is left of it. */
+static const char *chunk_missed(struct smtp_dialog *d, const char *refusal)
+{
+    if (d->client_state == SMTP_CLIENT_MAIL || d->client_state == SMTP_CLIENT_RCPT) {
+        transaction_leave(d, true);
+        d->told_failure = true;
+        enter_client(d, SMTP_CLIENT_FAILED);
+    }
+    return refusal;
+}
+
 static const char *chunk_refusal(struct smtp_dialog *d, uint64_t octets)
 {
     struct smtp_exchange *x = d->exchange;
@@ -288,9 +300,9 @@ static const char *chunk_refusal(struct smtp_dialog *d, uint64_t octets)
         return told ? "503 5.5.1 The transaction has failed\r\n" : REPLY_LOST;
     }
     if (d->client_state != SMTP_CLIENT_RCPT)
-        return "503 5.5.1 RCPT comes first\r\n";
+        return chunk_missed(d, "503 5.5.1 RCPT comes first\r\n");
     if (!x->transaction.accepted)
-        return "554 5.5.1 No valid recipients\r\n";
+        return chunk_missed(d, "554 5.5.1 No valid recipients\r\n");
     if (x->backend_state == SMTP_BACKEND_READY && !(x->backend.flags & SMTP_CAP_CHUNKING))
         return "451 4.3.5 The backend at hand takes no BDAT\r\n";
     if (d->offer.size_limit && octets + x->transaction.size > d->offer.size_limit) {
@@ -315,7 +327,10 @@ static bool on_bdat(struct smtp_dialog *d, const struct smtp_command *command)
     if (!smtp_bdat_parse(command->argument, &octets, &last, &has_octets)) {
         static const char malformed[] = "501 5.5.4 BDAT takes a number of octets and perhaps LAST\r\n";
         /* Without a number nobody knows where the commands go on. */
-        skip_chunk(d, has_octets ? octets : UINT64_MAX, malformed);
+        if (has_octets)
+            skip_chunk(d, octets, chunk_missed(d, malformed));
+        else
+            skip_chunk(d, UINT64_MAX, malformed);
         return true;
     }
     refusal = chunk_refusal(d, octets);
@@ -482,6 +497,15 @@ static size_t too_long(struct smtp_dialog *d, const char *in, size_t size)
     return skip_line(d, in, size);
 }
 
+/* Only CRLF ends a line (RFC 5321 §2.3.8): the client hears of it at once, and what it sends up to the next
+ * CRLF is no command. */
+static size_t bare_line_feed(struct smtp_dialog *d, size_t line)
+{
+    d->skipping = true;
+    complain(d, "500 5.5.2 Bare LF in a command\r\n");
+    return line;
+}
+
 size_t client_command(struct smtp_dialog *d, const char *in, size_t size)
 {
     const char *lf;
@@ -500,11 +524,11 @@ size_t client_command(struct smtp_dialog *d, const char *in, size_t size)
     if (text && in[text - 1] == '\r')
         text--;
     else if (d->policy->newline == SMTP_NEWLINE_REJECT)
-        text = line; /* the bare LF is part of it */
-    if (memchr(in, '\r', text) || memchr(in, '\n', text)) {
+        return busy(d) ? 0 : bare_line_feed(d, line);
+    if (memchr(in, '\r', text)) {
         if (busy(d))
             return 0;
-        complain(d, "500 5.5.2 Bare CR or LF in a command\r\n");
+        complain(d, "500 5.5.2 Bare CR in a command\r\n");
         return line;
     }
     command = smtp_command_parse(in, text);

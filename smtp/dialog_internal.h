@@ -57,9 +57,10 @@ struct smtp_exchange {
     bool refused;   /* its MAIL was */
     bool utf8;
     bool binary;
-    bool chunked; /* it uses BDAT */
-    bool last;    /* in its last chunk */
-    bool early;   /* the beginning of a reply came before its command was complete */
+    bool chunked;      /* it uses BDAT */
+    bool last;         /* in its last chunk */
+    bool early;        /* the beginning of a reply came before its command was complete */
+    bool lost_at_work; /* a backend was lost after its greeting, with this transaction in hand */
     enum body_mode body;
     enum smtp_outcome held_outcome;
     struct smtp_scan scan;
