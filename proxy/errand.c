@@ -80,7 +80,6 @@ static bool connect_to(struct session *s, struct member *member)
 
     e->wish.tried[e->wish.n_tried++] = backend_hold(member->backend);
     e->attempts++;
-    e->awaiting_banner = false;
     member_release(&e->member);
     e->member = member_hold(member);
     e->link = link_open(s->worker, s, member, &errand_pool(s)->config->source, on_backend, &error);
@@ -264,6 +263,17 @@ void errand_replied(struct session *s, const struct smtp_action_arg *arg)
         health_report(e->member->backend, HEALTH_GOOD, s->worker->now);
 }
 
+/* Connected and not greeted while nearly all its places are taken: a full relay, not a broken one. */
+static bool kept_waiting(const struct session *s)
+{
+    const struct backend *backend = s->errand->member->backend;
+    uint64_t ceiling = atomic_load_explicit(&backend->ceiling, memory_order_relaxed);
+    uint64_t taken = atomic_load_explicit(&backend->connections, memory_order_relaxed);
+
+    return ceiling != BACKEND_NO_CEILING && taken * 10 >= ceiling * 8 &&
+           stream_connected(&s->errand->link->stream);
+}
+
 static void report_loss(const struct session *s, enum smtp_loss loss)
 {
     struct backend *backend = s->errand->member->backend;
@@ -274,8 +284,8 @@ static void report_loss(const struct session *s, enum smtp_loss loss)
     case SMTP_LOSS_DOWN: break;
     case SMTP_LOSS_REFUSED: health_report(backend, HEALTH_REFUSED, now); break;
     case SMTP_LOSS_BUSY: health_report(backend, HEALTH_LOAD, now); break;
+    case SMTP_LOSS_TIMEOUT: health_report(backend, kept_waiting(s) ? HEALTH_LOAD : HEALTH_HARD, now); break;
     case SMTP_LOSS_CLOSED:
-    case SMTP_LOSS_TIMEOUT:
     case SMTP_LOSS_REJECTED:
     case SMTP_LOSS_GARBAGE: health_report(backend, HEALTH_HARD, now); break;
     }
@@ -318,12 +328,6 @@ bool errand_time_is_up(struct session *s)
         waiter_leave(&e->waiter);
         e->queue_ms += (uint32_t)(s->worker->now - e->asked);
         refused(s, PLACEMENT_QUEUE_FULL);
-        return true;
-    }
-    /* Connected in time but silent: a banner may take longer than a connect (RFC 5321 §4.5.3.2.1). */
-    if (e->link && !e->awaiting_banner && smtp_dialog_backend_state(&s->dialog) == SMTP_BACKEND_BANNER &&
-        stream_connected(&e->link->stream)) {
-        e->awaiting_banner = true;
         return true;
     }
     return false;

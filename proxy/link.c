@@ -6,7 +6,7 @@
 
 #include "balancer/placement.h"
 
-#define FAREWELL_MS 5000
+#define FAREWELL_MS 1000
 
 struct link *link_open(struct worker *worker, struct session *session, struct member *member,
                        const struct address *source, stream_handler *handler, int *error)

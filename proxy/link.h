@@ -2,7 +2,7 @@
  * A link: one connection to a backend, with the place it occupies there.
  *
  *   session_x ──owner──▶ link ──▶ backend
- *   (QUIT sent)          link ──▶ backend      on worker->leaving until 221, end of stream, or 5 s
+ *   (QUIT sent)          link ──▶ backend      on worker->leaving until 221, end of stream, or 1 s
  *
  * The place is given back when the connection has really ended: a backend never sees more than its cap.
  */
@@ -33,7 +33,7 @@ void link_leave(struct link **link);
 void link_close(struct link **link);
 /* Close all that are leaving: the worker stops. */
 void link_close_leaving(struct worker *worker);
-/* Every second while any link is leaving. */
+/* Four times a second while any link is leaving. */
 void link_sweep(struct ev_loop *loop, ev_timer *timer, int events);
 
 #endif

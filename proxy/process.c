@@ -404,7 +404,8 @@ static bool start(struct process *p, struct config *config)
     p->n_workers = config->workers;
     if (log_start(config->log.target, config->log.path, config->log.format, config->log.level, &log_error) !=
         0) {
-        fprintf(stderr, "weir: log: %s\n", log_error);
+        fprintf(stderr, "weir: log: %s%s%s\n", config->log.path ? config->log.path : "",
+                config->log.path ? ": " : "", log_error);
         return false;
     }
     farm = farm_create(config, NULL);

@@ -298,8 +298,7 @@ static uint32_t duration(const struct session *s, enum smtp_timer timer)
     case SMTP_TIMER_COMMAND: return listener->command_timeout;
     case SMTP_TIMER_DATA_BLOCK: return listener->data_timeout;
     case SMTP_TIMER_BACKEND: return errand_pool(s)->config->queue_timeout;
-    case SMTP_TIMER_CONNECT:
-        return s->errand->awaiting_banner ? 300000 : errand_pool(s)->config->connect_timeout;
+    case SMTP_TIMER_CONNECT: return errand_pool(s)->config->connect_timeout;
     case SMTP_TIMER_REPLY: return 300000;      /* RFC 5321 §4.5.3.2.2 and .3 */
     case SMTP_TIMER_REPLY_DATA: return 120000; /* §4.5.3.2.4 */
     case SMTP_TIMER_REPLY_END: return 600000;  /* §4.5.3.2.6: cutting this short makes duplicates */

@@ -28,7 +28,6 @@ struct errand {
     struct link *link;     /* connected, or connecting */
     struct member *member; /* held: of the link, or of the last one */
     bool retrying;         /* holds one of the process's few retries */
-    bool awaiting_banner;  /* connected, and nothing said yet when the connect's time was up */
     unsigned attempts;     /* backends tried for this transaction */
     int64_t began;         /* the transaction; ms, 0: not known yet */
     int64_t asked;         /* when the place was asked for */

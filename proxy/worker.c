@@ -348,7 +348,7 @@ struct worker *worker_create(uint32_t index, struct front *front, uint32_t salt,
     ev_check_start(worker->loop, &worker->tick);
     ev_init(&worker->accept_pause, on_pause_over);
     worker->accept_pause.data = worker;
-    ev_timer_init(&worker->leaving_sweep, link_sweep, 0., 1.);
+    ev_timer_init(&worker->leaving_sweep, link_sweep, 0., 0.25);
     worker->leaving_sweep.data = worker;
     return worker;
 }
