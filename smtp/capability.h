@@ -20,8 +20,8 @@ enum smtp_capability {
 };
 
 /* Those that Weir carries from client to backend, and so may offer. */
-#define SMTP_CAP_CARRIED                                                                                           \
-    (SMTP_CAP_SIZE | SMTP_CAP_8BITMIME | SMTP_CAP_SMTPUTF8 | SMTP_CAP_DSN | SMTP_CAP_ENHANCEDSTATUSCODES |           \
+#define SMTP_CAP_CARRIED                                                                                     \
+    (SMTP_CAP_SIZE | SMTP_CAP_8BITMIME | SMTP_CAP_SMTPUTF8 | SMTP_CAP_DSN | SMTP_CAP_ENHANCEDSTATUSCODES |   \
      SMTP_CAP_CHUNKING | SMTP_CAP_BINARYMIME)
 
 struct smtp_capabilities {
@@ -29,11 +29,13 @@ struct smtp_capabilities {
     uint64_t size_limit; /* octets; 0: none stated */
 };
 
-/* Read one EHLO reply, all its lines as they came ("250-name\r\n250-SIZE 1000\r\n250 DSN\r\n"), already found to be
- * well-formed by smtp_reply_parse(). Unknown keywords are ignored; BINARYMIME without CHUNKING is dropped. */
+/* Read one EHLO reply, all its lines as they came ("250-name\r\n250-SIZE 1000\r\n250 DSN\r\n"), already found
+ * to be well-formed by smtp_reply_parse(). Unknown keywords are ignored; BINARYMIME without CHUNKING is
+ * dropped. */
 void smtp_capabilities_parse(struct smtp_capabilities *out, const char *reply, size_t size);
 
-/* Narrow `into` by what `other` lacks; the smaller non-zero size limit is kept. PIPELINING is treated like the rest. */
+/* Narrow `into` by what `other` lacks; the smaller non-zero size limit is kept. PIPELINING is treated like
+ * the rest. */
 void smtp_capabilities_intersect(struct smtp_capabilities *into, const struct smtp_capabilities *other);
 
 #define SMTP_EHLO_REPLY_MAX 768

@@ -37,7 +37,8 @@ enum smtp_verb {
     SMTP_VERB_ETRN,
     SMTP_VERB_XCLIENT,
     SMTP_VERB_XFORWARD,
-    SMTP_VERB_HTTP, /* GET, POST, PUT, HEAD, OPTIONS, CONNECT … or a header line "Host:": a browser was tricked into this */
+    SMTP_VERB_HTTP, /* GET, POST, PUT, HEAD, OPTIONS, CONNECT … or a header line "Host:": a browser was
+                       tricked into this */
     SMTP_VERB_COUNT,
 };
 
@@ -71,20 +72,22 @@ struct smtp_rcpt {
     uint32_t uses;
 };
 
-/* Parse the argument of MAIL or RCPT against what the client was offered. NULL, or a whole reply to refuse it with
- * ("501 5.5.4 …\r\n", "555 5.5.4 …\r\n"). "FROM:" and "TO:" without regard to case, one run of blanks behind the colon
- * is forgiven, source routes ("<@a,@b:c@d>") pass unchanged, quoted local parts may hold '>' and blanks. Octets above
- * 0x7F need SMTPUTF8 among the MAIL parameters (`utf8` of RCPT says whether it was there); control characters are
- * refused. A parameter given twice is refused. */
+/* Parse the argument of MAIL or RCPT against what the client was offered. NULL, or a whole reply to refuse it
+ * with
+ * ("501 5.5.4 …\r\n", "555 5.5.4 …\r\n"). "FROM:" and "TO:" without regard to case, one run of blanks behind
+ * the colon is forgiven, source routes ("<@a,@b:c@d>") pass unchanged, quoted local parts may hold '>' and
+ * blanks. Octets above 0x7F need SMTPUTF8 among the MAIL parameters (`utf8` of RCPT says whether it was
+ * there); control characters are refused. A parameter given twice is refused. */
 const char *smtp_mail_parse(struct smtp_span argument, uint32_t offered, struct smtp_mail *out);
 const char *smtp_rcpt_parse(struct smtp_span argument, uint32_t offered, bool utf8, struct smtp_rcpt *out);
 
-/* The argument of BDAT: a decimal number of octets and optionally LAST (RFC 3030 §2). False: *octets is still set when
- * a number that fits 63 bits was there (so that the chunk can be skipped), and *has_octets says so. */
+/* The argument of BDAT: a decimal number of octets and optionally LAST (RFC 3030 §2). False: *octets is still
+ * set when a number that fits 63 bits was there (so that the chunk can be skipped), and *has_octets says so.
+ */
 bool smtp_bdat_parse(struct smtp_span argument, uint64_t *octets, bool *last, bool *has_octets);
 
-/* HELO and EHLO argument: a domain or an address literal. Lenient as mail clients are: any printable ASCII without blanks,
- * at most 255 octets. */
+/* HELO and EHLO argument: a domain or an address literal. Lenient as mail clients are: any printable ASCII
+ * without blanks, at most 255 octets. */
 bool smtp_helo_valid(struct smtp_span argument);
 
 #endif
