@@ -157,10 +157,12 @@ static inline void driver_write(struct driver *d, const char *client_in, size_t 
     smtp_wire_flushed(d->wire);
     if (!d->closed)
         observe_client_octets(&d->observer, client_in, client_used);
-    observe_backend_output(&d->observer, d->to_backend.data + backend_before,
-                           d->to_backend.size - backend_before, end, d->backend_in.size > 0);
-    observe_client_output(&d->observer, d->to_client.data + client_before, d->to_client.size - client_before,
-                          closing);
+    if (d->to_backend.size > backend_before)
+        observe_backend_output(&d->observer, d->to_backend.data + backend_before,
+                               d->to_backend.size - backend_before, end, d->backend_in.size > 0);
+    if (d->to_client.size > client_before)
+        observe_client_output(&d->observer, d->to_client.data + client_before,
+                              d->to_client.size - client_before, closing);
     while (smtp_dialog_next(&d->dialog, &arg))
         driver_act(d, &arg);
     CHECK(smtp_wire_idle(d->wire), "the wire is not idle behind the last action");

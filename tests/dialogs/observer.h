@@ -159,9 +159,12 @@ static inline void observe_client_command(struct observer *o, char octet)
         tap->line[tap->line_size] = octet;
     tap->line_size++;
     if (octet == '\n') {
-        if (o->reject && (tap->line_size == 1 || tap->previous != '\r'))
-            tap->bare = true;
+        bool skip = o->reject && (tap->line_size == 1 || tap->previous != '\r');
+
+        tap->bare |= skip;
         tap_line(tap);
+        if (skip)
+            tap->mode = TAP_SKIP;
     } else if (tap->line_size >= limit) {
         tap_push(tap, THING_OTHER);
         tap->mode = TAP_SKIP;
