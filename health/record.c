@@ -42,15 +42,15 @@ static bool same_place(const struct config_backend *a, const struct config_backe
     return address_equal(&a->address, &b->address);
 }
 
-/* Look for it where the configuration now says. */
+/* Look for it where the configuration now says. A name's last address, if there is one, holds until there is
+ * an answer. */
 static void find(struct record *record)
 {
-    if (record->configured->host) {
+    if (record->configured->host)
         names_resolve_now(record);
-    } else {
+    else
         names_stop(record);
-        schedule_anew(record);
-    }
+    schedule_anew(record);
 }
 
 void record_configure(struct record *record, const struct config_backend *before, int64_t now)

@@ -1,0 +1,714 @@
+/*
+ * Checks over real sockets, against a relay that follows a script in the same loop; then health as a whole:
+ * from the socket to what is published in struct backend.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <arpa/inet.h>
+#include <cmocka.h>
+#include <ev.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "health/check.h"
+#include "health/health.h"
+#include "net/clock.h"
+#include "tests/unit/farm_fixture.h"
+
+#define TURNS    5
+#define PATIENCE 5.0 /* seconds; a test that waits longer for anything has failed */
+
+/* --- a scripted relay --- */
+
+struct relay {
+    struct ev_loop *loop;
+    struct address address;
+    ev_io listening, talking;
+    const char *const *script; /* what to say at each turn: "" closes, NULL says nothing more */
+    int turn;
+    char heard[512]; /* by the last connection */
+    int accepted;
+};
+
+static void hang_up(struct relay *relay)
+{
+    if (!ev_is_active(&relay->talking))
+        return;
+    ev_io_stop(relay->loop, &relay->talking);
+    close(relay->talking.fd);
+}
+
+static void say(struct relay *relay)
+{
+    const char *text = relay->turn < TURNS ? relay->script[relay->turn++] : NULL;
+
+    if (text && *text)
+        assert_int_equal(send(relay->talking.fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+    else if (text)
+        hang_up(relay);
+}
+
+static void on_talk(struct ev_loop *loop, ev_io *io, int events)
+{
+    struct relay *relay = io->data;
+    size_t have = strlen(relay->heard);
+    ssize_t n = recv(io->fd, relay->heard + have, sizeof relay->heard - 1 - have, 0);
+
+    (void)loop;
+    (void)events;
+    if (n <= 0) {
+        hang_up(relay);
+        return;
+    }
+    relay->heard[have + (size_t)n] = '\0';
+    say(relay);
+}
+
+static void on_accept(struct ev_loop *loop, ev_io *io, int events)
+{
+    struct relay *relay = io->data;
+    int fd = accept(io->fd, NULL, NULL);
+
+    (void)events;
+    assert_true(fd >= 0);
+    hang_up(relay); /* one at a time is enough here */
+    memset(relay->heard, 0, sizeof relay->heard);
+    relay->accepted++;
+    relay->turn = 0;
+    ev_io_init(&relay->talking, on_talk, fd, EV_READ);
+    relay->talking.data = relay;
+    ev_io_start(loop, &relay->talking);
+    say(relay);
+}
+
+static void relay_listen(struct relay *relay)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
+
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    assert_int_equal(bind(fd, &relay->address.sa, relay->address.length), 0);
+    assert_int_equal(listen(fd, 5), 0);
+    assert_int_equal(getsockname(fd, &relay->address.sa, &relay->address.length), 0);
+    ev_io_init(&relay->listening, on_accept, fd, EV_READ);
+    relay->listening.data = relay;
+    ev_io_start(relay->loop, &relay->listening);
+}
+
+static void relay_open(struct relay *relay, struct ev_loop *loop, const char *const *script)
+{
+    memset(relay, 0, sizeof *relay);
+    relay->loop = loop;
+    relay->script = script;
+    relay->address.length = sizeof relay->address.in;
+    relay->address.in.sin_family = AF_INET;
+    relay->address.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ev_init(&relay->talking, on_talk);
+    relay_listen(relay);
+}
+
+static void relay_close(struct relay *relay)
+{
+    hang_up(relay);
+    if (ev_is_active(&relay->listening)) {
+        ev_io_stop(relay->loop, &relay->listening);
+        close(relay->listening.fd);
+    }
+}
+
+static void on_patience(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)loop;
+    (void)timer;
+    (void)events;
+    fail_msg("waited in vain");
+}
+
+/* Run the loop until `done(arg)`. */
+static void run_until(struct ev_loop *loop, bool (*done)(void *arg), void *arg)
+{
+    ev_timer patience;
+
+    ev_timer_init(&patience, on_patience, PATIENCE, 0);
+    ev_now_update(loop);
+    ev_timer_start(loop, &patience);
+    while (!done(arg))
+        ev_run(loop, EVRUN_ONCE);
+    ev_timer_stop(loop, &patience);
+}
+
+/* --- single checks --- */
+
+struct outcome {
+    struct check_result result;
+    char reason[128];
+    int decided, ended;
+};
+
+static void on_decided(void *arg, const struct check_result *result)
+{
+    struct outcome *outcome = arg;
+
+    assert_int_equal(outcome->decided++, 0);
+    outcome->result = *result;
+    strncpy(outcome->reason, result->reason, sizeof outcome->reason - 1);
+}
+
+static void on_ended(void *arg)
+{
+    ((struct outcome *)arg)->ended++;
+}
+
+static bool is_ended(void *arg)
+{
+    return ((struct outcome *)arg)->ended > 0;
+}
+
+static void check(struct ev_loop *loop, const struct check_target *target, struct outcome *outcome)
+{
+    const struct check_handler handler = { on_decided, on_ended, outcome };
+
+    memset(outcome, 0, sizeof *outcome);
+    assert_non_null(check_start(loop, target, &handler));
+    run_until(loop, is_ended, outcome);
+    assert_int_equal(outcome->decided, 1);
+    assert_int_equal(outcome->ended, 1);
+}
+
+static const struct address anywhere;
+
+struct row {
+    const char *name;
+    enum config_health_depth depth;
+    const char *script[TURNS];
+    uint32_t timeout;
+    enum check_verdict verdict;
+    const char *reason;
+    const char *heard;
+};
+
+/* clang-format off */
+static const struct row rows[] = {
+    { "connect", CONFIG_DEPTH_CONNECT, { NULL }, 5000, CHECK_PASSED, "", "" },
+    { "connect, whatever it says", CONFIG_DEPTH_CONNECT, { "554 no\r\n" }, 5000, CHECK_PASSED, "", "" },
+    { "banner", CONFIG_DEPTH_BANNER, { "220 hi\r\n", "221 bye\r\n" }, 5000, CHECK_PASSED, "", "QUIT\r\n" },
+    { "banner and no farewell", CONFIG_DEPTH_BANNER, { "220 hi\r\n", "" }, 5000, CHECK_PASSED, "", "QUIT\r\n" },
+    { "EHLO", CONFIG_DEPTH_EHLO, { "220 hi\r\n", "250-hi\r\n250 SIZE 99\r\n", "221 bye\r\n" }, 5000,
+      CHECK_PASSED, "", "EHLO weir.test\r\nQUIT\r\n" },
+    { "HELO", CONFIG_DEPTH_EHLO, { "220 hi\r\n", "500 what\r\n", "250 hi\r\n", "221 bye\r\n" }, 5000,
+      CHECK_PASSED, "", "EHLO weir.test\r\nHELO weir.test\r\nQUIT\r\n" },
+    { "554", CONFIG_DEPTH_EHLO, { "554 no\r\n", "221 bye\r\n" }, 5000, CHECK_FAILED, "banner 554 no", "QUIT\r\n" },
+    { "421", CONFIG_DEPTH_EHLO, { "421 full\r\n" }, 5000, CHECK_BUSY, "banner 421 full", "" },
+    { "421 to EHLO", CONFIG_DEPTH_EHLO, { "220 hi\r\n", "421 full\r\n" }, 5000, CHECK_FAILED, "EHLO 421 full",
+      "EHLO weir.test\r\n" },
+    { "closed", CONFIG_DEPTH_EHLO, { "" }, 5000, CHECK_FAILED, "banner closed", "" },
+    { "no banner in time", CONFIG_DEPTH_EHLO, { NULL }, 50, CHECK_BUSY, "banner timeout", "" },
+    { "half a banner in time", CONFIG_DEPTH_EHLO, { "220 h" }, 50, CHECK_BUSY, "banner timeout", "" },
+    { "no EHLO in time", CONFIG_DEPTH_EHLO, { "220 hi\r\n", NULL }, 50, CHECK_FAILED, "EHLO timeout",
+      "EHLO weir.test\r\n" },
+};
+/* clang-format on */
+
+static void test_scripts(void **state)
+{
+    struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const struct row *row = &rows[i];
+        struct relay relay;
+        struct outcome outcome;
+        struct check_target target = { &relay.address, &anywhere, "weir.test", row->depth, row->timeout };
+
+        print_message("  %s\n", row->name);
+        relay_open(&relay, loop, row->script);
+        check(loop, &target, &outcome);
+        assert_int_equal(outcome.result.verdict, row->verdict);
+        assert_string_equal(outcome.reason, row->reason);
+        assert_string_equal(relay.heard, row->heard);
+        relay_close(&relay);
+    }
+    ev_loop_destroy(loop);
+}
+
+static void test_capabilities(void **state)
+{
+    static const char *const script[TURNS] = { "220 hi\r\n", "250-hi\r\n250-DSN\r\n250 SIZE 99\r\n",
+                                               "221 bye\r\n" };
+    struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
+    struct relay relay;
+    struct outcome outcome;
+    struct check_target target = { &relay.address, &anywhere, "weir.test", CONFIG_DEPTH_EHLO, 5000 };
+
+    (void)state;
+    relay_open(&relay, loop, script);
+    check(loop, &target, &outcome);
+    assert_true(outcome.result.capabilities_known);
+    assert_int_equal(outcome.result.capabilities.flags, SMTP_CAP_DSN | SMTP_CAP_SIZE);
+    assert_int_equal(outcome.result.capabilities.size_limit, 99);
+    relay_close(&relay);
+    check(loop, &target, &outcome);
+    assert_int_equal(outcome.result.verdict, CHECK_FAILED);
+    assert_string_equal(outcome.reason, "connect refused");
+    ev_loop_destroy(loop);
+}
+
+/* A listener whose queue is full answers no SYN: that is what a host that is gone looks like. */
+static void test_connect_timeout(void **state)
+{
+    struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
+    int listener = socket(AF_INET, SOCK_STREAM, 0), fill[8];
+    struct address address = { .length = sizeof address.in };
+    struct outcome outcome;
+    struct check_target target = { &address, &anywhere, "weir.test", CONFIG_DEPTH_EHLO, 100 };
+
+    (void)state;
+    address.in.sin_family = AF_INET;
+    address.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(bind(listener, &address.sa, address.length), 0);
+    assert_int_equal(listen(listener, 0), 0);
+    assert_int_equal(getsockname(listener, &address.sa, &address.length), 0);
+    for (size_t i = 0; i < sizeof fill / sizeof *fill; i++) {
+        fill[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        (void)connect(fill[i], &address.sa, address.length);
+    }
+    check(loop, &target, &outcome);
+    assert_int_equal(outcome.result.verdict, CHECK_FAILED);
+    assert_string_equal(outcome.reason, "connect timeout");
+    for (size_t i = 0; i < sizeof fill / sizeof *fill; i++)
+        close(fill[i]);
+    close(listener);
+    ev_loop_destroy(loop);
+}
+
+/* Weir out of descriptors is no news of the backend. */
+static void test_no_descriptor(void **state)
+{
+    struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
+    static const char *const script[TURNS] = { "220 hi\r\n" };
+    struct relay relay;
+    struct outcome outcome;
+    struct check_target target = { &relay.address, &anywhere, "weir.test", CONFIG_DEPTH_EHLO, 5000 };
+    struct rlimit limit, few;
+    int used[256];
+    size_t n = 0;
+
+    (void)state;
+    relay_open(&relay, loop, script);
+    ev_run(loop, EVRUN_NOWAIT); /* the loop has its own descriptors by now */
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    few = limit;
+    few.rlim_cur = sizeof used / sizeof *used;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    while ((used[n] = dup(relay.listening.fd)) >= 0)
+        n++;
+    check(loop, &target, &outcome);
+    while (n > 0)
+        close(used[--n]);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_int_equal(outcome.result.verdict, CHECK_INCONCLUSIVE);
+    relay_close(&relay);
+    ev_loop_destroy(loop);
+}
+
+/* --- health as a whole --- */
+
+struct house {
+    struct ev_loop *loop;
+    ev_io nameserver;
+    bool no_such_name; /* what it says */
+    int asked;
+    struct relay relay;
+    struct fixture fixture;
+    struct config_pool *pool;
+    struct farm *farm;
+    struct health *health;
+    int changes;
+    enum backend_state wanted;
+    struct backend *backend;
+};
+
+static const char *const good[TURNS] = { "220 hi\r\n", "250-hi\r\n250 DSN\r\n", "221 bye\r\n" };
+
+static void on_change(void *arg, struct backend *backend, enum backend_state from)
+{
+    struct house *house = arg;
+
+    house->changes++;
+    assert_int_not_equal(atomic_load(&backend->state), from);
+}
+
+/* A name server for whatever name: 127.0.0.1 for a second, nothing else, or no such name. */
+static void on_question(struct ev_loop *loop, ev_io *io, int events)
+{
+    static const unsigned char answer[] = { 0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1 };
+    struct house *house = io->data;
+    unsigned char text[600];
+    struct sockaddr_in from;
+    socklen_t length = sizeof from;
+    ssize_t n = recvfrom(io->fd, text, 512, 0, (struct sockaddr *)&from, &length);
+    size_t end = 12;
+
+    (void)loop;
+    (void)events;
+    assert_true(n > 16);
+    while (text[end]) /* labels of the question, then its type and class */
+        end += text[end] + 1u;
+    end += 5;
+    text[2] |= 0x80;                                                             /* a response */
+    text[3] = (unsigned char)((text[3] & 0x70) | (house->no_such_name ? 3 : 0)); /* NXDOMAIN */
+    memset(text + 6, 0, 6);
+    if (!house->no_such_name && text[end - 3] == 1) {
+        text[7] = 1;
+        memcpy(text + end, answer, sizeof answer);
+        end += sizeof answer;
+    }
+    assert_int_equal(sendto(io->fd, text, end, 0, (struct sockaddr *)&from, length), end);
+    house->asked++;
+}
+
+/* "127.0.0.1:port" */
+static void nameserver_open(struct house *house, char text[32])
+{
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t length = sizeof address;
+
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, length), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
+    (void)snprintf(text, 32, "127.0.0.1:%d", ntohs(address.sin_port));
+    ev_io_init(&house->nameserver, on_question, fd, EV_READ);
+    house->nameserver.data = house;
+    ev_io_start(house->loop, &house->nameserver);
+}
+
+static bool is_as_wanted(void *arg)
+{
+    struct house *house = arg;
+
+    return atomic_load(&house->backend->state) == house->wanted;
+}
+
+static void wait_state(struct house *house, enum backend_state state)
+{
+    house->wanted = state;
+    run_until(house->loop, is_as_wanted, house);
+}
+
+static void house_open(struct house *house, const char *const *script)
+{
+    memset(house, 0, sizeof *house);
+    house->loop = ev_loop_new(EVFLAG_AUTO);
+    relay_open(&house->relay, house->loop, script);
+    fixture_start(&house->fixture);
+    house->fixture.config.hostname = (char *)(uintptr_t) "weir.test";
+    house->pool = fixture_pool(&house->fixture, "relays", CONFIG_LEAST_CONNECTIONS, 10);
+    house->pool->health = (struct config_health){ 3600000, 10, 2000, 3, 2, CONFIG_DEPTH_EHLO };
+    fixture_backend(&house->fixture, house->pool, "a", 4, 100, 0);
+    house->fixture.backends[0].address = house->relay.address;
+}
+
+static void house_start(struct house *house)
+{
+    char nameserver[32];
+
+    nameserver_open(house, nameserver);
+    house->farm = fixture_farm(&house->fixture, NULL);
+    house->backend = house->farm->backends[0];
+    house->health = health_open(house->loop, nameserver, on_change, house);
+    assert_non_null(house->health);
+    health_set_farm(house->health, house->farm);
+}
+
+static void house_close(struct house *house)
+{
+    relay_close(&house->relay);
+    health_close(&house->health);
+    ev_io_stop(house->loop, &house->nameserver);
+    close(house->nameserver.fd);
+    farm_release(&house->farm);
+    ev_loop_destroy(house->loop);
+}
+
+static void assert_view(struct house *house, enum backend_state state, const char *reason)
+{
+    struct health_view view;
+
+    health_view(house->health, house->backend, &view);
+    assert_int_equal(view.state, state);
+    assert_string_equal(view.reason, reason);
+    assert_true(view.since > 1600000000000);
+}
+
+static void test_up_at_once(void **state)
+{
+    struct house house;
+
+    (void)state;
+    house_open(&house, good);
+    house_start(&house);
+    assert_view(&house, BACKEND_INIT, "not checked yet");
+    wait_state(&house, BACKEND_UP);
+    assert_int_equal(house.changes, 1);
+    assert_view(&house, BACKEND_UP, "check passed");
+    assert_int_equal(atomic_load(&house.backend->ceiling), 100);
+    assert_int_equal(atomic_load(&house.backend->milliweight), 4000);
+    /* What it learned is offered to clients. */
+    assert_int_equal(atomic_load(&house.backend->capabilities), SMTP_CAP_DSN | BACKEND_CAPABILITIES_KNOWN);
+    assert_true(pool_offer(&house.farm->pools[0]).flags & SMTP_CAP_DSN);
+    assert_false(pool_offer(&house.farm->pools[0]).flags & SMTP_CAP_8BITMIME);
+    house_close(&house);
+}
+
+/* Refused in traffic: suspended for all workers, checked, down when the check agrees; back by fast checks. */
+static void test_refused(void **state)
+{
+    struct house house;
+    int64_t now;
+
+    (void)state;
+    house_open(&house, good);
+    house_start(&house);
+    wait_state(&house, BACKEND_UP);
+    relay_close(&house.relay);
+    now = clock_milliseconds();
+    health_report(house.backend, HEALTH_REFUSED, now);
+    assert_false(backend_usable(house.backend, now + 999));
+    assert_true(backend_usable(house.backend, now + 1000));
+    wait_state(&house, BACKEND_DOWN);
+    assert_view(&house, BACKEND_DOWN, "connect refused");
+    relay_listen(&house.relay);
+    house.pool->health.interval = 10; /* as if a reload had */
+    health_set_farm(house.health, house.farm);
+    wait_state(&house, BACKEND_UP);
+    assert_int_equal(house.changes, 3);
+    house_close(&house);
+}
+
+static bool checked_again(void *arg)
+{
+    struct house *house = arg;
+
+    return house->relay.accepted == 2 && strstr(house->relay.heard, "QUIT");
+}
+
+/* A sign of good sessions is not enough for a row of hard ones; and the only backend is never ejected. */
+static void test_refused_but_alive(void **state)
+{
+    struct house house;
+
+    (void)state;
+    house_open(&house, good);
+    house_start(&house);
+    wait_state(&house, BACKEND_UP);
+    health_report(house.backend, HEALTH_REFUSED, clock_milliseconds());
+    run_until(house.loop, checked_again, &house);
+    for (int i = 0; i < 5; i++)
+        health_report(house.backend, HEALTH_HARD, clock_milliseconds());
+    ev_run(house.loop, EVRUN_NOWAIT);
+    assert_int_equal(atomic_load(&house.backend->state), BACKEND_UP);
+    assert_int_equal(house.changes, 1);
+    house_close(&house);
+}
+
+static bool all_up(void *arg)
+{
+    struct house *house = arg;
+
+    for (size_t i = 0; i < house->farm->n_backends; i++)
+        if (atomic_load(&house->farm->backends[i]->state) != BACKEND_UP)
+            return false;
+    return true;
+}
+
+static void hard(struct house *house, size_t i, int n)
+{
+    while (n--)
+        health_report(house->farm->backends[i], HEALTH_HARD, clock_milliseconds());
+    ev_run(house->loop, EVRUN_NOWAIT);
+}
+
+/* Half of the weight may be ejected; one always, while another is usable. */
+static void test_ejection_is_bounded(void **state)
+{
+    struct house house;
+
+    (void)state;
+    house_open(&house, good);
+    house.pool->health.depth = CONFIG_DEPTH_CONNECT;
+    fixture_backend(&house.fixture, house.pool, "b", 1, 100, 0);
+    fixture_backend(&house.fixture, house.pool, "c", 1, 100, 0);
+    fixture_backend(&house.fixture, house.pool, "d", 3, 100, 0);
+    for (int i = 1; i < 4; i++)
+        house.fixture.backends[i].address = house.relay.address;
+    house_start(&house);
+    run_until(house.loop, all_up, &house);
+    hard(&house, 1, 2);
+    health_report(house.farm->backends[1], HEALTH_GOOD, clock_milliseconds());
+    hard(&house, 1, 2); /* not in a row */
+    assert_int_equal(atomic_load(&house.farm->backends[1]->state), BACKEND_UP);
+    hard(&house, 1, 1);
+    assert_int_equal(atomic_load(&house.farm->backends[1]->state), BACKEND_EJECTED);
+    hard(&house, 0, 3); /* 1 + 4 of 9 */
+    assert_int_equal(atomic_load(&house.farm->backends[0]->state), BACKEND_UP);
+    hard(&house, 3, 3); /* 1 + 3 of 9 */
+    assert_int_equal(atomic_load(&house.farm->backends[3]->state), BACKEND_EJECTED);
+    hard(&house, 2, 3); /* 1 + 3 + 1 of 9 */
+    assert_int_equal(atomic_load(&house.farm->backends[2]->state), BACKEND_UP);
+    house_close(&house);
+}
+
+static void test_load_limits(void **state)
+{
+    struct house house;
+
+    (void)state;
+    house_open(&house, good);
+    house_start(&house);
+    wait_state(&house, BACKEND_UP);
+    health_report(house.backend, HEALTH_LOAD, clock_milliseconds());
+    health_report(house.backend, HEALTH_LOAD, clock_milliseconds());
+    ev_run(house.loop, EVRUN_NOWAIT);
+    assert_int_equal(atomic_load(&house.backend->ceiling), 70);
+    assert_int_equal(atomic_load(&house.backend->state), BACKEND_UP);
+    house_close(&house);
+}
+
+/* Three backends; a reload keeps one with its history, drops one and brings one. */
+static void test_reload(void **state)
+{
+    struct house house;
+    struct fixture next;
+    struct config_pool *pool;
+    struct farm *old;
+    struct backend *dropped;
+
+    (void)state;
+    house_open(&house, good);
+    house.pool->health.depth = CONFIG_DEPTH_CONNECT;
+    fixture_backend(&house.fixture, house.pool, "b", 1, 100, 0);
+    house.fixture.backends[1].address = house.relay.address;
+    house_start(&house);
+    wait_state(&house, BACKEND_UP);
+    dropped = backend_hold(house.farm->backends[1]);
+
+    fixture_start(&next);
+    next.config.hostname = house.fixture.config.hostname;
+    pool = fixture_pool(&next, "relays", CONFIG_LEAST_CONNECTIONS, 10);
+    pool->health = house.pool->health;
+    fixture_backend(&next, pool, "a", 2, 50, 0);
+    fixture_backend(&next, pool, "c", 1, 100, 0);
+    next.backends[0].address = next.backends[1].address = house.relay.address;
+    old = house.farm;
+    house.farm = fixture_farm(&next, old);
+    farm_release(&old);
+    health_set_farm(house.health, house.farm);
+    assert_ptr_equal(house.farm->backends[0], house.backend);
+    assert_int_equal(atomic_load(&house.backend->state), BACKEND_UP);
+    assert_int_equal(atomic_load(&house.backend->ceiling), 50);
+    assert_int_equal(atomic_load(&house.backend->milliweight), 2000);
+    house.backend = house.farm->backends[1];
+    wait_state(&house, BACKEND_UP);
+    /* A session is still on the dropped one. */
+    health_report(dropped, HEALTH_REFUSED, clock_milliseconds());
+    for (int i = 0; i < 3; i++)
+        health_report(dropped, HEALTH_HARD, clock_milliseconds());
+    ev_run(house.loop, EVRUN_NOWAIT);
+    backend_release(&dropped);
+    health_set_farm(house.health, house.farm); /* reaps it */
+    house_close(&house);
+}
+
+static void house_open_by_name(struct house *house)
+{
+    house_open(house, good);
+    memset(&house->fixture.backends[0].address, 0, sizeof house->fixture.backends[0].address);
+    house->fixture.backends[0].host = (char *)(uintptr_t) "relay.weir.test";
+    house->fixture.backends[0].port = ntohs(house->relay.address.in.sin_port);
+}
+
+static void test_name_is_not_there(void **state)
+{
+    struct house house;
+    struct health_view view;
+    struct address address;
+
+    (void)state;
+    house_open_by_name(&house);
+    house.no_such_name = true;
+    house_start(&house);
+    assert_false(backend_address(house.backend, &address));
+    wait_state(&house, BACKEND_DOWN);
+    health_view(house.health, house.backend, &view);
+    assert_memory_equal(view.reason, "name does not resolve: ", 23);
+    assert_int_equal(house.relay.accepted, 0);
+    house_close(&house);
+}
+
+/* Renamed over a reload to a name that does not exist: the last answer holds. */
+static void test_name_goes_away(void **state)
+{
+    struct house house;
+    struct fixture next;
+    struct config_pool *pool;
+    struct farm *old;
+    int asked;
+
+    (void)state;
+    house_open_by_name(&house);
+    house_start(&house);
+    wait_state(&house, BACKEND_UP);
+    fixture_start(&next);
+    next.config.hostname = house.fixture.config.hostname;
+    pool = fixture_pool(&next, "relays", CONFIG_LEAST_CONNECTIONS, 10);
+    pool->health = house.pool->health;
+    fixture_backend(&next, pool, "a", 4, 100, 0);
+    next.backends[0].host = (char *)(uintptr_t) "relay.invalid";
+    next.backends[0].port = house.fixture.backends[0].port;
+    old = house.farm;
+    house.farm = fixture_farm(&next, old);
+    farm_release(&old);
+    house.no_such_name = true;
+    asked = house.asked;
+    health_set_farm(house.health, house.farm);
+    while (house.asked < asked + 2) /* A and AAAA */
+        ev_run(house.loop, EVRUN_ONCE);
+    run_until(house.loop, checked_again, &house);
+    assert_int_equal(atomic_load(&house.backend->state), BACKEND_UP);
+    assert_int_equal(house.changes, 1);
+    house_close(&house);
+}
+
+static void test_name_is_there(void **state)
+{
+    struct house house;
+    struct address address;
+
+    (void)state;
+    house_open_by_name(&house);
+    house_start(&house);
+    wait_state(&house, BACKEND_UP);
+    assert_true(backend_address(house.backend, &address));
+    assert_true(address_equal(&address, &house.relay.address));
+    house_close(&house);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_scripts),           cmocka_unit_test(test_capabilities),
+        cmocka_unit_test(test_connect_timeout),   cmocka_unit_test(test_no_descriptor),
+        cmocka_unit_test(test_up_at_once),        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_refused_but_alive), cmocka_unit_test(test_ejection_is_bounded),
+        cmocka_unit_test(test_load_limits),       cmocka_unit_test(test_reload),
+        cmocka_unit_test(test_name_is_not_there), cmocka_unit_test(test_name_is_there),
+        cmocka_unit_test(test_name_goes_away),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
