@@ -21,7 +21,7 @@ import report
 from parts import BenchError, note
 
 BASE = "haproxy"  # what the others are compared with
-BENCH_SCAN = os.path.join(parts.ROOT, "build/release/bench/bench_scan")
+BENCH_SCAN = os.path.join(os.path.dirname(parts.WEIR), "bench/bench_scan")
 DOCUMENT = os.path.join(parts.ROOT, "docs/benchmarks.md")
 
 
@@ -66,6 +66,7 @@ class Bench:
         self.sinks = []
         self.proxies = []  # (Proxy, Process)
         self.rounds = []  # {(proxy, work): (rate, cpu)}
+        self.neighbours = []  # of each round: share of the machine that others used
         self.idle = {}
         self.calls = {}
         self.scan = []
@@ -111,14 +112,20 @@ class Bench:
 
     def measure_load(self):
         counts = self.calibrate()
+        processes = [process for process, _ in self.sinks]
+        for proxy, process in self.proxies:
+            processes += [process, *proxy.helpers] if process else []
+        pids = [pid for process in processes for pid in process.pids()]
         for number in range(self.options.rounds):
             figures = {}
+            neighbours = measure.Neighbours(pids)
             turn = number % len(self.proxies)
             for work in self.options.works:
                 for proxy, process in self.proxies[turn:] + self.proxies[:turn]:
                     count = counts[proxy.key, work]
                     figures[proxy.key, work] = measure.load(proxy.port, process, work, count, self.other_cpus)
             self.rounds.append(figures)
+            self.neighbours.append(neighbours.share())
             note(f"bench: round {number + 1} of {self.options.rounds}: " + self.round_line(figures))
 
     def calibrate(self):
@@ -135,7 +142,7 @@ class Bench:
         for work in self.options.works:
             cpu = [f"{proxy.key} {figures[proxy.key, work][1]:.0f}" for proxy, process in self.proxies if process]
             cells.append(f"{work} " + " ".join(cpu))
-        return "; ".join(cells) + " (CPU us per message)"
+        return "; ".join(cells) + f" (CPU us per message); others used {self.neighbours[-1]:.0%} of the machine"
 
     def measure_calls(self):
         if not shutil.which("strace"):

@@ -28,6 +28,28 @@ def cpu_seconds(pids):
     return sum(time.clock_gettime((~pid << 3) | cpuclock_sched) for pid in pids)
 
 
+class Neighbours:
+    """How much of the machine goes to processes that have no part in the benchmark. They make the figures worse than
+    they are, and the ratios nearer to 1."""
+
+    def __init__(self, pids):
+        self.pids = pids
+        self.begin = self.reading()
+
+    def reading(self):
+        with open("/proc/stat") as f:
+            user, nice, system, _, _, irq, softirq, steal, *_ = map(int, f.readline().split()[1:])
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        own = cpu_seconds(self.pids) + children.ru_utime + children.ru_stime + time.process_time()
+        busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        return busy - own, time.monotonic()
+
+    def share(self):
+        """Of all processors, since the start: 0 to 1."""
+        others, now = self.reading()
+        return max(0.0, (others - self.begin[0]) / (now - self.begin[1]) / os.cpu_count())
+
+
 def send(port, work, messages, cpus=None):
     """Send `messages`; returns the seconds it took. smtp-source gives up at the first reply it did not expect."""
     options = next(options for key, _, options in WORKS if key == work)

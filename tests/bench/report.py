@@ -111,6 +111,7 @@ def write_document(path, bench, lines, command):
         f"- Date: {time.strftime('%Y-%m-%d')}",
         f"- {options.rounds} rounds of about {options.seconds:g} s a work and proxy, {measure.PARALLEL} sessions at a "
         f"time, {'pinned' if options.pin else 'not pinned'}",
+        f"- Other processes used {statistics.median(bench.neighbours):.0%} of the machine meanwhile (median of the rounds)",
         "",
         "Rows: " + "; ".join(f"{proxy.title}: {proxy.note}" for proxy, _ in bench.proxies) + ".",
         "",
