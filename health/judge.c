@@ -62,6 +62,7 @@ static void become(struct judge *judge, enum backend_state state, const char *re
     case BACKEND_HALF_OPEN: judge->trial_good = 0; break;
     }
     judge->state = state;
+    judge->since = now;
     strncpy(judge->reason, reason, sizeof judge->reason - 1);
 }
 

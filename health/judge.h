@@ -52,6 +52,7 @@ struct judge {
     struct judge_settings settings;
     enum backend_state state;
     char reason[JUDGE_REASON_MAX]; /* of the last change of state */
+    int64_t since;                 /* its time */
     uint32_t counter;              /* rise and fall as one number, see judge.c */
     bool refused;                  /* traffic was refused: one failed check suffices */
     uint32_t ejections;            /* n of 30 s · 2^(n−1) */

@@ -55,7 +55,7 @@ struct record {
 
     struct check *check; /* running */
     bool check_again;    /* as soon as the one running has ended */
-    bool checked;        /* once at least */
+    bool checked;        /* at its own phase already */
     bool due;            /* waits for its turn */
     struct record *next_due;
     ev_timer check_timer; /* the next check */

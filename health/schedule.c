@@ -1,6 +1,6 @@
 /*
- * When to check: at once when new, then every interval; faster while something may be changing. So many at a
- * time and no more, the others wait in line.
+ * When to check: at once when new, then every interval; faster while something is changing, and for one
+ * interval after it went down. So many at a time and no more, the others wait in line.
  */
 #include "balancer/placement.h"
 #include "health/record.h"
@@ -13,18 +13,29 @@ static const struct config_health *settings(const struct record *record)
     return &record->pool->health;
 }
 
+/* One that has just gone down is looked at often for a while: most relays that go down are being restarted.
+ */
+static bool is_changing(const struct record *record)
+{
+    const struct judge *judge = &record->judge;
+
+    return judge_changing(judge) ||
+           (judge->state == BACKEND_DOWN && clock_milliseconds() - judge->since < settings(record)->interval);
+}
+
 static void arm_check(struct record *record)
 {
     struct judge *judge = &record->judge;
     int64_t wait = settings(record)->interval;
+    bool changing = is_changing(record);
 
-    if (judge_changing(judge))
+    if (changing)
         wait = judge_jitter(judge, settings(record)->fast_interval);
     else if (!record->checked)
         wait = judge_random(judge, wait); /* a random phase: all were first checked at the same moment */
     else
         wait = judge_jitter(judge, wait);
-    if (!judge_changing(judge))
+    if (!changing)
         record->checked = true;
     record_arm(record, &record->check_timer, wait);
 }

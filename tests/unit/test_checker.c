@@ -483,8 +483,6 @@ static void test_refused(void **state)
     wait_state(&house, BACKEND_DOWN);
     assert_view(&house, BACKEND_DOWN, "connect refused");
     relay_listen(&house.relay);
-    house.pool->health.interval = 10; /* as if a reload had */
-    health_set_farm(house.health, house.farm);
     wait_state(&house, BACKEND_UP);
     assert_int_equal(house.changes, 3);
     house_close(&house);
@@ -513,6 +511,23 @@ static void test_refused_but_alive(void **state)
     ev_run(house.loop, EVRUN_NOWAIT);
     assert_int_equal(atomic_load(&house.backend->state), BACKEND_UP);
     assert_int_equal(house.changes, 1);
+    house_close(&house);
+}
+
+/* A reload makes the interval shorter: what was to come in an hour comes now. */
+static void test_hurry(void **state)
+{
+    struct house house;
+
+    (void)state;
+    house_open(&house, good);
+    house_start(&house);
+    wait_state(&house, BACKEND_UP);
+    ev_run(house.loop, EVRUN_NOWAIT);
+    assert_int_equal(house.relay.accepted, 1);
+    house.pool->health.interval = 20;
+    health_set_farm(house.health, house.farm);
+    run_until(house.loop, checked_again, &house);
     house_close(&house);
 }
 
@@ -701,12 +716,19 @@ static void test_name_is_there(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scripts),           cmocka_unit_test(test_capabilities),
-        cmocka_unit_test(test_connect_timeout),   cmocka_unit_test(test_no_descriptor),
-        cmocka_unit_test(test_up_at_once),        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_refused_but_alive), cmocka_unit_test(test_ejection_is_bounded),
-        cmocka_unit_test(test_load_limits),       cmocka_unit_test(test_reload),
-        cmocka_unit_test(test_name_is_not_there), cmocka_unit_test(test_name_is_there),
+        cmocka_unit_test(test_scripts),
+        cmocka_unit_test(test_capabilities),
+        cmocka_unit_test(test_connect_timeout),
+        cmocka_unit_test(test_no_descriptor),
+        cmocka_unit_test(test_up_at_once),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_refused_but_alive),
+        cmocka_unit_test(test_hurry),
+        cmocka_unit_test(test_ejection_is_bounded),
+        cmocka_unit_test(test_load_limits),
+        cmocka_unit_test(test_reload),
+        cmocka_unit_test(test_name_is_not_there),
+        cmocka_unit_test(test_name_is_there),
         cmocka_unit_test(test_name_goes_away),
     };
 
