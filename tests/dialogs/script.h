@@ -130,6 +130,56 @@ static inline void unescape(struct text *out, const char *in)
     }
 }
 
+static const struct {
+    const char *name;
+    uint32_t flag;
+} capabilities[] = {
+    {"PIPELINING",           SMTP_CAP_PIPELINING         },
+    { "SIZE",                SMTP_CAP_SIZE               },
+    { "8BITMIME",            SMTP_CAP_8BITMIME           },
+    { "SMTPUTF8",            SMTP_CAP_SMTPUTF8           },
+    { "DSN",                 SMTP_CAP_DSN                },
+    { "ENHANCEDSTATUSCODES", SMTP_CAP_ENHANCEDSTATUSCODES},
+    { "CHUNKING",            SMTP_CAP_CHUNKING           },
+    { "BINARYMIME",          SMTP_CAP_BINARYMIME         },
+};
+#define CAPABILITIES (sizeof capabilities / sizeof *capabilities)
+
+static const char *const outcomes[] = { "delivered", "rejected", "deferred", "failed", "aborted", "unknown" };
+static const char *const timers[] = {
+    "GREET_DELAY", "COMMAND",    "DATA_BLOCK", "BACKEND", "CONNECT",
+    "REPLY",       "REPLY_DATA", "REPLY_END",  "LINGER",
+};
+_Static_assert(sizeof timers / sizeof *timers == SMTP_TIMERS, "one name each");
+
+static inline uint32_t parse_capabilities(char *list)
+{
+    uint32_t flags = 0;
+    char *rest = list;
+
+    for (char *word; (word = strsep(&rest, ","));) {
+        size_t i = 0;
+
+        while (i < CAPABILITIES && strcmp(word, capabilities[i].name) != 0)
+            i++;
+        CHECK(i < CAPABILITIES, "no such capability");
+        flags |= capabilities[i].flag;
+    }
+    return flags;
+}
+
+static inline void print_capabilities(FILE *out, uint32_t flags)
+{
+    const char *comma = "";
+
+    for (size_t i = 0; i < CAPABILITIES; i++) {
+        if (!(flags & capabilities[i].flag))
+            continue;
+        fprintf(out, "%s%s", comma, capabilities[i].name);
+        comma = ",";
+    }
+}
+
 /* For messages of failure. */
 static inline void quote(const char *what, const struct text *text)
 {

@@ -5,6 +5,7 @@
  *     test_dialog [FILE…]              of all dialogs, or of some files
  *     DIALOG_CORPUS=DIR test_dialog    also writes each as an input of fuzz_dialog
  */
+#include <ctype.h>
 #include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -47,59 +49,6 @@ static void broken(const char *format, ...)
     va_end(args);
     fprintf(stderr, "\n");
     longjmp(give_up, 1);
-}
-
-/* --- words --- */
-
-static const struct {
-    const char *name;
-    uint32_t flag;
-} capabilities[] = {
-    {"PIPELINING",           SMTP_CAP_PIPELINING         },
-    { "SIZE",                SMTP_CAP_SIZE               },
-    { "8BITMIME",            SMTP_CAP_8BITMIME           },
-    { "SMTPUTF8",            SMTP_CAP_SMTPUTF8           },
-    { "DSN",                 SMTP_CAP_DSN                },
-    { "ENHANCEDSTATUSCODES", SMTP_CAP_ENHANCEDSTATUSCODES},
-    { "CHUNKING",            SMTP_CAP_CHUNKING           },
-    { "BINARYMIME",          SMTP_CAP_BINARYMIME         },
-};
-#define CAPABILITIES (sizeof capabilities / sizeof *capabilities)
-
-static const char *const outcomes[] = { "delivered", "rejected", "deferred", "failed", "aborted", "unknown" };
-static const char *const timers[] = {
-    "GREET_DELAY", "COMMAND",    "DATA_BLOCK", "BACKEND", "CONNECT",
-    "REPLY",       "REPLY_DATA", "REPLY_END",  "LINGER",
-};
-_Static_assert(sizeof timers / sizeof *timers == SMTP_TIMERS, "one name each");
-
-static uint32_t parse_capabilities(char *list)
-{
-    uint32_t flags = 0;
-    char *rest = list;
-
-    for (char *word; (word = strsep(&rest, ","));) {
-        size_t i = 0;
-
-        while (i < CAPABILITIES && strcmp(word, capabilities[i].name) != 0)
-            i++;
-        if (i == CAPABILITIES)
-            broken("no capability %s", word);
-        flags |= capabilities[i].flag;
-    }
-    return flags;
-}
-
-static void print_capabilities(FILE *out, uint32_t flags)
-{
-    const char *comma = "";
-
-    for (size_t i = 0; i < CAPABILITIES; i++) {
-        if (!(flags & capabilities[i].flag))
-            continue;
-        fprintf(out, "%s%s", comma, capabilities[i].name);
-        comma = ",";
-    }
 }
 
 /* --- one replay --- */
@@ -472,23 +421,33 @@ static bool play(const struct line *lines, size_t n, unsigned seed, FILE *corpus
 
 /* --- all of them --- */
 
+/* Those beyond this size would only slow the fuzzer down. */
+#define CORPUS_MAX 4096
+
 static void write_corpus(const char *name, const struct line *lines, size_t n)
 {
-    const char *directory = getenv("DIALOG_CORPUS");
+    const char *directory = getenv("DIALOG_CORPUS"), *file = strrchr(lines[-1].file, '/');
     char path[512];
-    size_t size = (size_t)snprintf(path, sizeof path, "%s/", directory ? directory : "");
+    size_t size;
     FILE *out;
 
     if (!directory)
         return;
-    for (; *name && size < sizeof path - 1; name++)
-        path[size++] = (*name >= 'a' && *name <= 'z') || (*name >= '0' && *name <= '9') ? *name : '-';
+    size = (size_t)snprintf(path, sizeof path, "%s/%.*s-", directory, (int)strcspn(file + 1, "."), file + 1);
+    for (; *name && size < sizeof path - 2; name++) {
+        if (isalnum((unsigned char)*name))
+            path[size++] = (char)tolower((unsigned char)*name);
+        else if (path[size - 1] != '-')
+            path[size++] = '-';
+    }
     path[size] = '\0';
     out = fopen(path, "w");
     if (!out)
         return;
     mode = "whole";
     play(lines, n, (unsigned)n, out);
+    if (ftell(out) > CORPUS_MAX)
+        unlink(path);
     fclose(out);
 }
 
