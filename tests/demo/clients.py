@@ -46,7 +46,8 @@ class Session:
 
     async def message(self, number, octets):
         # As PIPELINING allows: the envelope in one segment.
-        self.writer.write(b"MAIL FROM:<n%d@demo.example> SIZE=%d BODY=8BITMIME\r\nRCPT TO:<to@relay.example>\r\nDATA\r\n" % (number, len(octets)))
+        self.writer.write(b"MAIL FROM:<n%d@demo.example> SIZE=%d BODY=8BITMIME\r\n" % (number, len(octets)) +
+                          b"RCPT TO:<to@relay.example>\r\nDATA\r\n")
         refusal = None
         for wanted in (250, 250, 354):
             try:
@@ -81,12 +82,14 @@ class Crowd:
         self.port, self.clients, self.messages = port, clients, messages
         self.next_number, self.acknowledged, self.bounced = 1, set(), []
         self.digests = {}
+        self.hold_from, self.released = messages + 1, None  # later messages wait until `released` is set
         self.refusals, self.lost, self.retried = {}, 0, 0
         self.chance = random.Random(seed)
         self.seconds = 0
 
     async def run(self):
         began = time.monotonic()
+        self.released = asyncio.Event()
         await asyncio.gather(*(self.client() for _ in range(self.clients)))
         self.seconds = time.monotonic() - began
 
@@ -94,6 +97,8 @@ class Crowd:
         session, left = None, 0
         while self.next_number <= self.messages:
             number, self.next_number = self.next_number, self.next_number + 1
+            if number >= self.hold_from:
+                await self.released.wait()
             octets = compose(number, self.chance)
             self.digests[number] = hashlib.sha256(octets).hexdigest()
             attempt = 0
@@ -118,6 +123,8 @@ class Crowd:
                         self.refusals[str(error)] = self.refusals.get(str(error), 0) + 1
                     else:
                         self.lost += 1
+                        reason = "connection lost: %s" % (error or type(error).__name__)
+                        self.refusals[reason] = self.refusals.get(reason, 0) + 1
                     self.retried += 1
                     await session.close(refused and error.code != 421)
                     session = None

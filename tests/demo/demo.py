@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import collections
 import os
+import random
 import re
 import shutil
 import signal
@@ -60,9 +61,15 @@ listen smtp
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Below the kernel's ephemeral range: else some connection could take the port of a relay that is away."""
+    while True:
+        port = random.SystemRandom().randint(18000, 31000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 class Screen:
@@ -173,8 +180,9 @@ class Demo:
         """What Weir wrote about its backends since the last time."""
         lines = self.log_lines()
         for line in lines[self.shown:]:
-            if "backend=" in line and "event=transaction" not in line and "event=session" not in line:
-                self.screen.line("         weir: " + re.sub(r"^time=\S+ level=\S+ ", "", line)[:110])
+            change = re.search(r'event=backend-state backend=(\S+) from=(\S+) to=(\S+)(?: reason="?([^"]*))?', line)
+            if change:
+                self.screen.line("         Weir's log: %s %s → %s (%s)" % change.groups(""))
         self.shown = len(lines)
 
     def mark(self, heading):
@@ -217,27 +225,46 @@ class Demo:
             raise SystemExit("demo: swaks ended with exit code %d" % done.returncode)
 
     async def send(self, crowd):
+        if not self.options.no_kill:
+            # The last part is for the relay that comes back, however long that takes.
+            crowd.hold_from = crowd.messages * 3 // 5
         sending = asyncio.ensure_future(crowd.run())
         victim = next(relay for relay in self.relays if relay.name == VICTIM)
         if not self.options.no_kill:
             await self.until(sending, crowd, crowd.messages * 3 // 10)
             self.mark("before the kill")
+            self.shown = len(self.log_lines())
             victim.kill()
             self.screen.at("%d delivered. kill -9 of %s" % (len(crowd.acknowledged), VICTIM))
             await self.until(sending, crowd, crowd.messages * 9 // 20)
+            await self.until_state("down", 5)
             self.show_backend_changes()
             self.screen.at("%d delivered. %s starts again on its port, with its store" % (len(crowd.acknowledged), VICTIM))
-            self.mark("while it is away")
             await asyncio.get_running_loop().run_in_executor(None, victim.start)
+            await self.until_state("up", 5)
+            self.show_backend_changes()
+            self.mark("while it is away")
+            crowd.released.set()
         await sending
         self.mark("since its return" if self.marks else "taken")
-        self.show_backend_changes()
 
     async def until(self, sending, crowd, count):
         while len(crowd.acknowledged) < count and not sending.done():
             if self.proxy.poll() is not None:
                 raise SystemExit("demo: the proxy ended with exit code %d" % self.proxy.returncode)
             await asyncio.sleep(0.01)
+
+    async def until_state(self, state, seconds):
+        """Until Weir's checks have found the victim in this state. A relay that is back before a check has missed it sits
+        out an ejection; that is not what this shows. The stand-in has no such log: it gets the time that its checks need."""
+        if self.options.stand_in:
+            await asyncio.sleep(2.5)
+            return
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if any("backend=%s " % VICTIM in line and " to=%s" % state in line for line in self.log_lines()[self.shown:]):
+                return
+            await asyncio.sleep(0.02)
 
     def stop_proxy(self):
         self.proxy.terminate()

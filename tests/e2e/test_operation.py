@@ -11,7 +11,7 @@ import time
 import pytest
 from weirtest import weir as house
 from weirtest.client import Client
-from weirtest.net import free_port, has_ipv6, wait_until
+from weirtest.net import abort, free_port, has_ipv6, wait_until
 from weirtest.relay import Delay
 from weirtest.weir import Weir
 
@@ -276,7 +276,8 @@ def test_running_a_broken_file_is_2_as_well():
 def test_environment_variables(start, relay):
     weir = start(text="", start=False)
     weir.relays.append(relay)
-    text = MINIMAL.replace('"127.0.0.1:%d" }', '"${WEIR_TEST_RELAY}" }').replace("http: { address: \"\" }", "http: { address: \"127.0.0.1:%d\" }")
+    text = MINIMAL.replace('"127.0.0.1:%d" }', '"${WEIR_TEST_RELAY}" }')
+    text = text.replace('http: { address: "" }', 'http: { address: "127.0.0.1:%d" }')
     weir.write("hostname: ${WEIR_TEST_NAME:-fallback.test}\n" + text % (weir.port, weir.http_port))
     weir.environment["WEIR_TEST_RELAY"] = "127.0.0.1:%d" % relay.port
     weir.start()
@@ -449,8 +450,16 @@ def test_hundred_http_connections_do_not_hurt(start, relay):
     weir = start([relay])
     sockets = []
     for _ in range(100):
-        sockets.append(socket.create_connection(("127.0.0.1", weir.http_port)))
-        sockets[-1].send(b"GET /metrics HT")
+        # Without waiting: those beyond the server's limits are left standing.
+        sockets.append(socket.socket())
+        sockets[-1].setblocking(False)
+        sockets[-1].connect_ex(("127.0.0.1", weir.http_port))
+    time.sleep(0.1)
+    for one in sockets:
+        try:
+            one.send(b"GET /metrics HT")
+        except OSError:
+            pass
     weir.deliver()
     for one in sockets:
-        one.close()
+        abort(one)

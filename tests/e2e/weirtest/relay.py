@@ -100,7 +100,7 @@ class Connection(threading.Thread):
         return bool(self.transactions)
 
     def established(self):
-        return self.open and tcp_state(self.sock) == TCP_ESTABLISHED
+        return tcp_state(self.sock) == TCP_ESTABLISHED
 
     def run(self):
         reset = False
@@ -111,8 +111,8 @@ class Connection(threading.Thread):
         except OSError:
             self.by_peer = True
         finally:
-            self.open = False
             abort(self.sock) if reset else self.sock.close()
+            self.open = False
             self.relay.note(self, "closed")
 
     # Input
@@ -323,9 +323,9 @@ class Relay:
                 connection = Connection(self, sock, len(self.connections))
                 connection.open_beside = [other for other in self.connections if other.established()]
                 self.connections.append(connection)
-            connection.start()
+                connection.start()
 
-    def stop(self, reset=True):
+    def stop(self):
         """Refuse connections from now on and cut those that are open."""
         self.stopping.set()
         if self.listener:
@@ -335,7 +335,9 @@ class Relay:
                 pass
             self.listener.close()
             self.listener = None
-        for connection in list(self.connections):
+        with self.changed:
+            connections = list(self.connections)
+        for connection in connections:
             if connection.open:
                 try:
                     connection.sock.shutdown(socket.SHUT_RDWR)

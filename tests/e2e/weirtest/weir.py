@@ -52,8 +52,8 @@ def merged(base, over):
 class Weir:
     """
     `backends`: a list of relays (named r1, r2, ...) or a dict of name → relay, "host:port", or a dict of options whose
-    "address" is one of those. Any object with an `address` will do for a relay. `listener`, `pool`, `top` are laid onto the defaults of the one listener, the one pool and the
-    file. `text` replaces the whole file. `wait`: "ready" (a backend is usable), "alive" (HTTP answers) or None.
+    "address" is one of those. Any object with an `address` will do for a relay. `listener`, `pool`, `top` are laid onto the
+    defaults of the one listener, the one pool and the file. `text` replaces the whole file. `wait`: "ready" (a backend is usable), "alive" (HTTP answers) or None.
     """
 
     def __init__(self, backends=(), listener=None, pool=None, top=None, text=None, binary=None, environment=None,
@@ -67,7 +67,7 @@ class Weir:
         self.environment.update(environment or {})
         self.port, self.http_port = free_port(), free_port()
         self.relays, self.process, self.exit_code = [], None, None
-        self.checks_log = text is None
+        self.checks_log, self.finished = text is None, False
         self.baseline = None
         self.config = None if text is not None else self.build(backends, listener, pool, top)
         self.write(text)
@@ -294,6 +294,9 @@ class Weir:
 
     def finish(self, baseline=True):
         """The epilogue, then a clean stop. For a process that the test has already ended: the checks that remain."""
+        if self.finished:
+            return
+        self.finished = True
         try:
             assert self.alive() or self.exit_code is not None, "weir ended by itself with %s\n%s" % (
                 self.process.returncode, self.output())
