@@ -209,20 +209,27 @@ static void write_backends(FILE *out, const struct farm *farm)
 
 /* --- by pool --- */
 
+/* Of transactions that never had a backend. */
+static void write_unplaced(FILE *out, const struct pool *pool, enum transaction_outcome outcome)
+{
+    const struct pool_state *state = pool->state;
+    struct labels labels = pool_labels(pool);
+    uint64_t n = 0;
+
+    for (uint32_t w = 0; w < state->workers; w++)
+        n += atomic_load_explicit(&state->stats[w].outcomes[outcome], memory_order_relaxed);
+    label(&labels, "backend", "");
+    label(&labels, "outcome", transaction_outcome_name(outcome));
+    fprintf(out, "weir_transactions_total{%s} %" PRIu64 "\n", labels.text, n);
+}
+
 static void write_transactions(FILE *out, const struct farm *farm)
 {
     family(out, "weir_transactions_total", "counter", "Mail transactions by their end.");
     each_member(out, farm, write_outcomes);
     for (size_t p = 0; p < farm->n_pools; p++) {
-        const struct pool_state *state = farm->pools[p].state;
-        struct labels labels = pool_labels(&farm->pools[p]);
-        uint64_t failed = 0;
-
-        for (uint32_t w = 0; w < state->workers; w++)
-            failed += atomic_load_explicit(&state->stats[w].failed, memory_order_relaxed);
-        label(&labels, "backend", "");
-        label(&labels, "outcome", transaction_outcome_name(OUTCOME_FAILED));
-        fprintf(out, "weir_transactions_total{%s} %" PRIu64 "\n", labels.text, failed);
+        write_unplaced(out, &farm->pools[p], OUTCOME_FAILED);
+        write_unplaced(out, &farm->pools[p], OUTCOME_ABORTED);
     }
 }
 

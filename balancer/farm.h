@@ -15,8 +15,8 @@
 enum transaction_outcome {
     OUTCOME_DELIVERED, /* a backend said 2xx after the end of data, and the client was told */
     OUTCOME_REJECTED,  /* a backend said 5xx */
-    OUTCOME_DEFERRED,  /* a backend said 4xx, or was lost before the end of data */
-    OUTCOME_FAILED,    /* no backend could be had */
+    OUTCOME_DEFERRED,  /* a backend said 4xx */
+    OUTCOME_FAILED,    /* no backend could be had, or it was lost before the end of data */
     OUTCOME_ABORTED,   /* the client went away or broke off */
     OUTCOME_UNKNOWN,   /* the end of data was sent and no reply came */
 };
@@ -53,7 +53,8 @@ struct member *member_hold(struct member *member);
 void member_release(struct member **member);
 
 struct pool_stats {
-    alignas(64) _Atomic uint64_t failed; /* transactions for which no backend could be had */
+    /* Of transactions that never had a backend: failed as none could be had, or aborted while waiting. */
+    alignas(64) _Atomic uint64_t outcomes[TRANSACTION_OUTCOMES];
     struct histogram queue_wait;
 };
 

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "net/decimal.h"
+
 #define HOST_MAX       253 /* octets of a host name without the final dot (RFC 1035 §2.3.4) */
 #define LABEL_MAX      63
 #define UNIX_PREFIX    "unix:"
@@ -161,19 +163,39 @@ enum address_kind address_parse(const char *text, bool names, struct address *ou
     return ADDRESS_BAD;
 }
 
+/* inet_ntop() goes by way of printf for IPv4, which every log line would pay for. */
+static char *put_ipv4(char *at, const uint8_t *ip)
+{
+    for (int i = 0; i < 4; i++) {
+        if (i)
+            *at++ = '.';
+        at = decimal_put(at, ip[i]);
+    }
+    return at;
+}
+
+static char *put_ipv6(char *at, const void *ip, bool brackets)
+{
+    if (brackets)
+        *at++ = '[';
+    if (!inet_ntop(AF_INET6, ip, at, INET6_ADDRSTRLEN))
+        *at = '\0'; /* cannot be: the family is known and the room suffices */
+    at += strlen(at);
+    if (brackets)
+        *at++ = ']';
+    return at;
+}
+
 static const char *format_ip(int family, const void *ip, unsigned port, bool with_port,
                              char text[ADDRESS_TEXT_MAX])
 {
-    char host[INET6_ADDRSTRLEN];
+    char *end = family == AF_INET ? put_ipv4(text, ip) : put_ipv6(text, ip, with_port);
 
-    if (!inet_ntop(family, ip, host, sizeof host))
-        host[0] = '\0'; /* cannot be: the family is known and the room suffices */
-    if (!with_port)
-        snprintf(text, ADDRESS_TEXT_MAX, "%s", host);
-    else if (family == AF_INET6)
-        snprintf(text, ADDRESS_TEXT_MAX, "[%s]:%u", host, port);
-    else
-        snprintf(text, ADDRESS_TEXT_MAX, "%s:%u", host, port);
+    if (with_port) {
+        *end++ = ':';
+        end = decimal_put(end, port);
+    }
+    *end = '\0';
     return text;
 }
 

@@ -346,7 +346,7 @@ void errand_over(struct session *s, const struct smtp_transaction *t)
     if (e->member)
         stat_add(&stats(s)->outcomes[t->outcome], 1);
     else
-        stat_add(&errand_pool(s)->state->stats[s->worker->index].failed, 1);
+        stat_add(&errand_pool(s)->state->stats[s->worker->index].outcomes[t->outcome], 1);
     record_transaction(s, t);
     end_retry(e);
     e->attempts = 0;

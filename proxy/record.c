@@ -1,9 +1,6 @@
 #include "proxy/record.h"
 
-#include <inttypes.h>
-#include <stdio.h>
-#include <string.h>
-
+#include "net/decimal.h"
 #include "net/log.h"
 #include "proxy/session_internal.h"
 
@@ -24,9 +21,11 @@ static void add_session(struct log_record *r, const struct session *s)
 
 static void add_count(struct log_record *r, const struct smtp_transaction *t)
 {
-    char text[32];
+    char text[24], *end = decimal_put(text, t->accepted);
 
-    snprintf(text, sizeof text, "%" PRIu32 "/%" PRIu32, t->accepted, t->recipients);
+    *end++ = '/';
+    end = decimal_put(end, t->recipients);
+    *end = '\0';
     log_plain(r, "rcpts", text);
 }
 

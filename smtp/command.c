@@ -61,8 +61,11 @@ static bool span_begins(struct smtp_span span, const char *word)
 
 static enum smtp_verb find_verb(struct smtp_span word)
 {
+    /* The first letter spares most of the comparisons; 0x20 is all that upper and lower case differ in. */
+    char first = word.size ? (char)(word.data[0] & ~0x20) : '\0';
+
     for (int verb = SMTP_VERB_UNKNOWN + 1; verb < SMTP_VERB_HTTP; verb++)
-        if (span_is(word, verb_names[verb]))
+        if (verb_names[verb][0] == first && span_is(word, verb_names[verb]))
             return (enum smtp_verb)verb;
     for (size_t i = 0; i < sizeof http_words / sizeof http_words[0]; i++)
         if (span_is(word, http_words[i]))

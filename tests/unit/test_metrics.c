@@ -211,7 +211,8 @@ static void test_backends(void **state)
     stat_add(&member->stats[0].outcomes[OUTCOME_DELIVERED], 2);
     stat_add(&member->stats[1].outcomes[OUTCOME_DELIVERED], 3);
     stat_add(&member->stats[1].outcomes[OUTCOME_UNKNOWN], 1);
-    stat_add(&farm->pools[0].state->stats[1].failed, 4);
+    stat_add(&farm->pools[0].state->stats[1].outcomes[OUTCOME_FAILED], 4);
+    stat_add(&farm->pools[0].state->stats[0].outcomes[OUTCOME_ABORTED], 2);
     scrape_farm(&scraped, farm, &counters);
     assert_sample(&scraped, "weir_backend_connections", A, 1);
     assert_sample(&scraped, "weir_backend_connections", B, 0);
@@ -226,6 +227,7 @@ static void test_backends(void **state)
     assert_sample(&scraped, "weir_transactions_total", A ",outcome=\"unknown\"", 1);
     assert_sample(&scraped, "weir_transactions_total", B ",outcome=\"rejected\"", 0);
     assert_sample(&scraped, "weir_transactions_total", "pool=\"relays\",backend=\"\",outcome=\"failed\"", 4);
+    assert_sample(&scraped, "weir_transactions_total", "pool=\"relays\",backend=\"\",outcome=\"aborted\"", 2);
     assert_sample(&scraped, "weir_queue_waiting", "pool=\"relays\"", 0);
     backend_return_place(member->backend);
     farm_release(&farm);
