@@ -184,7 +184,7 @@ def test_a_session_stays_with_its_backend(start, relays):
     busy = [one for one in two if one.traffic()]
     assert len(busy) == 1 and len(busy[0].traffic()) == 1
     assert [one.mail for one in busy[0].committed()] == [b"%d@x" % number for number in range(6)]
-    assert busy[0].traffic()[0].lines[-1] == b"QUIT"
+    wait_until(lambda: busy[0].traffic()[0].lines[-1] == b"QUIT", 5, "the backend was told QUIT")
 
 
 def test_an_idle_client_costs_no_backend_anything(start, relay):

@@ -72,7 +72,11 @@ class Weir:
         self.config = None if text is not None else self.build(backends, listener, pool, top)
         self.write(text)
         if start:
-            self.start(wait)
+            try:
+                self.start(wait)
+            except BaseException:
+                self.discard()
+                raise
 
     def __enter__(self):
         return self
