@@ -69,7 +69,7 @@ def goal_lines(bench, cells):
 
 
 def goal_row(title, value, goal):
-    return [title, f"{value:.2f}", f"≤ {goal:.1f}", "reached" if value <= goal else "missed"]
+    return [title, f"{value:.3f}", f"≤ {goal:.1f}", "reached" if value <= goal else "missed"]
 
 
 def call_lines(bench):
