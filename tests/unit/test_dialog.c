@@ -61,6 +61,7 @@ struct replay {
     bool whole; /* the next segment is not split */
     char side;  /* whose segment is being gathered: 'C', 'B' or 0 */
     struct text segment;
+    uint64_t fed;  /* octets of the client */
     size_t action; /* the first that has not been expected yet */
     unsigned random;
     FILE *corpus;
@@ -135,9 +136,23 @@ static void expect_no_more(struct replay *r)
     r->driver.n_actions = r->action = 0;
 }
 
+/* What was said to be left is what was entered before. */
+static void traced(const char *side, const char *from, const char *to)
+{
+    static char now[2][16];
+    char *last = now[side[0] == 'b'];
+
+    CHECK(!last[0] || strcmp(from, last) == 0 || strcmp(from, "GREETING") == 0 || strcmp(from, "NONE") == 0,
+          "a change of state that was not traced");
+    snprintf(last, sizeof now[0], "%s", to);
+}
+
 static void look(struct replay *r)
 {
     uint32_t serial;
+    uint64_t size = smtp_dialog_body_size(&r->driver.dialog);
+
+    CHECK(size <= 2 * r->fed, "more of a body than was fed, each LF normalized");
 
     seen.client[smtp_dialog_client_state(&r->driver.dialog)] = true;
     seen.backend[smtp_dialog_backend_state(&r->driver.dialog)] = true;
@@ -172,6 +187,7 @@ static void flush_segment(struct replay *r)
         if (n > segment->size - done)
             n = segment->size - done;
         (r->side == 'C' ? driver_client : driver_backend)(&r->driver, segment->data + done, n);
+        r->fed += n;
         look(r);
         done += n;
     }
@@ -399,7 +415,9 @@ static bool play(const struct line *lines, size_t n, unsigned seed, FILE *corpus
     struct replay *r = calloc(1, sizeof *r);
     volatile bool good = false;
 
-    r->policy = (struct smtp_policy){ .hostname = "weir.test", .max_recipients = 1000, .max_errors = 20 };
+    r->policy = (struct smtp_policy){
+        .hostname = "weir.test", .max_recipients = 1000, .max_errors = 20, .trace = traced
+    };
     r->offer.flags = SMTP_CAP_PIPELINING | SMTP_CAP_CARRIED;
     r->random = seed;
     r->corpus = corpus;
