@@ -1,7 +1,8 @@
 /*
  * Inside the dialog: what its files share.
  *
- *   dialog.c           outputs, actions, events, timers, the ends of transactions and sessions
+ *   dialog.c           feeding, events, timers, the ends of transactions and sessions
+ *   dialog_queue.c     outputs, actions, the queue of commands
  *   dialog_client.c    commands of the client
  *   dialog_body.c      DATA and BDAT content
  *   dialog_backend.c   replies of the backend, its greeting, its loss
@@ -75,11 +76,12 @@ struct smtp_exchange {
     char text[PIPELINE_TEXT];
 };
 
-/* outputs and actions (dialog.c) */
+/* outputs and actions (dialog_queue.c) */
 void output_range(struct smtp_output *out, const char *data, size_t size); /* referred to, not copied */
 char *output_reserve(struct smtp_output *out, size_t size); /* in the arena; output_commit() follows */
 void output_commit(struct smtp_output *out, size_t size);
 void output_copy(struct smtp_output *out, const char *data, size_t size);
+void output_clear(struct smtp_output *out);
 bool wire_has_room(const struct smtp_wire *wire);
 struct smtp_action_arg *act(struct smtp_dialog *d, enum smtp_action action);
 void say(struct smtp_dialog *d, const char *reply); /* a reply of Weir's own to the client */
@@ -100,6 +102,7 @@ bool queue_command(struct smtp_dialog *d, enum pending_kind kind, enum smtp_verb
                    struct smtp_span two, struct smtp_span three);
 void queue_pump(struct smtp_dialog *d); /* send what may be sent */
 struct pending queue_pop(struct smtp_dialog *d);
+void queue_clear(struct smtp_exchange *x);
 
 /* The transaction is over. `code` and `text` decided it. */
 void transaction_end(struct smtp_dialog *d, enum smtp_outcome outcome);
