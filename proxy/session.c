@@ -253,12 +253,14 @@ static bool feed_client(struct session *s)
  * be waiting for. */
 static bool feed_client_end(struct session *s)
 {
-    enum smtp_backend_state state = smtp_dialog_backend_state(&s->dialog);
-    bool answered_soon = smtp_dialog_waiting(&s->dialog) && state >= SMTP_BACKEND_READY;
+    bool waiting = smtp_dialog_waiting(&s->dialog);
+    bool placed = smtp_dialog_backend_state(&s->dialog) >= SMTP_BACKEND_READY;
 
     if (!s->client_ended || s->client_end_told || s->closing || output_full(s))
         return false;
-    if (answered_soon && !s->client_failed)
+    /* It has only stopped sending: what it sent is done, and answered. But nobody waits in a queue to answer
+     * nothing but MAIL. */
+    if (waiting && !s->client_failed && (placed || s->input.size))
         return false;
     s->client_end_told = true;
     smtp_dialog_event(&s->dialog, &(struct smtp_event){ .kind = SMTP_EVENT_CLIENT_LOST });

@@ -134,18 +134,20 @@ int smtp_reply_parse(const char *in, size_t size, struct smtp_reply *out)
     }
 }
 
+static const bool plain[256] = { ['\t'] = true, [' ' ... '~'] = true };
+
 void smtp_reply_sanitise(const char *in, size_t size, char *out, int utf8)
 {
     for (size_t i = 0; i < size; i++) {
         uint8_t octet = (uint8_t)in[i];
 
-        if (octet == '\r' && i + 1 < size && in[i + 1] == '\n') {
+        if (plain[octet]) {
+            out[i] = in[i];
+        } else if (octet == '\r' && i + 1 < size && in[i + 1] == '\n') {
             out[i] = '\r';
             out[++i] = '\n';
-        } else if ((octet >= 0x20 && octet < 0x7F) || octet == '\t' || (octet >= 0x80 && utf8)) {
-            out[i] = in[i];
         } else {
-            out[i] = '?';
+            out[i] = octet >= 0x80 && utf8 ? in[i] : '?';
         }
     }
 }

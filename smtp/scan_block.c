@@ -71,11 +71,9 @@ static inline uint64_t lanes_equal(uint64_t word, uint8_t value)
     return ~(((x & low) + low) | x | low);
 }
 
-static size_t skip_portable(const char *in, size_t size, bool start)
+/* Eight octets at a time from `i` on. */
+static size_t skip_words(const char *in, size_t size, size_t i, struct carry carry)
 {
-    struct carry carry = { .start = start };
-    size_t i = 0;
-
     for (; size - i >= 8; i += 8) {
         uint64_t word;
 
@@ -94,6 +92,11 @@ static size_t skip_portable(const char *in, size_t size, bool start)
         carry = (struct carry){ .cr = cr >> 63, .start = lf >> 63 };
     }
     return skip_rest(in, size, i, carry);
+}
+
+static size_t skip_portable(const char *in, size_t size, bool start)
+{
+    return skip_words(in, size, 0, (struct carry){ .start = start });
 }
 
 #if defined(__x86_64__)
@@ -140,7 +143,7 @@ static size_t skip_sse2(const char *in, size_t size, bool start)
         if (block_stops(masks, &carry, i, &stop))
             return stop;
     }
-    return skip_rest(in, size, i, carry);
+    return skip_words(in, size, i, carry);
 }
 
 __attribute__((target("avx2"))) static inline uint64_t avx2_equal(__m256i low, __m256i high, char value)
@@ -165,7 +168,7 @@ __attribute__((target("avx2"))) static size_t skip_avx2(const char *in, size_t s
         if (block_stops(masks, &carry, i, &stop))
             return stop;
     }
-    return skip_rest(in, size, i, carry);
+    return skip_words(in, size, i, carry);
 }
 #endif
 
