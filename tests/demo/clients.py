@@ -53,6 +53,8 @@ class Session:
             try:
                 await self.reply(wanted)
             except (Refused, Bounced) as error:
+                if isinstance(error, Refused) and error.code == 421:
+                    raise  # nothing comes behind it
                 refusal = refusal or error
         if refusal:
             raise refusal
