@@ -345,7 +345,8 @@ void session_conclude(struct session *s)
 {
     bool moved;
 
-    obey(s);
+    if (s->has_answer || !smtp_wire_idle(&s->worker->wire))
+        obey(s);
     do {
         moved = feed_backend(s);
         moved |= feed_client(s);
@@ -358,8 +359,8 @@ void session_conclude(struct session *s)
     keep_input(&s->input);
     keep_input(&s->reply_input);
     if (s->input.lost || s->reply_input.lost) {
-        session_free(
-            s); /* out of memory with octets in hand: nothing may be left out of the middle of a stream */
+        /* Out of memory with octets in hand: nothing may be left out of the middle of a stream. */
+        session_free(s);
         return;
     }
     set_reading(s);

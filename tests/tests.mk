@@ -1,26 +1,34 @@
 # Everything about testing. Included by the Makefile at the top.
 
 FUZZ_SECONDS ?= 60
+# Unit tests that start threads run under the thread sanitizer too.
+THREADED     := $(filter test_queue test_backend test_log,$(UNITS))
 PYTEST       := $(PYTHON) -m pytest -p no:cacheprovider -q
 
 test: deps
-	$(MAKE) -j2 WERROR=1 build/asan/weir build/release/weir
-	$(MAKE) lint
-	$(MAKE) check
-	$(MAKE) e2e
+	@$(MAKE) --no-print-directory -j2 WERROR=1 build/asan/weir build/release/weir build/tsan/weir
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory -j2 $(UNITS:%=build/asan/unit/%) $(FUZZERS:%=build/asan/replay/%) $(THREADED:%=build/tsan/unit/%)
+	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory check-threads
+	@$(MAKE) --no-print-directory e2e
+	@$(MAKE) --no-print-directory e2e-threads
 
 # Unit tests, dialog tables and the replayed fuzz corpus, under address and undefined-behaviour sanitizers.
 check: $(UNITS:%=build/asan/unit/%) $(FUZZERS:%=build/asan/replay/%)
-	@set -e; for t in $(UNITS); do echo "unit $$t"; build/asan/unit/$$t; done
+	@set -e; for t in $(UNITS); do printf '%-24s ' $$t; tests/quiet.sh build/asan/unit/$$t; done
 	@set -e; for f in $(FUZZERS); do build/asan/replay/$$f tests/fuzz/corpus/$$f; done
 
 # Threads: the same unit tests that start threads, under the thread sanitizer.
-THREADED := $(filter test_queue test_backend test_log test_mailbox,$(UNITS))
 check-threads: $(THREADED:%=build/tsan/unit/%)
-	@set -e; for t in $(THREADED); do echo "tsan $$t"; build/tsan/unit/$$t; done
+	@set -e; for t in $(THREADED); do printf '%-24s ' "$$t (threads)"; tests/quiet.sh build/tsan/unit/$$t; done
 
 e2e: build/asan/weir
 	WEIR=$(CURDIR)/build/asan/weir $(PYTEST) tests/e2e
+
+# Workers, reload and the wait queue once more, under the thread sanitizer.
+e2e-threads: build/tsan/weir
+	WEIR=$(CURDIR)/build/tsan/weir $(PYTEST) tests/e2e/test_balance.py tests/e2e/test_operation.py tests/e2e/test_flows.py
 
 scorecard: deps build/asan/weir
 	@WEIR=$(CURDIR)/build/asan/weir $(PYTHON) tests/e2e/scorecard.py
@@ -37,11 +45,12 @@ fuzz: $(FUZZERS:%=build/fuzz/%)
 lint:
 	@tests/lint.sh
 
-bench: deps build/release/weir build/release/bench/bench_scan
-	$(PYTHON) tests/bench/bench.py
+# BENCH_ARGS="--quick --only weir,haproxy"; see tests/bench/bench.py --help.
+bench: deps build/release/weir build/release/bench/bench_scan build/release/bench/bare_pipe
+	$(PYTHON) tests/bench/bench.py $(BENCH_ARGS)
 
 demo: deps
 	@$(MAKE) -s build/release/weir
 	@$(PYTHON) tests/demo/demo.py build/release/weir
 
-.PHONY: test check check-threads e2e scorecard fuzz lint bench demo
+.PHONY: test check check-threads e2e e2e-threads scorecard fuzz lint bench demo

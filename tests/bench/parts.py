@@ -12,6 +12,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WEIR = os.environ.get("WEIR", os.path.join(ROOT, "build/release/weir"))
+BARE_PIPE = os.path.join(ROOT, "build/release/bench/bare_pipe")
 START_SECONDS = 15
 SINK_SESSIONS = 4000  # smtp-sink stops accepting above this; its own default is 256
 
@@ -291,7 +292,17 @@ pools:
         return Process(self.key, [WEIR, "-c", self.config(directory, sinks)], directory, cpus)
 
 
-PROXIES = [Direct, Haproxy, HaproxySplice, Nginx, Weir]
+class BarePipe(Proxy):
+    key, title, note = "pipe", "bare pipe", "tests/bench/bare_pipe.c: moves octets on the same event loop and does nothing else"
+
+    def missing(self):
+        return None if os.access(BARE_PIPE, os.X_OK) else "build/release/bench/bare_pipe is not built"
+
+    def launch(self, directory, sinks, cpus):
+        return Process(self.key, [BARE_PIPE, str(self.port), *map(str, sinks)], directory, cpus)
+
+
+PROXIES = [Direct, BarePipe, Haproxy, HaproxySplice, Nginx, Weir]
 
 
 def note(text):
