@@ -1,13 +1,15 @@
 """The test house itself: a client against a relay, and every checker shown something it must refuse."""
 
+import re
 import socket
 import subprocess
 import time
 
 import pytest
-from weirtest import logfmt, programs, weir
+from weirtest import identity, logfmt, programs, weir
 from weirtest.client import Client, Closed, ProtocolError, stuff, unstuff
-from weirtest.relay import DROP, RESET, STALL, At, Bytewise, Delay, Relay, assert_one_message, bare_ends
+from weirtest.relay import (DROP, RESET, STALL, XCLIENT_RELAY, XFORWARD_RELAY, At, Bytewise, Delay, Relay, assert_one_message,
+                            bare_ends)
 
 pytestmark = pytest.mark.harness
 
@@ -175,6 +177,112 @@ def test_postfix_runs():
         assert postfix.queued()[0][0] == "someone@client.test"
     finally:
         postfix.stop()
+
+
+def test_proxy_headers_there_and_back():
+    here, there = ("192.0.2.1", 1), ("203.0.113.9", 65535)
+    six = ("2001:db8::1", 40000)
+    more = identity.tlv(4, b"") + identity.tlv(1, b"h2")
+    for octets in (identity.v1(here, there), identity.v2(here, there), identity.v2(here, there, more), identity.v1(six, ("::1", 25)),
+                   identity.v2(six)):
+        header = identity.parse_header(octets + b"behind it")
+        assert header.size == len(octets) and header.source in (here, six)
+    for bad in (b"", b"PROXY UNKNOWN\r\n", b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n", b"PROXY TCP4 192.0.2.1 192.0.2.2 01 2\r\n",
+                b"PROXY TCP4 192.0.2.1 192.0.2.2 1 65536\r\n", b"PROXY TCP4 ::1 ::1 1 2\r\n", b"PROXY TCP4  192.0.2.1 192.0.2.2 1 2\r\n",
+                b"EHLO x\r\n", identity.v2(here)[:20], identity.v2(command=0), identity.v2(), identity.v2(here, tlvs=b"\4\0"),
+                identity.v2(here, command=0), identity.v2_raw(b"\0" * 8), identity.v2_raw(b"\0" * 12, version=1)):
+        with pytest.raises(identity.Malformed):
+            identity.parse_header(bad)
+    with pytest.raises(identity.Malformed):
+        identity.parse_header(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2" + b" " * 100 + b"\r\n")
+
+
+def test_xtext():
+    every = bytes(range(256))
+    assert identity.unxtext(identity.xtext(every)) == every and identity.xtext(b"a+b=c d") == b"a+2Bb+3Dc+20d"
+    listed = identity.XCLIENT_ATTRIBUTES
+    found = identity.parse_attributes(b"XCLIENT ADDR=IPV6:::1 PORT=25 helo=a+2Bb NAME=[UNAVAILABLE]", listed)
+    assert found == {"ADDR": b"IPV6:::1", "PORT": b"25", "HELO": b"a+b", "NAME": b"[UNAVAILABLE]"}
+    for bad in (b"XCLIENT", b"XCLIENT ADDR", b"XCLIENT ADDR=", b"XCLIENT  ADDR=1.2.3.4", b"XCLIENT ADDR=::1", b"XCLIENT IDENT=x", b"XCLIENT HELO=a+b",
+                b"XCLIENT HELO=a=b", b"XCLIENT HELO=a+2b", b"XCLIENT HELO=\xc3\xa9", b"XCLIENT PORT=65536", b"XCLIENT PROTO=HTTP",
+                b"XCLIENT HELO=a HELO=b", b"XCLIENT HELO=" + b"a" * 500):
+        with pytest.raises(identity.Malformed):
+            identity.parse_attributes(bad, listed)
+
+
+@pytest.mark.parametrize("make", [identity.v1, identity.v2])
+def test_a_relay_that_wants_a_header(relays, make):
+    relay = relays(1, proxy_header=True)[0]
+    with connected(relay, banner=False) as client:
+        assert client.silent(0.1)
+        client.send(make(("192.0.2.7", 4321)))
+        client.expect(220)
+        client.ehlo().message()
+    assert relay.connections[0].header.source == ("192.0.2.7", 4321) and len(relay.committed()) == 1 and not relay.faults
+    for bad in (b"EHLO x\r\n", make(("192.0.2.7", 4321))[:-1], b"P"):
+        with connected(relay, banner=False, header=bad) as client:
+            assert client.wait_closed() == b""
+    assert len(relay.faults) == 3
+    with connected(relay, header=make(("192.0.2.7", 4321)) + b"EHLO x\r\n"):
+        assert len(relay.faults) == 4
+
+
+def test_a_relay_that_takes_xclient(relays):
+    relay, = relays(1, extensions=XCLIENT_RELAY, extensions_for_client=["DSN", "XCLIENT ADDR"])
+    with connected(relay) as client:
+        client.ehlo()
+        assert client.extensions["XCLIENT"] == identity.XCLIENT_ATTRIBUTES and "SIZE" in client.extensions
+        client.ok("XCLIENT ADDR=192.0.2.1 HELO=a+2Bb", 220)
+        assert not relay.faults
+        client.ok("MAIL FROM:<a@x>", 503)
+        assert len(relay.faults) == 1
+        assert set(client.ehlo().extensions) == {"DSN", "XCLIENT"}
+        client.ok("XCLIENT HELO=x", 501)
+        client.ok("XFORWARD ADDR=192.0.2.1", 502)
+        client.envelope().ok("XCLIENT ADDR=192.0.2.2", 503)
+        assert len(relay.faults) == 4
+        assert client.data(b"x\r\n").code == 250
+    assert relay.committed()[0].xclient == {"ADDR": b"192.0.2.1", "HELO": b"a+b"}
+
+
+def test_a_relay_that_takes_xforward(relays):
+    relay, = relays(1, extensions=XFORWARD_RELAY)
+    with connected(relay) as client:
+        client.ehlo().ok("XFORWARD ADDR=192.0.2.1")
+        client.ok("XFORWARD NAME=[UNAVAILABLE]")
+        client.message()
+        client.message()
+    assert [one.xforward for one in relay.committed()] == [{"ADDR": b"192.0.2.1", "NAME": b"[UNAVAILABLE]"}, {}]
+    assert not relay.faults
+
+
+def test_postfix_takes_a_proxy_header():
+    postfix = programs.Postfix(settings={"smtpd_upstream_proxy_protocol": "haproxy", "mynetworks": "127.0.0.0/8, 192.0.2.0/24"})
+    try:
+        for number, make in enumerate((identity.v1, identity.v2)):
+            with Client(postfix.address, header=make(("192.0.2.%d" % number, 4321))) as client:
+                client.ehlo().message()
+            weir.wait_until(lambda: "client=unknown[192.0.2.%d]" % number in postfix.log(), 5, postfix.log)
+    finally:
+        postfix.stop()
+
+
+def test_postfix_takes_xclient_and_xforward():
+    sink = Relay()
+    postfix = programs.Postfix(next_hop=sink.port, settings={
+        "smtpd_authorized_xclient_hosts": "127.0.0.1", "smtpd_authorized_xforward_hosts": "127.0.0.1", "mynetworks": "127.0.0.0/8, 192.0.2.0/24"})
+    try:
+        with Client(postfix.address) as client:
+            client.ehlo().ok("XFORWARD ADDR=192.0.2.9 HELO=forwarded.test")
+            client.message()
+            client.ok("XCLIENT ADDR=192.0.2.8 NAME=[UNAVAILABLE] HELO=labelled.test", 220)
+            client.ehlo("again.test").message()
+        weir.wait_until(lambda: re.search(r"client=\S+\[127.0.0.1\], orig_client=\S+\[192.0.2.9\]", postfix.log()), 5, postfix.log)
+        weir.wait_until(lambda: "client=unknown[192.0.2.8]" in postfix.log(), 5, postfix.log)
+        weir.wait_until(lambda: any(b"[192.0.2.8]" in one.content for one in sink.committed()), 5, "it went on, with a Received line")
+    finally:
+        postfix.stop()
+        sink.stop()
 
 
 def test_mime_samples_are_there():

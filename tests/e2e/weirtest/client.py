@@ -40,9 +40,9 @@ REPLY_LINE = re.compile(rb"[2-5][0-9]{2}([ -][^\r\n\x00]*)?\Z")
 
 
 class Client:
-    """`address` is (host, port) or a path of a Unix socket. With `banner`, a 220 is read and required."""
+    """`address` is (host, port) or a path of a Unix socket. With `banner`, a 220 is read and required. `header`: octets that go first."""
 
-    def __init__(self, address, timeout=10.0, source=None, banner=True):
+    def __init__(self, address, timeout=10.0, source=None, banner=True, header=b""):
         if isinstance(address, str):
             self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         else:
@@ -53,6 +53,7 @@ class Client:
         if source:
             self.sock.bind((source, 0))
         self.sock.connect(address)
+        self.sock.sendall(header)
         self.buffer = bytearray()
         self.ended = False
         self.extensions = {}

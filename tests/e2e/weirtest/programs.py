@@ -62,9 +62,10 @@ MASTER_CF = "127.0.0.1:{port} inet n - n - - smtpd\npostlog unix-dgram n - n - 1
 
 
 class Postfix:
-    """A Postfix of its own in a directory of its own. Mail is discarded, or relayed to `next_hop` (a port)."""
+    """A Postfix of its own in a directory of its own. Mail is discarded, or relayed to `next_hop` (a port). `settings` go
+    into main.cf over what stands there."""
 
-    def __init__(self, next_hop=None):
+    def __init__(self, next_hop=None, settings=None):
         self.directory = tempfile.mkdtemp(prefix="weir-postfix-", dir="/tmp")
         os.chmod(self.directory, 0o755)
         self.port = free_port()
@@ -73,7 +74,9 @@ class Postfix:
             os.mkdir(os.path.join(self.directory, name))
         shutil.chown(os.path.join(self.directory, "data"), "postfix")
         transport = "smtp:[127.0.0.1]:%d" % next_hop if next_hop else "discard:"
-        self.write("main.cf", MAIN_CF.format(d=self.directory, transport=transport))
+        main_cf = dict(line.split(" =", 1) for line in MAIN_CF.format(d=self.directory, transport=transport).splitlines())
+        main_cf.update(settings or {})
+        self.write("main.cf", "".join("%s = %s\n" % (name, str(value).strip()) for name, value in main_cf.items()))
         self.write("master.cf", MASTER_CF.format(port=self.port))
         self.control("start")
         wait_until(lambda: listening(self.port), 15, lambda: "Postfix listens; its log:\n" + self.log())

@@ -9,9 +9,14 @@ can ask what any other relay would have made of the same octets.
     relay.on("data", DROP, times=1)                    once
     relay.on("body", At(1000, [b"550 5.7.1 no\r\n", STALL]))
 
-Steps: connect banner ehlo helo mail rcpt data body end bdat bdat_last rset quit noop.
+Steps: connect banner ehlo helo xclient xforward mail rcpt data body end bdat bdat_last rset quit noop.
 An action is: octets, DROP, RESET, STALL, Delay, Bytewise, a list of actions, or a function(connection, line) that returns
 one (None: the usual reply).
+
+    relay = Relay(proxy_header=True)                   nothing is said before a PROXY header, whole, in one read
+    relay = Relay(extensions=XCLIENT_RELAY)            takes XCLIENT, and then is at its greeting again
+
+Where the peer breaks these, it is cut or refused, and the reason is kept in relay.faults.
 """
 
 import re
@@ -20,9 +25,12 @@ import threading
 import time
 
 from .client import unstuff
+from .identity import XCLIENT_ATTRIBUTES, XFORWARD_ATTRIBUTES, Malformed, parse_attributes, parse_header
 from .net import TCP_ESTABLISHED, abort, free_port, tcp_state, wait_until
 
 EXTENSIONS = ("PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "CHUNKING", "BINARYMIME")
+XCLIENT_RELAY = EXTENSIONS + ("XCLIENT " + XCLIENT_ATTRIBUTES,)
+XFORWARD_RELAY = EXTENSIONS + ("XFORWARD " + XFORWARD_ATTRIBUTES,)
 
 
 class Drop:
@@ -70,6 +78,8 @@ class Transaction:
         self.mail = re.sub(rb"(?i)^MAIL FROM:\s*<(.*?)>.*$", rb"\1", line)
         self.rcpts = []
         self.body = bytearray()  # as it came: dot-stuffed after DATA, plain after BDAT; without the final dot
+        self.xclient = dict(connection.xclient)    # whom it was said to come from, attribute → octets
+        self.xforward = dict(connection.xforward)
         self.by = None           # "DATA" or "BDAT"
         self.ended = False       # the end of data has come
         self.committed = False   # and 2xx was the answer
@@ -91,6 +101,9 @@ class Connection(threading.Thread):
         self.open = True
         self.by_peer = False   # the peer ended it
         self.helo = None
+        self.header = None     # the PROXY header, an identity.Header
+        self.xclient, self.xforward = {}, {}
+        self.greeting = False  # XCLIENT has put it back there: EHLO is due
         self.transaction = None
         self.finishing = None  # the transaction whose end-of-data reply is due
 
@@ -184,6 +197,8 @@ class Connection(threading.Thread):
     # The dialogue
 
     def serve(self):
+        if self.relay.proxy_header:
+            self.read_header()
         self.answer("connect", b"")
         self.answer("banner", b"220 %s ESMTP scripted\r\n" % self.relay.name.encode())
         while True:
@@ -196,19 +211,72 @@ class Connection(threading.Thread):
             else:
                 handler(line)
 
+    def fault(self, what):
+        self.relay.faults.append("connection %d: %s" % (self.number, what))
+
+    def read_header(self):
+        """As Postfix does: it looks once, and what it then sees has to be all of it."""
+        self.receive()
+        try:
+            self.header = parse_header(bytes(self.buffer))
+        except Malformed as malformed:
+            self.fault(malformed)
+            raise Gone() from None
+        del self.buffer[:self.header.size]
+        if self.buffer:
+            self.fault("behind the header, before the banner: %r" % bytes(self.buffer))
+        self.relay.note(self, "header")
+
     def do_ehlo(self, line):
-        self.helo = line[5:]
-        words = [self.relay.name] + list(self.relay.extensions)
+        self.helo, self.greeting = line[5:], False
+        words = [self.relay.name] + list(self.offered())
         usual = "".join("250%s%s\r\n" % ("-" if n + 1 < len(words) else " ", word) for n, word in enumerate(words))
         self.transaction = None
         self.answer("ehlo", usual.encode(), line)
 
+    def offered(self):
+        """The extensions; after XCLIENT they may be others."""
+        return self.relay.extensions_for_client if self.xclient and self.relay.extensions_for_client else self.relay.extensions
+
+    def attributes(self, verb, line):
+        """A dict, or None: refused."""
+        listed = [word[len(verb) + 1:] for word in self.offered() if word.split(" ")[0].upper() == verb]
+        if not listed:
+            self.fault("not offered: %r" % line)
+            self.send(b"502 5.5.1 not offered\r\n")
+            return None
+        if self.transaction:
+            self.fault("in a transaction: %r" % line)
+            self.send(b"503 5.5.1 in a transaction\r\n")
+            return None
+        try:
+            return parse_attributes(line, listed[0])
+        except Malformed as malformed:
+            self.fault(malformed)
+            self.send(b"501 5.5.4 bad attributes\r\n")
+            return None
+
+    def do_xclient(self, line):
+        found = self.attributes("XCLIENT", line)
+        if found and self.answer("xclient", b"220 %s ESMTP anew\r\n" % self.relay.name.encode(), line) == 220:
+            self.xclient.update(found)
+            self.xforward, self.greeting, self.helo = {}, True, None
+
+    def do_xforward(self, line):
+        found = self.attributes("XFORWARD", line)
+        if found and self.answer("xforward", b"250 2.0.0 Ok\r\n", line) == 250:
+            self.xforward.update(found)
+
     def do_helo(self, line):
-        self.helo = line[5:]
+        self.helo, self.greeting = line[5:], False
         self.transaction = None
         self.answer("helo", b"250 %s\r\n" % self.relay.name.encode(), line)
 
     def do_mail(self, line):
+        if self.greeting:
+            self.fault("no EHLO since XCLIENT: %r" % line)
+            self.send(b"503 5.5.1 EHLO first\r\n")
+            return
         opened = Transaction(self, line)
         self.transactions.append(opened)
         if self.answer("mail", b"250 2.1.0 Ok\r\n", line) // 100 == 2:
@@ -272,8 +340,11 @@ class Connection(threading.Thread):
         self.finishing = self.transaction
         self.answer(step, b"250 2.0.0 Ok: queued as %06X\r\n" % self.relay.count(), line)
         self.transaction = self.finishing = None
+        self.xforward = {}
 
     def do_rset(self, line):
+        if self.transaction:
+            self.xforward = {}
         self.transaction = None
         self.answer("rset", b"250 2.0.0 Ok\r\n", line)
 
@@ -286,8 +357,11 @@ class Connection(threading.Thread):
 
 
 class Relay:
-    def __init__(self, name="relay.test", extensions=EXTENSIONS, port=0, start=True):
+    def __init__(self, name="relay.test", extensions=EXTENSIONS, port=0, start=True, proxy_header=False,
+                 extensions_for_client=None):
         self.name, self.extensions = name, list(extensions)
+        self.proxy_header, self.extensions_for_client = proxy_header, extensions_for_client
+        self.faults = []  # where the peer broke PROXY, XCLIENT or XFORWARD
         self.port = port or free_port()
         self.connections, self.events = [], []
         self.changed = threading.Condition()

@@ -310,6 +310,8 @@ class Weir:
                 self.term()
                 assert self.wait() == 0, "exit code %s after TERM\n%s" % (self.exit_code, self.output())
             self.assert_no_sanitizer()
+            for relay in self.relays:
+                assert not relay.faults, "%s: %s" % (relay.name, relay.faults)
             if self.checks_log:
                 self.log()
         finally:
