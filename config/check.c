@@ -3,13 +3,16 @@
  * is left out here, because the operator has been told about it already.
  */
 #include <arpa/inet.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "config/draft.h"
+#include "config/memory.h"
 #include "config/word.h"
 
-static void resolve_pool(struct draft *draft, struct config_listener *listener)
+/* NULL if it is not known; that is then reported. */
+static const struct config_pool *resolve_pool(struct draft *draft, struct config_listener *listener)
 {
     const struct config *config = draft->config;
     const struct origin *given = draft_origin(draft, &listener->pool);
@@ -19,13 +22,13 @@ static void resolve_pool(struct draft *draft, struct config_listener *listener)
             report_add(&draft->report, origin->place, origin->key,
                        "expected the key pool, which may be left out only where there is one; there are %zu",
                        config->n_pools);
-        return;
+        return config->n_pools == 1 ? &config->pools[0] : NULL;
     }
     struct suggestion suggestion = { .word = given->text };
     for (size_t i = 0; i < config->n_pools; i++) {
         if (strcmp(config->pools[i].name, given->text) == 0) {
             listener->pool = i;
-            return;
+            return &config->pools[i];
         }
         suggestion_offer(&suggestion, config->pools[i].name);
     }
@@ -37,20 +40,42 @@ static void resolve_pool(struct draft *draft, struct config_listener *listener)
     else
         report_add(&draft->report, given->place, given->key,
                    "there is no pool \"%s\"; expected a name that stands under pools", quoted);
+    return NULL;
 }
 
-static void check_relaying(struct draft *draft, const struct config_listener *listener)
+/* Whether the backends of a pool judge the client themselves: their access control sees its address. */
+static bool backends_judge(const struct config_pool *pool)
 {
-    for (size_t i = 0; i < listener->n_allow_from && !listener->open_to_all; i++) {
+    switch (pool->identity) {
+    case CONFIG_IDENTITY_NONE:
+    case CONFIG_IDENTITY_XFORWARD: return false;
+    case CONFIG_IDENTITY_PROXY_V1:
+    case CONFIG_IDENTITY_PROXY_V2:
+    case CONFIG_IDENTITY_XCLIENT: return true;
+    }
+    return false;
+}
+
+/* Listing the whole Internet is right in front of backends that judge clients themselves, as an MX does, and
+ * an open relay in front of those that trust whatever comes from Weir's address. */
+static void check_relaying(struct draft *draft, const struct config_listener *listener,
+                           const struct config_pool *pool)
+{
+    bool logged = pool->identity == CONFIG_IDENTITY_XFORWARD;
+    if (listener->open_to_all || backends_judge(pool))
+        return;
+    for (size_t i = 0; i < listener->n_allow_from; i++) {
         const struct network *network = &listener->allow_from[i];
         const struct origin *origin = network_is_private(network) ? NULL : draft_origin(draft, network);
         if (!origin)
             continue;
-        report_add(&draft->report, origin->place, origin->key,
-                   "%s reaches beyond private addresses. The backends trust Weir's address and don't see the "
-                   "client's, so everyone in there could send mail to anywhere through them: an open relay. "
-                   "Expected a narrower network, or open-to-all: true if that is what you want",
-                   origin->text);
+        report_add(
+            &draft->report, origin->place, origin->key,
+            "%s reaches beyond private addresses. The backends trust Weir's address and %s, so everyone "
+            "in there could send mail to anywhere through them: an open relay. Expected a narrower "
+            "network, a pool that passes identity on for them to judge (identity: proxy-v1, proxy-v2 or "
+            "xclient), or open-to-all: true if that is what you want",
+            origin->text, logged ? "only log the client's (identity: xforward)" : "don't see the client's");
     }
 }
 
@@ -151,6 +176,45 @@ static void check_backend(struct draft *draft, size_t index)
         "no pool gives this backend an address; expected { address: \"host:port\" } here or in another pool");
 }
 
+static bool sends_header(const struct config_pool *pool)
+{
+    return pool->identity == CONFIG_IDENTITY_PROXY_V1 || pool->identity == CONFIG_IDENTITY_PROXY_V2;
+}
+
+/* A backend of two pools, only one of which sends the PROXY header, serves one of them at most. */
+static void check_header_agreed(struct draft *draft, const struct config_pool *pool,
+                                const struct config_pool *other, const struct config_backend *backend)
+{
+    if (sends_header(pool) == sends_header(other))
+        return;
+    const struct origin *origin = draft_origin(draft, &pool->identity);
+    if (!origin)
+        origin = draft_origin(draft, pool); /* it has the default */
+    report_add(&draft->report, origin->place, origin->key,
+               "pool \"%s\" lists backend \"%s\" too and %s a PROXY header, this pool %s: its port either "
+               "expects one or must not see one. Expected the same in both, or a backend of another name for "
+               "another port",
+               other->name, backend->name, sends_header(other) ? "sends it" : "does not send it",
+               sends_header(pool) ? "does" : "does not");
+}
+
+static void check_headers(struct draft *draft)
+{
+    const struct config *config = draft->config;
+    const struct config_pool **first = memory_zeroed(config->n_backends, sizeof *first);
+    for (size_t i = 0; i < config->n_pools; i++) {
+        const struct config_pool *pool = &config->pools[i];
+        for (size_t k = 0; k < pool->n_backends; k++) {
+            size_t index = pool->backends[k];
+            if (first[index])
+                check_header_agreed(draft, pool, first[index], &config->backends[index]);
+            else
+                first[index] = pool;
+        }
+    }
+    free(first);
+}
+
 /* Listening sockets, HTTP's included, each compared with those before it. */
 static void check_address_free(struct draft *draft, const struct address *address, size_t before_listener,
                                size_t before_address)
@@ -182,9 +246,9 @@ void draft_check(struct draft *draft)
     struct config *config = draft->config;
     for (size_t i = 0; i < config->n_listeners; i++) {
         struct config_listener *listener = &config->listeners[i];
-        if (config->n_pools)
-            resolve_pool(draft, listener);
-        check_relaying(draft, listener);
+        const struct config_pool *pool = config->n_pools ? resolve_pool(draft, listener) : NULL;
+        if (pool)
+            check_relaying(draft, listener, pool);
         for (size_t k = 0; k < listener->n_addresses; k++)
             check_address_free(draft, &listener->addresses[k], i, k);
     }
@@ -192,4 +256,5 @@ void draft_check(struct draft *draft)
         check_address_free(draft, &config->http_address, config->n_listeners, 0);
     for (size_t i = 0; i < config->n_backends; i++)
         check_backend(draft, i);
+    check_headers(draft);
 }

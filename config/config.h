@@ -29,6 +29,15 @@ enum config_algorithm {
 
 enum config_health_depth { CONFIG_DEPTH_CONNECT, CONFIG_DEPTH_BANNER, CONFIG_DEPTH_EHLO };
 
+/* How a pool's backends learn who the client is. */
+enum config_identity {
+    CONFIG_IDENTITY_NONE,
+    CONFIG_IDENTITY_PROXY_V1,
+    CONFIG_IDENTITY_PROXY_V2,
+    CONFIG_IDENTITY_XCLIENT,
+    CONFIG_IDENTITY_XFORWARD, /* for the backend's log only: access control there still sees Weir's address */
+};
+
 struct config_log {
     enum log_target target;
     char *path; /* with LOG_TARGET_FILE */
@@ -44,6 +53,12 @@ struct config_listener {
     size_t n_allow_from;
     struct network *allow_from;
     bool open_to_all;
+    /* Peers that must begin with a PROXY header, and peers that may name a client with XCLIENT and XFORWARD:
+     * both may claim any address. */
+    size_t n_proxy_protocol_from;
+    struct network *proxy_protocol_from;
+    size_t n_xclient_from;
+    struct network *xclient_from;
     uint32_t greet_delay;
     enum config_bare_newline bare_newline;
     uint32_t max_connections;
@@ -76,6 +91,7 @@ struct config_backend {
 struct config_pool {
     char *name;
     enum config_algorithm algorithm;
+    enum config_identity identity;
     struct address source; /* length 0: the kernel chooses */
     uint32_t queue_size;
     uint32_t queue_timeout;

@@ -38,11 +38,13 @@ static const char *const bare_newlines[] = { "reject", "normalize", NULL };
 static const char *const algorithms[] = {
     "least-connections", "p2c", "peak-ewma", "round-robin", "random", "hash", NULL
 };
+static const char *const identities[] = { "none", "proxy-v1", "proxy-v2", "xclient", "xforward", NULL };
 static const char *const depths[] = { "connect", "banner", "ehlo", "starttls", "envelope", NULL };
 static const char *const log_formats[] = { "logfmt", "json", NULL };
 static const char *const log_levels[] = { "error", "warning", "info", "debug", NULL };
 
 static_assert(CONFIG_BARE_NEWLINE_NORMALIZE == 1 && CONFIG_HASH == 5 && CONFIG_DEPTH_EHLO == 2, "choices");
+static_assert(CONFIG_IDENTITY_NONE == 0 && CONFIG_IDENTITY_XFORWARD == 4, "choices");
 static_assert(LOG_FORMAT_JSON == 1 && LOG_LEVEL_DEBUG == 3, "choices");
 static_assert(offsetof(struct config_listener, name) == 0 && offsetof(struct config_pool, name) == 0,
               "names");
@@ -72,11 +74,19 @@ static const struct option listener_options[] = {
         STANDARD("[127.0.0.0/8, \"::1\", unix]"),
         MEANS("Clients that may send mail: networks, addresses, `unix`. All others hear 550 at MAIL.")),
     ROW(.key = "open-to-all", .type = OPTION_SWITCH, FIELD(config_listener, open_to_all), STANDARD("false"),
-        MEANS("Must be true where `allow-from` reaches beyond private addresses. The backends trust Weir's "
-              "address and don't see the client's: who may use the listener may send mail to anywhere.")),
+        MEANS(
+            "Must be true where `allow-from` reaches beyond private addresses and the pool's `identity` is "
+            "`none` or `xforward`. The backends then trust Weir's address and don't judge the client's: who "
+            "may use the listener may send mail to anywhere.")),
     LATER_CHOICE("auth", "AUTH, passed on to the backend.", WORDS("off", "relay"), "off"),
-    LATER("proxy-protocol-from", "Peers that must send a PROXY header.", "[]"),
-    LATER("xclient-from", "Peers that may send XCLIENT.", "[]"),
+    ROW(.key = "proxy-protocol-from", .type = OPTION_NETWORKS, COUNTED(config_listener, proxy_protocol_from),
+        RANGE(0, 4096), STANDARD("[]"),
+        MEANS("Peers that must begin with a PROXY header, v1 or v2; all others must not. They may claim any "
+              "address, so name your balancers and nothing else.")),
+    ROW(.key = "xclient-from", .type = OPTION_NETWORKS, COUNTED(config_listener, xclient_from),
+        RANGE(0, 4096), STANDARD("[]"),
+        MEANS("Clients that may say on whose behalf they come, with XCLIENT or XFORWARD. They too may claim "
+              "any address. With a PROXY header it is the address in the header that must be listed.")),
     ROW(.key = "greet-delay", .type = OPTION_DURATION, FIELD(config_listener, greet_delay), STANDARD("0s"),
         RANGE(0, MINUTES(5)), MEANS("Wait this long before the banner; who talks earlier hears 554.")),
     ROW(.key = "bare-newline", .type = OPTION_CHOICE, FIELD(config_listener, bare_newline),
@@ -144,8 +154,11 @@ static const struct option pool_options[] = {
     ROW(.key = "algorithm", .type = OPTION_CHOICE, FIELD(config_pool, algorithm),
         STANDARD("least-connections"), .choices = algorithms, MEANS("Who gets the next session.")),
     LATER_CHOICE("mode", "Who keeps a backend for how long.", WORDS("session", "transaction"), "session"),
-    LATER_CHOICE("identity", "How backends learn who the client is.",
-                 WORDS("none", "proxy-v1", "proxy-v2", "xclient", "xforward"), "none"),
+    ROW(.key = "identity", .type = OPTION_CHOICE, FIELD(config_pool, identity), STANDARD("none"),
+        .choices = identities,
+        MEANS("How backends learn who the client is. `proxy-v1`, `proxy-v2`: a header in front of every "
+              "connection, which the backend must expect. `xclient`: the backend treats the session as the "
+              "client's own. `xforward`: for its log only.")),
     LATER_CHOICE("tls", "TLS towards backends.",
                  WORDS("off", "opportunistic", "require", "verify", "implicit", "implicit-verify"), "off"),
     LATER("ca", "Authorities that backends' certificates are verified against.", ""),

@@ -23,7 +23,8 @@
 #include "config/word.h"
 #include "tests/unit/config_fixture.h"
 
-#define BROKEN_DIRECTORY "tests/config/broken"
+#define BROKEN_DIRECTORY   "tests/config/broken"
+#define EXAMPLES_DIRECTORY "config/examples"
 
 static void assert_errors(const char *text, const char *expected)
 {
@@ -160,6 +161,42 @@ static void test_files(void **state)
     assert_address(&config->backends[2].address, "127.0.0.1:2603");
     config_release(&config);
     errors_close(&errors);
+}
+
+static void load_example(const char *name)
+{
+    char path[512];
+    struct errors errors;
+    snprintf(path, sizeof path, EXAMPLES_DIRECTORY "/%s", name);
+    errors_open(&errors);
+    struct config *config = config_load(path, errors.stream);
+    assert_string_equal(errors_text(&errors), "");
+    assert_non_null(config);
+    /* What each is there to show. */
+    if (strcmp(name, "inbound-mx.yaml") == 0) {
+        assert_int_equal(config->pools[0].identity, CONFIG_IDENTITY_XCLIENT);
+        assert_false(config->listeners[0].open_to_all);
+    } else if (strcmp(name, "behind-nlb.yaml") == 0) {
+        assert_int_equal(config->listeners[0].n_proxy_protocol_from, 1);
+    }
+    config_release(&config);
+    errors_close(&errors);
+}
+
+static void test_examples(void **state)
+{
+    (void)state;
+    size_t n = 0;
+    DIR *directory = opendir(EXAMPLES_DIRECTORY);
+    assert_non_null(directory);
+    for (struct dirent *entry; (entry = readdir(directory));) {
+        if (*entry->d_name == '.')
+            continue;
+        load_example(entry->d_name);
+        n++;
+    }
+    closedir(directory);
+    assert_true(n >= 2);
 }
 
 /* A text made of a beginning, n times the same and an end. */
@@ -381,17 +418,12 @@ int main(int argc, char **argv)
         return ferror(stdout) != 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_references),
-        cmocka_unit_test(test_broken),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_bounds),
-        cmocka_unit_test(test_alias_bomb),
-        cmocka_unit_test(test_many_errors),
-        cmocka_unit_test(test_http_default_taken),
-        cmocka_unit_test(test_quick),
-        cmocka_unit_test(test_quick_errors),
-        cmocka_unit_test(test_hostname),
-        cmocka_unit_test(test_domains),
+        cmocka_unit_test(test_references),    cmocka_unit_test(test_broken),
+        cmocka_unit_test(test_files),         cmocka_unit_test(test_examples),
+        cmocka_unit_test(test_bounds),        cmocka_unit_test(test_alias_bomb),
+        cmocka_unit_test(test_many_errors),   cmocka_unit_test(test_http_default_taken),
+        cmocka_unit_test(test_quick),         cmocka_unit_test(test_quick_errors),
+        cmocka_unit_test(test_hostname),      cmocka_unit_test(test_domains),
         cmocka_unit_test(test_documentation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

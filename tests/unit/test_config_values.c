@@ -42,6 +42,8 @@ static void test_defaults(void **state)
     assert_int_equal(listener->allow_from[1].prefix, 128);
     assert_int_equal(listener->allow_from[2].family, AF_UNIX);
     assert_false(listener->open_to_all);
+    assert_int_equal(listener->n_proxy_protocol_from, 0);
+    assert_int_equal(listener->n_xclient_from, 0);
     assert_int_equal(listener->greet_delay, 0);
     assert_int_equal(listener->bare_newline, CONFIG_BARE_NEWLINE_REJECT);
     assert_int_equal(listener->max_connections, 10000);
@@ -57,6 +59,7 @@ static void test_defaults(void **state)
     const struct config_pool *pool = &config->pools[0];
     assert_string_equal(pool->name, "relays");
     assert_int_equal(pool->algorithm, CONFIG_LEAST_CONNECTIONS);
+    assert_int_equal(pool->identity, CONFIG_IDENTITY_NONE);
     assert_int_equal(pool->source.length, 0);
     assert_int_equal(pool->queue_size, 200);
     assert_int_equal(pool->queue_timeout, 10000);
@@ -90,6 +93,8 @@ static const char everything[] =
     "    pool: spare\n"
     "    allow-from: [0.0.0.0/0]\n"
     "    open-to-all: yes\n"
+    "    proxy-protocol-from: [192.0.2.0/24, unix]\n"
+    "    xclient-from: 192.0.2.0/24\n" /* in both: fine */
     "    greet-delay: 250ms\n"
     "    bare-newline: normalize\n"
     "    max-connections: 11\n"
@@ -103,6 +108,7 @@ static const char everything[] =
     "pools:\n"
     "  relays:\n"
     "    algorithm: peak-ewma\n"
+    "    identity: xclient\n"
     "    source: 192.0.2.7\n"
     "    queue-size: 16\n"
     "    queue-timeout: 17s\n"
@@ -114,6 +120,7 @@ static const char everything[] =
     "      relay2: { address: \"relay.farm.internal:2525\", weight: 1000 }\n"
     "  spare:\n"
     "    source: 2001:db8::7\n"
+    "    identity: proxy-v2\n" /* to a Unix socket: fine */
     "    backends: { relay9: { address: \"unix:/run/relay9\" } }\n"
     "http: { address: \"\" }\n";
 
@@ -141,6 +148,12 @@ static void test_everything_but_pools(void **state)
     assert_int_equal(listener->pool, 1);
     assert_int_equal(listener->n_allow_from, 1);
     assert_true(listener->open_to_all);
+    assert_int_equal(listener->n_proxy_protocol_from, 2);
+    assert_int_equal(listener->proxy_protocol_from[0].family, AF_INET);
+    assert_int_equal(listener->proxy_protocol_from[0].prefix, 24);
+    assert_int_equal(listener->proxy_protocol_from[1].family, AF_UNIX);
+    assert_int_equal(listener->n_xclient_from, 1);
+    assert_int_equal(listener->xclient_from[0].prefix, 24);
     assert_int_equal(listener->greet_delay, 250);
     assert_int_equal(listener->bare_newline, CONFIG_BARE_NEWLINE_NORMALIZE);
     assert_int_equal(listener->max_connections, 11);
@@ -160,6 +173,8 @@ static void test_everything_of_pools(void **state)
     struct config *config = parse_good(everything);
     const struct config_pool *pool = &config->pools[0];
     assert_int_equal(pool->algorithm, CONFIG_PEAK_EWMA);
+    assert_int_equal(pool->identity, CONFIG_IDENTITY_XCLIENT);
+    assert_int_equal(config->pools[1].identity, CONFIG_IDENTITY_PROXY_V2);
     assert_address(&pool->source, "192.0.2.7:0");
     assert_address(&config->pools[1].source, "[2001:db8::7]:0");
     assert_int_equal(pool->queue_size, 16);
@@ -198,11 +213,10 @@ static void test_not_built_but_harmless(void **state)
         "control: \"\"\n"
         "listeners:\n"
         "  smtp: { address: \"127.0.0.1:2525\", tls: off, auth: off, certificate: [], routes: [],\n"
-        "          client-ca: \"\", proxy-protocol-from: [], xclient-from: [], priority: 0 }\n"
+        "          client-ca: \"\", priority: 0 }\n"
         "pools:\n"
         "  relays:\n"
         "    mode: session\n"
-        "    identity: none\n"
         "    tls: off\n"
         "    ca: \"\"\n"
         "    max-share-per-client: 100%\n"
@@ -211,6 +225,31 @@ static void test_not_built_but_harmless(void **state)
         "    backends: { relay1: { address: \"10.0.0.11:25\", tls-name: \"\", agent: \"\" } }\n");
     assert_int_equal(config->pools[0].health.depth, CONFIG_DEPTH_CONNECT);
     config_release(&config);
+}
+
+static void test_identities(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *word;
+        enum config_identity identity;
+    } cases[] = {
+        {"none",      CONFIG_IDENTITY_NONE    },
+        { "proxy-v1", CONFIG_IDENTITY_PROXY_V1},
+        { "proxy-v2", CONFIG_IDENTITY_PROXY_V2},
+        { "xclient",  CONFIG_IDENTITY_XCLIENT },
+        { "xforward", CONFIG_IDENTITY_XFORWARD},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[256];
+        snprintf(text, sizeof text,
+                 LISTENER
+                 "pools: { relays: { identity: %s, backends: { a: { address: \"10.0.0.1:25\" } } } }\n",
+                 cases[i].word);
+        struct config *config = parse_good(text);
+        assert_int_equal(config->pools[0].identity, cases[i].identity);
+        config_release(&config);
+    }
 }
 
 static void test_shared_backends(void **state)
@@ -286,6 +325,7 @@ int main(void)
         cmocka_unit_test(test_everything_but_pools),
         cmocka_unit_test(test_everything_of_pools),
         cmocka_unit_test(test_not_built_but_harmless),
+        cmocka_unit_test(test_identities),
         cmocka_unit_test(test_shared_backends),
         cmocka_unit_test(test_forms),
     };
