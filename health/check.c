@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "net/clock.h"
+#include "net/proxy_header.h"
 #include "net/stream.h"
 #include "smtp/probe.h"
 #include "smtp/reply.h"
@@ -236,6 +237,45 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int events)
         conclude(check, CHECK_FAILED, "connect timeout");
 }
 
+/* A relay that expects a PROXY header or XCLIENT gets it from a check too, with the check's own real
+ * addresses. */
+static int introduce(struct check *check, const struct check_target *target)
+{
+    union {
+        struct sockaddr sa;
+        struct sockaddr_storage storage;
+    } address = { 0 };
+    socklen_t length = sizeof address;
+    struct peer local, remote;
+    char text[ADDRESS_TEXT_MAX], header[PROXY_HEADER_MAX];
+    struct iovec part = { header, 0 };
+
+    if (target->identity == CONFIG_IDENTITY_NONE)
+        return 0;
+    if (getsockname(check->stream.io.fd, &address.sa, &length) != 0)
+        return -errno;
+    peer_from_sockaddr(&local, &address.sa);
+    peer_from_sockaddr(&remote, &target->address->sa);
+    switch (target->identity) {
+    case CONFIG_IDENTITY_NONE: break;
+    case CONFIG_IDENTITY_PROXY_V1: part.iov_len = proxy_header_format_v1(&local, &remote, header); break;
+    case CONFIG_IDENTITY_PROXY_V2: part.iov_len = proxy_header_format_v2(&local, &remote, header); break;
+    case CONFIG_IDENTITY_XCLIENT: check->probe.introduce = "XCLIENT"; break;
+    case CONFIG_IDENTITY_XFORWARD: check->probe.introduce = "XFORWARD"; break;
+    }
+    if (part.iov_len)
+        return stream_write(&check->stream, &part, 1);
+    if (local.family != AF_UNIX) {
+        struct smtp_identity *identity = &check->probe.identity;
+
+        peer_format(&local, false, text);
+        memcpy(identity->address, text, strnlen(text, sizeof identity->address - 1));
+        identity->ipv6 = local.family == AF_INET6;
+        identity->port = local.port;
+    }
+    return 0;
+}
+
 struct check *check_start(struct ev_loop *loop, const struct check_target *target,
                           const struct check_handler *handler)
 {
@@ -255,6 +295,8 @@ struct check *check_start(struct ev_loop *loop, const struct check_target *targe
     ev_now_update(loop);
     check->ends = clock_milliseconds() + target->timeout;
     check->start_error = stream_connect(&check->stream, loop, target->address, target->source, on_stream);
+    if (!check->start_error)
+        check->start_error = introduce(check, target);
     if (check->start_error) {
         arm(check, 0);
         return check;

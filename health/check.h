@@ -36,7 +36,8 @@ struct check_target {
     const struct address *source;  /* length 0: any; not kept */
     const char *hostname;          /* for EHLO; at most 255 octets; not kept */
     enum config_health_depth depth;
-    uint32_t timeout; /* of the whole check, ms */
+    enum config_identity identity; /* as traffic passes it on; the check's client is Weir itself */
+    uint32_t timeout;              /* of the whole check, ms */
 };
 
 struct check_handler {

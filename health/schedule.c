@@ -105,6 +105,7 @@ static void start(struct record *record)
         .source = &record->pool->source,
         .hostname = health->farm->config->hostname,
         .depth = settings(record)->depth,
+        .identity = record->pool->identity,
         .timeout = settings(record)->timeout,
     };
 

@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "balancer/algorithm.h"
 #include "health/health.h"
@@ -76,13 +77,16 @@ static void on_backend(struct stream *stream, enum stream_event event)
 static bool connect_to(struct session *s, struct member *member)
 {
     struct errand *e = s->errand;
+    const struct config_pool *pool = errand_pool(s)->config;
+    bool header = pool->identity == CONFIG_IDENTITY_PROXY_V1 || pool->identity == CONFIG_IDENTITY_PROXY_V2;
+    struct link_target target = { &pool->source, pool->identity, &s->peer, header ? session_local(s) : NULL };
     int error;
 
     e->wish.tried[e->wish.n_tried++] = backend_hold(member->backend);
     e->attempts++;
     member_release(&e->member);
     e->member = member_hold(member);
-    e->link = link_open(s->worker, s, member, &errand_pool(s)->config->source, on_backend, &error);
+    e->link = link_open(s->worker, s, member, &target, on_backend, &error);
     if (e->link) {
         answer(s, SMTP_EVENT_BACKEND_ASSIGNED, NULL);
         return true;
@@ -188,6 +192,30 @@ static uint64_t client_hash(const struct peer *peer)
     return hash;
 }
 
+/* In the words of XCLIENT. A Unix socket has no address to tell. */
+static void describe_client(struct session *s)
+{
+    struct smtp_identity *identity = &s->errand->identity;
+    char text[ADDRESS_TEXT_MAX];
+    enum smtp_introduction how = SMTP_INTRODUCE_NOT;
+
+    switch (errand_pool(s)->config->identity) {
+    case CONFIG_IDENTITY_NONE:
+    case CONFIG_IDENTITY_PROXY_V1:
+    case CONFIG_IDENTITY_PROXY_V2: break;
+    case CONFIG_IDENTITY_XCLIENT: how = SMTP_INTRODUCE_XCLIENT; break;
+    case CONFIG_IDENTITY_XFORWARD: how = SMTP_INTRODUCE_XFORWARD; break;
+    }
+    memset(identity, 0, sizeof *identity);
+    if (!s->nameless && s->peer.family != AF_UNIX) {
+        peer_format(&s->peer, false, text);
+        memcpy(identity->address, text, strnlen(text, sizeof identity->address - 1));
+        identity->ipv6 = s->peer.family == AF_INET6;
+        identity->port = s->peer.port;
+    }
+    smtp_dialog_introduce(&s->dialog, how, identity);
+}
+
 void errand_begin(struct session *s, uint32_t needs, uint64_t size)
 {
     struct errand *e = s->errand;
@@ -200,6 +228,7 @@ void errand_begin(struct session *s, uint32_t needs, uint64_t size)
         }
         e->wish.hash_key = client_hash(&s->peer);
     }
+    describe_client(s);
     if (!e->began)
         e->began = s->worker->now;
     e->wish.needs = needs;
@@ -241,7 +270,7 @@ void errand_replied(struct session *s, const struct smtp_action_arg *arg)
     uint32_t took = s->dialog.tick - arg->replied.sent;
     enum reply_phase phase = phase_of(arg);
 
-    if (arg->replied.verb == SMTP_VERB_RSET)
+    if (arg->replied.verb == SMTP_VERB_RSET || arg->replied.verb == SMTP_VERB_XFORWARD)
         return;
     if (!e->began)
         e->began = s->worker->now - took;

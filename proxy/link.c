@@ -5,11 +5,25 @@
 #include <string.h>
 
 #include "balancer/placement.h"
+#include "net/proxy_header.h"
 
 #define FAREWELL_MS 1000
 
+/* The header goes out in one write, in front of everything (smtp.md "PROXY protocol"). */
+static int send_header(struct link *link, const struct link_target *target)
+{
+    char header[PROXY_HEADER_MAX];
+    struct iovec part = { header, 0 };
+
+    if (target->identity == CONFIG_IDENTITY_PROXY_V1)
+        part.iov_len = proxy_header_format_v1(target->client, target->local, header);
+    else if (target->identity == CONFIG_IDENTITY_PROXY_V2)
+        part.iov_len = proxy_header_format_v2(target->client, target->local, header);
+    return part.iov_len ? stream_write(&link->stream, &part, 1) : 0;
+}
+
 struct link *link_open(struct worker *worker, struct session *session, struct member *member,
-                       const struct address *source, stream_handler *handler, int *error)
+                       const struct link_target *target, stream_handler *handler, int *error)
 {
     struct link *link = calloc(1, sizeof *link);
     struct address to;
@@ -21,7 +35,9 @@ struct link *link_open(struct worker *worker, struct session *session, struct me
     if (!backend_address(member->backend, &to))
         *error = -EHOSTUNREACH;
     else
-        *error = stream_connect(&link->stream, worker->loop, &to, source, handler);
+        *error = stream_connect(&link->stream, worker->loop, &to, target->source, handler);
+    if (*error == 0 && (*error = send_header(link, target)) != 0)
+        stream_close(&link->stream);
     if (*error != 0) {
         free(link);
         return NULL;

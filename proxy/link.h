@@ -23,10 +23,17 @@ struct link {
     int64_t began;
 };
 
+/* What a connection to a backend begins with. */
+struct link_target {
+    const struct address *source;      /* length 0: any */
+    enum config_identity identity;     /* PROXY_V1, PROXY_V2: a header goes first */
+    const struct peer *client, *local; /* for the header */
+};
+
 /* Connect to the member's backend. NULL with *error = -errno; the member and its place then stay the
  * caller's. `handler` gets the stream's events while a session owns the link. */
 struct link *link_open(struct worker *worker, struct session *session, struct member *member,
-                       const struct address *source, stream_handler *handler, int *error);
+                       const struct link_target *target, stream_handler *handler, int *error);
 /* The owner has sent QUIT: wait for the backend's farewell without the session. */
 void link_leave(struct link **link);
 /* Close now and give the place back. */

@@ -8,19 +8,14 @@
 #include "net/stream.h"
 #include "proxy/worker.h"
 
-/* Begin a session on an accepted socket, which it owns from now on. `refusal`: say this reply and close
- * instead, or NULL. */
-void session_begin(struct worker *worker, size_t listener, int fd, const struct peer *peer,
-                   const char *refusal);
+/* Begin a session on an accepted socket, which it owns from now on. Whoever is not welcome (the listener's or
+ * the client's limit) is told so and closed. */
+void session_begin(struct worker *worker, size_t listener, int fd, const struct peer *peer);
 
 /* For the worker's mail: each may end the session. */
 void session_backend_down(struct session *session, const struct backend *backend);
 void session_drain(struct session *session);
 void session_stop(struct session *session);
 struct session *session_next(const struct session *session);
-
-/* Whether this listener and this client may have one more session; counts it in if so. NULL: welcome,
- * else the refusal. */
-const char *session_admit(const struct listener *listener, const struct peer *peer);
 
 #endif

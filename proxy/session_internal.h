@@ -24,13 +24,14 @@ struct input {
  * the first MAIL on. */
 struct errand {
     struct placement_wish wish;
-    struct waiter *waiter; /* in the queue */
-    struct link *link;     /* connected, or connecting */
-    struct member *member; /* held: of the link, or of the last one */
-    bool retrying;         /* holds one of the process's few retries */
-    unsigned attempts;     /* backends tried for this transaction */
-    int64_t began;         /* the transaction; ms, 0: not known yet */
-    int64_t asked;         /* when the place was asked for */
+    struct waiter *waiter;         /* in the queue */
+    struct link *link;             /* connected, or connecting */
+    struct member *member;         /* held: of the link, or of the last one */
+    bool retrying;                 /* holds one of the process's few retries */
+    unsigned attempts;             /* backends tried for this transaction */
+    int64_t began;                 /* the transaction; ms, 0: not known yet */
+    int64_t asked;                 /* when the place was asked for */
+    struct smtp_identity identity; /* of the client, for XCLIENT and XFORWARD */
     uint32_t queue_ms, connect_ms, mail_ms, rcpt_ms, data_ms, end_ms;
 };
 
@@ -49,12 +50,15 @@ struct session {
     uint32_t timer_serial;
     uint8_t timer_kind; /* enum smtp_timer */
     bool counted;       /* in the listener's counts */
+    bool prelude;       /* its PROXY header has not come yet */
+    bool nameless;      /* … and told no address: no access list matches */
     bool closing, linger, finished;
     bool client_ended, client_failed, client_end_told;
     bool has_answer;
     struct smtp_event answer; /* what the dialog is to be told next */
     struct smtp_dialog dialog;
-    struct peer peer;
+    struct peer peer;  /* who the client is, as far as anybody told */
+    struct peer local; /* where it came in; family 0: not asked yet */
     uint64_t id;
     int64_t began, body_began;
     uint64_t bytes_in, bytes_out, lingered;
@@ -75,6 +79,9 @@ void errand_abort(struct session *s, enum smtp_loss loss);
 void errand_over(struct session *s, const struct smtp_transaction *transaction);
 bool errand_time_is_up(struct session *s); /* true if it was the errand's own time */
 void errand_drop(struct session *s);       /* the session ends */
+
+/* Where the client came in: what the PROXY header said, or the socket. */
+const struct peer *session_local(struct session *s);
 
 static inline struct link *session_link(const struct session *s)
 {

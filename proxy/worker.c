@@ -93,7 +93,6 @@ static void on_connection(struct ev_loop *loop, ev_io *io, int events)
     (void)loop;
     (void)events;
     for (int i = 0; i < ACCEPT_BATCH; i++) {
-        const struct listener *listener = &worker->front->listeners[acceptor->listener];
         struct peer peer;
         int fd;
 
@@ -108,7 +107,7 @@ static void on_connection(struct ev_loop *loop, ev_io *io, int events)
             accept_failed(worker, -fd);
             return;
         }
-        session_begin(worker, acceptor->listener, fd, &peer, session_admit(listener, &peer));
+        session_begin(worker, acceptor->listener, fd, &peer);
     }
 }
 
@@ -135,14 +134,13 @@ static void acceptor_open(struct worker *worker, int fd, size_t listener)
 static void acceptor_close(struct acceptor *acceptor, bool serve_queue)
 {
     struct worker *worker = acceptor->worker;
-    const struct listener *listener = &worker->front->listeners[acceptor->listener];
     struct peer peer;
     int fd;
 
     ev_io_stop(worker->loop, &acceptor->io);
     while (serve_queue && (fd = accept_one(acceptor->io.fd, &peer)) >= 0) {
         atomic_fetch_add_explicit(&sessions_in_process, 1, memory_order_relaxed);
-        session_begin(worker, acceptor->listener, fd, &peer, session_admit(listener, &peer));
+        session_begin(worker, acceptor->listener, fd, &peer);
     }
     close(acceptor->io.fd);
     free(acceptor);

@@ -12,7 +12,7 @@ static const char *const client_names[] = {
 _Static_assert(sizeof client_names / sizeof *client_names == SMTP_CLIENT_STATES, "one name each");
 
 static const char *const backend_names[] = {
-    "NONE", "WANTED", "BANNER", "EHLO", "HELO", "READY", "BODY", "END_OF_DATA",
+    "NONE", "WANTED", "BANNER", "EHLO", "HELO", "IDENTITY", "READY", "BODY", "END_OF_DATA",
 };
 _Static_assert(sizeof backend_names / sizeof *backend_names == SMTP_BACKEND_STATES, "one name each");
 
@@ -207,6 +207,23 @@ void smtp_dialog_init(struct smtp_dialog *d, const struct smtp_policy *policy, s
     d->client_state = SMTP_CLIENT_GREETING;
 }
 
+void smtp_dialog_allow(struct smtp_dialog *d, bool may_relay)
+{
+    d->may_relay = may_relay;
+}
+
+void smtp_dialog_trust_xclient(struct smtp_dialog *d)
+{
+    d->xclient_from = true;
+}
+
+void smtp_dialog_introduce(struct smtp_dialog *d, enum smtp_introduction introduction,
+                           const struct smtp_identity *identity)
+{
+    d->introduction = (uint8_t)introduction;
+    d->identity = identity;
+}
+
 void smtp_dialog_free(struct smtp_dialog *d)
 {
     free(d->exchange);
@@ -273,7 +290,8 @@ static unsigned replies_due(const struct smtp_exchange *x)
     case SMTP_BACKEND_WANTED: return 0;
     case SMTP_BACKEND_BANNER:
     case SMTP_BACKEND_EHLO:
-    case SMTP_BACKEND_HELO: return 1;
+    case SMTP_BACKEND_HELO:
+    case SMTP_BACKEND_IDENTITY: return 1;
     case SMTP_BACKEND_READY:
     case SMTP_BACKEND_BODY:
     case SMTP_BACKEND_END_OF_DATA: return x->sent;
@@ -328,7 +346,7 @@ size_t smtp_dialog_backend_bytes(struct smtp_dialog *d, const char *in, size_t s
 
 /* --- events --- */
 
-static void banner(struct smtp_dialog *d)
+void banner(struct smtp_dialog *d)
 {
     struct smtp_output *out = &d->wire->client;
     static const char tail[] = " ESMTP Weir\r\n";
@@ -411,7 +429,10 @@ void smtp_dialog_event(struct smtp_dialog *d, const struct smtp_event *event)
         say(d, event->reply);
         close_client(d, SMTP_ENDING_REFUSED);
         break;
-    case SMTP_EVENT_BACKEND_ASSIGNED: enter_backend(d, SMTP_BACKEND_BANNER); break;
+    case SMTP_EVENT_BACKEND_ASSIGNED:
+        d->exchange->introduced = false;
+        enter_backend(d, SMTP_BACKEND_BANNER);
+        break;
     case SMTP_EVENT_BACKEND_REFUSED: backend_refused(d, event->reply); break;
     case SMTP_EVENT_BACKEND_LOST: backend_lost(d, event->loss); break;
     case SMTP_EVENT_CLIENT_LOST: client_lost(d); break;
@@ -450,7 +471,8 @@ enum smtp_timer smtp_dialog_timer(const struct smtp_dialog *d, uint32_t *serial)
     case SMTP_BACKEND_WANTED: return SMTP_TIMER_BACKEND;
     case SMTP_BACKEND_BANNER: return SMTP_TIMER_CONNECT;
     case SMTP_BACKEND_EHLO:
-    case SMTP_BACKEND_HELO: return SMTP_TIMER_REPLY;
+    case SMTP_BACKEND_HELO:
+    case SMTP_BACKEND_IDENTITY: return SMTP_TIMER_REPLY;
     case SMTP_BACKEND_READY:
     case SMTP_BACKEND_BODY:
     case SMTP_BACKEND_END_OF_DATA:

@@ -29,6 +29,7 @@
 #include "smtp/capability.h"
 #include "smtp/command.h"
 #include "smtp/scan.h"
+#include "smtp/xclient.h"
 
 enum smtp_client_state {
     SMTP_CLIENT_GREETING, /* the banner has not been sent yet */
@@ -49,6 +50,7 @@ enum smtp_backend_state {
     SMTP_BACKEND_BANNER, /* connecting, or connected and waiting for 220 */
     SMTP_BACKEND_EHLO,
     SMTP_BACKEND_HELO,        /* it did not know EHLO */
+    SMTP_BACKEND_IDENTITY,    /* it is being told who the client is */
     SMTP_BACKEND_READY,       /* commands flow */
     SMTP_BACKEND_BODY,        /* it said 354, or a chunk is under way */
     SMTP_BACKEND_END_OF_DATA, /* the message is complete and the one reply that matters is awaited */
@@ -125,8 +127,10 @@ enum smtp_action {
     SMTP_ACTION_REPLIED,         /* the backend answered arg->verb with arg->code */
     SMTP_ACTION_QUIT_BACKEND,    /* part with it politely; the dialog has forgotten it */
     SMTP_ACTION_ABORT_BACKEND,   /* close its connection now, for arg->loss; the dialog has forgotten it */
-    SMTP_ACTION_TRANSACTION,     /* one has ended: arg->transaction, valid until the next call */
-    SMTP_ACTION_CLOSE,           /* close the client's connection once it has received what was written */
+    SMTP_ACTION_XCLIENT, /* the client is somebody else from now on: arg->xclient, valid until the next call
+                          */
+    SMTP_ACTION_TRANSACTION, /* one has ended: arg->transaction, valid until the next call */
+    SMTP_ACTION_CLOSE,       /* close the client's connection once it has received what was written */
 };
 
 struct smtp_action_arg {
@@ -147,6 +151,7 @@ struct smtp_action_arg {
         enum smtp_loss loss;
         const struct smtp_capabilities *capabilities;
         const struct smtp_transaction *transaction;
+        const struct smtp_xclient *xclient;
         bool linger; /* CLOSE: the client may be sending still */
     };
 };
@@ -202,7 +207,15 @@ struct smtp_output {
 struct smtp_wire {
     struct smtp_output client, backend;
     unsigned n_actions, taken;
+    struct smtp_xclient xclient; /* what SMTP_ACTION_XCLIENT speaks of */
     struct smtp_action_arg actions[SMTP_ACTIONS_MAX];
+};
+
+/* How a backend is told who the client is (the PROXY header is the driver's: it comes before any SMTP). */
+enum smtp_introduction {
+    SMTP_INTRODUCE_NOT,
+    SMTP_INTRODUCE_XCLIENT,  /* once a connection, which then belongs to this client */
+    SMTP_INTRODUCE_XFORWARD, /* before each transaction; for the backend's log only */
 };
 
 struct smtp_exchange;
@@ -215,7 +228,8 @@ struct smtp_dialog {
         *exchange; /* from the first MAIL until the backend has gone; NULL in an idle session */
     char *helo;    /* as the client said it */
     struct smtp_capabilities offer;
-    const char *skip_reply; /* said when skip_left octets have been thrown away */
+    const struct smtp_identity *identity; /* of the client, for `introduction`; the driver's */
+    const char *skip_reply;               /* said when skip_left octets have been thrown away */
     uint64_t skip_left;
     uint32_t
         tick; /* set by the driver to a time of its own (ms) before each call; copied, never computed with */
@@ -223,10 +237,13 @@ struct smtp_dialog {
     size_t unread;   /* octets that the last smtp_dialog_client_bytes() left */
     uint32_t errors, chatter, transactions;
     uint8_t client_state;
-    uint8_t ending; /* enum smtp_ending, when CLOSING */
+    uint8_t ending;       /* enum smtp_ending, when CLOSING */
+    uint8_t introduction; /* enum smtp_introduction */
     bool may_relay;
-    bool extended; /* EHLO, not HELO */
-    bool skipping; /* in an overlong line */
+    bool extended;     /* EHLO, not HELO */
+    bool xclient_from; /* it may say XCLIENT and XFORWARD */
+    bool helo_given;   /* by XCLIENT: what EHLO says no longer counts */
+    bool skipping;     /* in an overlong line */
     bool draining;
     bool told_failure; /* in FAILED: a 451 has been said */
     bool client_gone;
@@ -236,6 +253,14 @@ struct smtp_dialog {
 void smtp_dialog_init(struct smtp_dialog *dialog, const struct smtp_policy *policy, struct smtp_wire *wire,
                       const struct smtp_capabilities *offer, bool may_relay);
 void smtp_dialog_free(struct smtp_dialog *dialog);
+/* Whether the client may relay; after XCLIENT it may be another. */
+void smtp_dialog_allow(struct smtp_dialog *dialog, bool may_relay);
+/* The client may use XCLIENT and XFORWARD. Before its EHLO. */
+void smtp_dialog_trust_xclient(struct smtp_dialog *dialog);
+/* Backends from now on are told who the client is. `identity` stays the caller's and must live as long as the
+ * dialog, or until the next such call. */
+void smtp_dialog_introduce(struct smtp_dialog *dialog, enum smtp_introduction introduction,
+                           const struct smtp_identity *identity);
 
 /* Feed octets. Returns how many were consumed; the rest is to be fed again, with what came behind it. */
 size_t smtp_dialog_client_bytes(struct smtp_dialog *dialog, const char *in, size_t size);

@@ -53,6 +53,56 @@ static void refused_greeting(struct smtp_dialog *d, const struct smtp_reply *rep
     backend_lost(d, reply->code == 421 ? SMTP_LOSS_BUSY : SMTP_LOSS_REJECTED);
 }
 
+/* --- who the client is --- */
+
+size_t identity_line(const struct smtp_dialog *d, char out[IDENTITY_LINE_MAX])
+{
+    const struct smtp_capabilities *backend = &d->exchange->backend;
+    bool xclient = d->introduction == SMTP_INTRODUCE_XCLIENT;
+    const char *helo = d->helo ? d->helo : "";
+
+    return smtp_xclient_format(out, IDENTITY_LINE_MAX, xclient ? "XCLIENT" : "XFORWARD",
+                               xclient ? backend->xclient : backend->xforward, d->identity, helo,
+                               strlen(helo), d->extended);
+}
+
+/* Its EHLO is read. Where the client's identity is passed on, a backend that does not take it is no use: what
+ * it lets the client do may hang on it. */
+static void introduce(struct smtp_dialog *d)
+{
+    struct smtp_output *out = &d->wire->backend;
+    size_t size;
+
+    if (d->introduction == SMTP_INTRODUCE_NOT || d->exchange->introduced) {
+        greeted(d);
+        return;
+    }
+    size = identity_line(d, output_reserve(out, IDENTITY_LINE_MAX));
+    if (!size) {
+        backend_lost(d, SMTP_LOSS_REJECTED);
+        return;
+    }
+    output_commit(out, size);
+    enter_backend(d, SMTP_BACKEND_IDENTITY);
+}
+
+/* XCLIENT puts the session back to the greeting (220), and EHLO may then say other things; XFORWARD changes
+ * nothing (250). */
+static void identity_reply(struct smtp_dialog *d, const struct smtp_reply *reply)
+{
+    bool xclient = d->introduction == SMTP_INTRODUCE_XCLIENT;
+
+    if (reply->code != (xclient ? 220 : 250)) {
+        refused_greeting(d, reply);
+        return;
+    }
+    d->exchange->introduced = true;
+    if (xclient)
+        send_greeting(d, "EHLO ", SMTP_BACKEND_EHLO);
+    else
+        greeted(d);
+}
+
 static void ehlo_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *reply)
 {
     struct smtp_exchange *x = d->exchange;
@@ -61,7 +111,7 @@ static void ehlo_reply(struct smtp_dialog *d, const char *in, const struct smtp_
         memset(&x->backend, 0, sizeof x->backend);
         if (x->backend_state == SMTP_BACKEND_EHLO)
             smtp_capabilities_parse(&x->backend, in, reply->size);
-        greeted(d);
+        introduce(d);
     } else if (reply->code / 100 == 5 && x->backend_state == SMTP_BACKEND_EHLO) {
         send_greeting(d, "HELO ", SMTP_BACKEND_HELO); /* RFC 5321 §3.2: an old server */
     } else if (reply->code < 400) {
@@ -371,6 +421,7 @@ void backend_reply(struct smtp_dialog *d, const char *in, const struct smtp_repl
         break;
     case SMTP_BACKEND_EHLO:
     case SMTP_BACKEND_HELO: ehlo_reply(d, in, reply); break;
+    case SMTP_BACKEND_IDENTITY: identity_reply(d, reply); break;
     case SMTP_BACKEND_READY:
     case SMTP_BACKEND_END_OF_DATA: command_reply(d, in, reply); break;
     case SMTP_BACKEND_BODY: early_reply(d, in, reply); break;

@@ -46,27 +46,50 @@ void complain(struct smtp_dialog *d, const char *reply)
 
 /* --- greeting --- */
 
+static bool take_helo(struct smtp_dialog *d, const char *name, size_t size)
+{
+    char *helo = strndup(name, size);
+
+    if (!helo)
+        return false;
+    free(d->helo);
+    d->helo = helo;
+    return true;
+}
+
+/* To those in xclient-from the last line of the EHLO reply becomes one more but last. */
+static size_t add_xclient(char *reply, size_t size)
+{
+    static const char more[] = "250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n"
+                               "250 XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE\r\n";
+    size_t last = size - 2;
+
+    while (last && reply[last - 1] != '\n')
+        last--;
+    reply[last + 3] = '-';
+    memcpy(reply + size, more, sizeof more - 1);
+    return size + sizeof more - 1;
+}
+
 static bool greet(struct smtp_dialog *d, const struct smtp_command *command, bool extended)
 {
     struct smtp_output *out = &d->wire->client;
-    char *helo;
 
     if (!smtp_helo_valid(command->argument)) {
         complain(d, "501 5.5.4 A domain or address literal is needed\r\n");
         return true;
     }
-    helo = strndup(command->argument.data, command->argument.size);
-    if (!helo) {
+    if (!d->helo_given && !take_helo(d, command->argument.data, command->argument.size)) {
         say(d, "451 4.3.0 Out of memory\r\n");
         return true;
     }
-    free(d->helo);
-    d->helo = helo;
     d->extended = extended;
     transaction_leave(d, true);
     if (extended) {
-        char *reply = output_reserve(out, SMTP_EHLO_REPLY_MAX);
-        output_commit(out, smtp_capabilities_format(&d->offer, d->policy->hostname, reply));
+        char *reply = output_reserve(out, SMTP_EHLO_REPLY_MAX + 128);
+        size_t size = smtp_capabilities_format(&d->offer, d->policy->hostname, reply);
+
+        output_commit(out, d->xclient_from ? add_xclient(reply, size) : size);
     } else {
         output_copy(out, "250 ", 4);
         output_copy(out, d->policy->hostname, strlen(d->policy->hostname));
@@ -129,6 +152,20 @@ static bool backend_can_carry(const struct smtp_exchange *x)
            !(x->declared_size && x->backend.size_limit && x->declared_size > x->backend.size_limit);
 }
 
+/* XFORWARD holds for one transaction. A new connection is told by introduce(), one that is kept here. */
+static bool queue_identity(struct smtp_dialog *d)
+{
+    char line[IDENTITY_LINE_MAX];
+    size_t size;
+
+    if (d->introduction != SMTP_INTRODUCE_XFORWARD || d->exchange->backend_state != SMTP_BACKEND_READY)
+        return true;
+    size = identity_line(d, line);
+    return size < 2 ||
+           queue_command(d, PENDING_SWALLOW, SMTP_VERB_XFORWARD, (struct smtp_span){ line, size - 2 },
+                         (struct smtp_span){ 0 }, (struct smtp_span){ 0 });
+}
+
 static bool on_mail(struct smtp_dialog *d, const struct smtp_command *command)
 {
     struct smtp_mail mail;
@@ -147,7 +184,8 @@ static bool on_mail(struct smtp_dialog *d, const struct smtp_command *command)
         say(d, "451 4.3.0 Out of memory\r\n");
         return true;
     }
-    if (!queue_command(d, PENDING_FORWARD, SMTP_VERB_MAIL, span("MAIL FROM:"), mail.path, mail.parameters))
+    if (!queue_identity(d) ||
+        !queue_command(d, PENDING_FORWARD, SMTP_VERB_MAIL, span("MAIL FROM:"), mail.path, mail.parameters))
         return false;
     transaction_begin(d, &mail);
     enter_client(d, SMTP_CLIENT_MAIL);
@@ -403,10 +441,46 @@ static bool not_offered(struct smtp_dialog *d, const struct smtp_command *comman
     return true;
 }
 
-static bool not_for_strangers(struct smtp_dialog *d, const struct smtp_command *command)
+static const char not_for_strangers[] = "550 5.7.0 Not allowed from your address\r\n";
+static const char bad_attributes[] = "501 5.5.4 Bad attributes\r\n";
+
+static bool in_transaction(const struct smtp_dialog *d)
 {
-    (void)command;
-    complain(d, "550 5.7.0 Not allowed from your address\r\n");
+    return d->client_state != SMTP_CLIENT_HELO && d->client_state != SMTP_CLIENT_READY;
+}
+
+/* The session begins anew, with somebody else. What it has at a backend was this client's. */
+static bool on_xclient(struct smtp_dialog *d, const struct smtp_command *command)
+{
+    struct smtp_xclient *xclient = &d->wire->xclient;
+
+    if (!d->xclient_from) {
+        complain(d, not_for_strangers);
+    } else if (in_transaction(d)) {
+        complain(d, "503 5.5.1 Not in a transaction\r\n");
+    } else if (!smtp_xclient_parse(command->argument.data, command->argument.size, xclient)) {
+        complain(d, bad_attributes);
+    } else {
+        part_backend(d, true, SMTP_LOSS_NONE);
+        if (xclient->helo_size)
+            d->helo_given = take_helo(d, xclient->helo, xclient->helo_size);
+        banner(d);
+        act(d, SMTP_ACTION_XCLIENT)->xclient = xclient;
+    }
+    return true;
+}
+
+/* It would only change what a log says, and Weir's has said whom it listens to. */
+static bool on_xforward(struct smtp_dialog *d, const struct smtp_command *command)
+{
+    struct smtp_xclient ignored;
+
+    if (!d->xclient_from)
+        complain(d, not_for_strangers);
+    else if (!smtp_xclient_parse(command->argument.data, command->argument.size, &ignored))
+        complain(d, bad_attributes);
+    else
+        say(d, "250 2.0.0 Ok\r\n");
     return true;
 }
 
@@ -427,25 +501,25 @@ static bool http(struct smtp_dialog *d, const struct smtp_command *command)
 }
 
 static const struct verb_rule rules[SMTP_VERB_COUNT] = {
-    [SMTP_VERB_UNKNOWN] = {unknown,            NOW          },
-    [SMTP_VERB_HELO] = { on_helo,           NOW | CHATTER},
-    [SMTP_VERB_EHLO] = { on_ehlo,           NOW | CHATTER},
-    [SMTP_VERB_MAIL] = { on_mail,           NOW | GREETED},
-    [SMTP_VERB_RCPT] = { on_rcpt,           GREETED      },
-    [SMTP_VERB_DATA] = { on_data,           GREETED      },
-    [SMTP_VERB_BDAT] = { on_bdat,           NOW          },
-    [SMTP_VERB_RSET] = { on_rset,           NOW | CHATTER},
-    [SMTP_VERB_NOOP] = { on_noop,           NOW | CHATTER},
-    [SMTP_VERB_VRFY] = { on_vrfy,           NOW | CHATTER},
-    [SMTP_VERB_EXPN] = { not_offered,       NOW          },
-    [SMTP_VERB_HELP] = { on_help,           NOW | CHATTER},
-    [SMTP_VERB_QUIT] = { on_quit,           NOW          },
-    [SMTP_VERB_STARTTLS] = { not_offered,       NOW          },
-    [SMTP_VERB_AUTH] = { not_offered,       NOW          },
-    [SMTP_VERB_ETRN] = { not_offered,       NOW          },
-    [SMTP_VERB_XCLIENT] = { not_for_strangers, NOW          },
-    [SMTP_VERB_XFORWARD] = { not_for_strangers, NOW          },
-    [SMTP_VERB_HTTP] = { http,              NOW          },
+    [SMTP_VERB_UNKNOWN] = {unknown,      NOW          },
+    [SMTP_VERB_HELO] = { on_helo,     NOW | CHATTER},
+    [SMTP_VERB_EHLO] = { on_ehlo,     NOW | CHATTER},
+    [SMTP_VERB_MAIL] = { on_mail,     NOW | GREETED},
+    [SMTP_VERB_RCPT] = { on_rcpt,     GREETED      },
+    [SMTP_VERB_DATA] = { on_data,     GREETED      },
+    [SMTP_VERB_BDAT] = { on_bdat,     NOW          },
+    [SMTP_VERB_RSET] = { on_rset,     NOW | CHATTER},
+    [SMTP_VERB_NOOP] = { on_noop,     NOW | CHATTER},
+    [SMTP_VERB_VRFY] = { on_vrfy,     NOW | CHATTER},
+    [SMTP_VERB_EXPN] = { not_offered, NOW          },
+    [SMTP_VERB_HELP] = { on_help,     NOW | CHATTER},
+    [SMTP_VERB_QUIT] = { on_quit,     NOW          },
+    [SMTP_VERB_STARTTLS] = { not_offered, NOW          },
+    [SMTP_VERB_AUTH] = { not_offered, NOW          },
+    [SMTP_VERB_ETRN] = { not_offered, NOW          },
+    [SMTP_VERB_XCLIENT] = { on_xclient,  NOW          },
+    [SMTP_VERB_XFORWARD] = { on_xforward, NOW          },
+    [SMTP_VERB_HTTP] = { http,        NOW          },
 };
 
 /* True if the command was answered or queued. */

@@ -53,9 +53,10 @@ struct smtp_exchange {
     struct smtp_capabilities backend;
     uint32_t needs;
     uint64_t declared_size;
-    bool open;      /* a transaction is */
-    bool committed; /* a reply of it has been passed on: it cannot move any more */
-    bool refused;   /* its MAIL was */
+    bool introduced; /* XCLIENT was accepted on this connection */
+    bool open;       /* a transaction is */
+    bool committed;  /* a reply of it has been passed on: it cannot move any more */
+    bool refused;    /* its MAIL was */
     bool utf8;
     bool binary;
     bool chunked;      /* it uses BDAT */
@@ -114,6 +115,11 @@ void transaction_leave(struct smtp_dialog *d, bool reset_backend);
 void part_backend(struct smtp_dialog *d, bool politely, enum smtp_loss loss);
 void close_client(struct smtp_dialog *d, enum smtp_ending ending);
 
+#define IDENTITY_LINE_MAX 512
+/* The XCLIENT or XFORWARD command for the backend at hand; 0 if it lists nothing that would tell who the
+ * client is. */
+size_t identity_line(const struct smtp_dialog *d, char out[IDENTITY_LINE_MAX]);
+
 /* dialog_client.c */
 size_t client_command(struct smtp_dialog *d, const char *in, size_t size);
 void refuse_data(struct smtp_dialog *d);
@@ -127,6 +133,8 @@ void body_hold(struct smtp_dialog *d, enum smtp_outcome outcome, const char *rep
 
 /* dialog_backend.c */
 void backend_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *reply);
+void banner(struct smtp_dialog *d); /* dialog.c */
+
 void backend_want(struct smtp_dialog *d);
 void backend_lost(struct smtp_dialog *d, enum smtp_loss loss);
 void backend_refused(struct smtp_dialog *d, const char *reply);

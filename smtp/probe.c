@@ -6,7 +6,7 @@
 
 #include "smtp/reply.h"
 
-static const char *const stage_names[] = { "banner", "EHLO", "HELO", "QUIT", "end" };
+static const char *const stage_names[] = { "banner", "EHLO", "HELO", "identity", "QUIT", "end" };
 static_assert(sizeof stage_names / sizeof *stage_names == SMTP_PROBE_STAGES, "a name for each stage");
 
 const char *smtp_probe_stage_name(enum smtp_probe_stage stage)
@@ -22,6 +22,16 @@ void smtp_probe_init(struct smtp_probe *probe, const char *hostname, bool ehlo)
     probe->stage = SMTP_PROBE_BANNER;
 }
 
+/* 0: it lists nothing that would tell who the client is. */
+static int format_identity(struct smtp_probe *probe)
+{
+    bool xclient = strcmp(probe->introduce, "XCLIENT") == 0;
+
+    return (int)smtp_xclient_format(probe->out, sizeof probe->out, probe->introduce,
+                                    xclient ? probe->capabilities.xclient : probe->capabilities.xforward,
+                                    &probe->identity, probe->hostname, strlen(probe->hostname), true);
+}
+
 /* Enter a stage and send its command. */
 static enum smtp_probe_action enter(struct smtp_probe *probe, enum smtp_probe_stage stage)
 {
@@ -35,6 +45,7 @@ static enum smtp_probe_action enter(struct smtp_probe *probe, enum smtp_probe_st
     case SMTP_PROBE_HELO:
         size = snprintf(probe->out, sizeof probe->out, "HELO %s\r\n", probe->hostname);
         break;
+    case SMTP_PROBE_IDENTITY: size = format_identity(probe); break;
     case SMTP_PROBE_QUIT: size = snprintf(probe->out, sizeof probe->out, "QUIT\r\n"); break;
     case SMTP_PROBE_BANNER: return SMTP_PROBE_READ;
     case SMTP_PROBE_ENDED: return SMTP_PROBE_CLOSE;
@@ -79,6 +90,29 @@ static enum smtp_probe_action passed(struct smtp_probe *probe, const struct smtp
     return enter(probe, SMTP_PROBE_QUIT);
 }
 
+/* A relay that does not take the client's identity is not used where that is passed on. */
+static enum smtp_probe_action introduce(struct smtp_probe *probe)
+{
+    static const char missing[] = "is not offered";
+
+    if (format_identity(probe))
+        return enter(probe, SMTP_PROBE_IDENTITY);
+    probe->stage = SMTP_PROBE_IDENTITY;
+    fail(probe, missing, sizeof missing - 1);
+    return enter(probe, SMTP_PROBE_QUIT);
+}
+
+/* XCLIENT is answered with 220 and starts anew, XFORWARD with 250. */
+static enum smtp_probe_action introduced(struct smtp_probe *probe, const struct smtp_reply *reply)
+{
+    bool xclient = strcmp(probe->introduce, "XCLIENT") == 0;
+
+    if (reply->code != (xclient ? 220 : 250))
+        return refused(probe, reply);
+    probe->introduced = true;
+    return xclient ? enter(probe, SMTP_PROBE_EHLO) : passed(probe, reply);
+}
+
 /* A complete reply: choose the next stage. */
 static enum smtp_probe_action on_reply(struct smtp_probe *probe, const struct smtp_reply *reply,
                                        const char *in)
@@ -96,12 +130,13 @@ static enum smtp_probe_action on_reply(struct smtp_probe *probe, const struct sm
             return refused(probe, reply);
         probe->capabilities_known = true;
         smtp_capabilities_parse(&probe->capabilities, in, reply->size);
-        return passed(probe, reply);
+        return probe->introduce && !probe->introduced ? introduce(probe) : passed(probe, reply);
     case SMTP_PROBE_HELO:
         if (reply->code != 250)
             return refused(probe, reply);
         probe->capabilities_known = true;
-        return passed(probe, reply);
+        return probe->introduce && !probe->introduced ? introduce(probe) : passed(probe, reply);
+    case SMTP_PROBE_IDENTITY: return introduced(probe, reply);
     case SMTP_PROBE_QUIT:
     case SMTP_PROBE_ENDED: break;
     }

@@ -3,7 +3,7 @@
  * clock.
  *
  *     banner ──220──▶ EHLO ──250──▶ passed ──▶ QUIT ──221──▶ ended
- *        │              └─5xx──▶ HELO ──250──┘     ▲
+ *        │              └─5xx──▶ HELO ──250──┘     ▲      (between EHLO and passed: XCLIENT or XFORWARD)
  *        └── any other code ──▶ failed ────────────┘        malformed, or more than was asked for: failed and
  * ended
  *
@@ -17,12 +17,14 @@
 #include <stddef.h>
 
 #include "smtp/capability.h"
+#include "smtp/xclient.h"
 
 enum smtp_probe_stage {
     SMTP_PROBE_BANNER, /* waiting for the banner */
     SMTP_PROBE_EHLO,
-    SMTP_PROBE_HELO, /* it did not know EHLO */
-    SMTP_PROBE_QUIT, /* the verdict is there, 221 is awaited */
+    SMTP_PROBE_HELO,     /* it did not know EHLO */
+    SMTP_PROBE_IDENTITY, /* XCLIENT or XFORWARD, as traffic says it */
+    SMTP_PROBE_QUIT,     /* the verdict is there, 221 is awaited */
     SMTP_PROBE_ENDED,
 };
 #define SMTP_PROBE_STAGES (SMTP_PROBE_ENDED + 1)
@@ -37,11 +39,14 @@ enum smtp_probe_action {
 };
 
 #define SMTP_PROBE_REASON_MAX  96
-#define SMTP_PROBE_COMMAND_MAX 272 /* "EHLO ", a host name of 255 octets, CRLF */
+#define SMTP_PROBE_COMMAND_MAX 512 /* XCLIENT; EHLO with a host name of 255 octets is shorter */
 
 struct smtp_probe {
-    const char *hostname; /* for EHLO; outlives the probe */
-    bool ehlo;            /* ask for capabilities; else the banner suffices */
+    const char *hostname;          /* for EHLO; outlives the probe */
+    bool ehlo;                     /* ask for capabilities; else the banner suffices */
+    const char *introduce;         /* "XCLIENT", "XFORWARD" or NULL: after EHLO, set behind init */
+    struct smtp_identity identity; /* for it */
+    bool introduced;
     enum smtp_probe_stage stage;
     enum smtp_probe_verdict verdict;
     bool greeted; /* a banner 220 came */
