@@ -281,31 +281,20 @@ size_t proxy_header_format_v1(const struct peer *source, const struct peer *dest
     return (size_t)(at - out);
 }
 
-static size_t begin_v2(char *out, uint8_t command, uint8_t family, uint16_t length)
-{
-    memcpy(out, signature, sizeof signature);
-    out[12] = (char)command;
-    out[13] = (char)family;
-    put16((uint8_t *)out + 14, length);
-    return V2_FIXED;
-}
-
 size_t proxy_header_format_v2(const struct peer *source, const struct peer *destination,
                               char out[PROXY_HEADER_MAX])
 {
     struct peer both[2];
     bool four = settle(source, destination, both) == AF_INET;
-    size_t octets = four ? 4 : 16, at;
+    size_t octets = four ? 4 : 16, at = V2_FIXED;
 
-    at = begin_v2(out, V2_PROXY, four ? V2_TCP4 : V2_TCP6, four ? V2_SIZE4 : V2_SIZE6);
+    memcpy(out, signature, sizeof signature);
+    out[12] = V2_PROXY;
+    out[13] = four ? V2_TCP4 : V2_TCP6;
+    put16((uint8_t *)out + 14, four ? V2_SIZE4 : V2_SIZE6);
     for (int i = 0; i < 2; i++, at += octets)
         memcpy(out + at, both[i].ip, octets);
     for (int i = 0; i < 2; i++, at += 2)
         put16((uint8_t *)out + at, both[i].port);
     return at;
-}
-
-size_t proxy_header_format_local(char out[PROXY_HEADER_MAX])
-{
-    return begin_v2(out, V2_LOCAL, V2_UNSPEC, 0);
 }

@@ -42,7 +42,4 @@ size_t proxy_header_format_v1(const struct peer *source, const struct peer *dest
 size_t proxy_header_format_v2(const struct peer *source, const struct peer *destination,
                               char out[PROXY_HEADER_MAX]);
 
-/* Version 2, LOCAL: the connection is the sender's own, as of a health check; the socket's addresses hold. */
-size_t proxy_header_format_local(char out[PROXY_HEADER_MAX]);
-
 #endif

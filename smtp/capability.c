@@ -12,6 +12,7 @@
 #include <strings.h>
 
 #include "smtp/capability.h"
+#include "smtp/xclient.h"
 
 /* In the order in which they are offered. */
 static const struct {
@@ -60,6 +61,11 @@ static uint64_t parse_size(const char *text, size_t size)
     return value;
 }
 
+static bool word_is(const char *text, size_t size, const char *word)
+{
+    return size == strlen(word) && strncasecmp(text, word, size) == 0;
+}
+
 /* Length of the word that begins at text[at]. */
 static size_t word_size(const char *text, size_t size, size_t at)
 {
@@ -75,7 +81,7 @@ static void parse_line(struct smtp_capabilities *out, const char *text, size_t s
     size_t length = word_size(text, size, 0), at = length;
 
     for (size_t k = 0; k < KEYWORDS; k++) {
-        if (length != strlen(keywords[k].keyword) || strncasecmp(text, keywords[k].keyword, length) != 0)
+        if (!word_is(text, length, keywords[k].keyword))
             continue;
         out->flags |= keywords[k].flag;
         if (keywords[k].flag == SMTP_CAP_SIZE) {
@@ -85,6 +91,10 @@ static void parse_line(struct smtp_capabilities *out, const char *text, size_t s
                 smaller_limit(out->size_limit, parse_size(text + at, word_size(text, size, at)));
         }
     }
+    if (word_is(text, length, "XCLIENT"))
+        out->xclient |= (uint16_t)smtp_xclient_attributes(text + length, size - length);
+    else if (word_is(text, length, "XFORWARD"))
+        out->xforward |= (uint16_t)smtp_xclient_attributes(text + length, size - length);
 }
 
 void smtp_capabilities_parse(struct smtp_capabilities *out, const char *reply, size_t size)
@@ -110,6 +120,8 @@ void smtp_capabilities_parse(struct smtp_capabilities *out, const char *reply, s
 void smtp_capabilities_intersect(struct smtp_capabilities *into, const struct smtp_capabilities *other)
 {
     into->flags = usable(into->flags & other->flags);
+    into->xclient &= other->xclient;
+    into->xforward &= other->xforward;
     into->size_limit = smaller_limit(into->size_limit, other->size_limit);
 }
 

@@ -25,8 +25,9 @@ enum smtp_capability {
      SMTP_CAP_CHUNKING | SMTP_CAP_BINARYMIME)
 
 struct smtp_capabilities {
-    uint32_t flags;      /* enum smtp_capability, or-ed */
-    uint64_t size_limit; /* octets; 0: none stated */
+    uint32_t flags;             /* enum smtp_capability, or-ed */
+    uint16_t xclient, xforward; /* enum smtp_xclient_attribute, or-ed; of a backend, never offered */
+    uint64_t size_limit;        /* octets; 0: none stated */
 };
 
 /* Read one EHLO reply, all its lines as they came ("250-name\r\n250-SIZE 1000\r\n250 DSN\r\n"), already found

@@ -31,9 +31,10 @@ static const char *const verb_names[] = {
 _Static_assert(sizeof verb_names / sizeof verb_names[0] == SMTP_VERB_COUNT, "a verb has no name");
 
 /* How the first line of an HTTP request begins (RFC 9110 §9, RFC 5789, RFC 9113 §3.4), and the one header
- * that every request of a browser has. */
+ * that every request of a browser has. And PROXY, from somebody who is not in proxy-protocol-from: what comes
+ * behind it is meant for a server that believes him. */
 static const char *const http_words[] = { "GET",     "POST",  "PUT",   "HEAD", "DELETE", "OPTIONS",
-                                          "CONNECT", "TRACE", "PATCH", "PRI",  "HOST:" };
+                                          "CONNECT", "TRACE", "PATCH", "PRI",  "HOST:",  "PROXY" };
 
 static bool is_blank(char octet)
 {
@@ -79,6 +80,10 @@ struct smtp_command smtp_command_parse(const char *line, size_t size)
 
     while (end < size && !is_blank(line[end]))
         end++;
+    if (size == 1 && line[0] == '\0') /* the third line of a PROXY header's signature, version 2 */
+        return (struct smtp_command){
+            .verb = SMTP_VERB_HTTP, .argument = {line + size, 0}
+        };
     return (struct smtp_command){ .verb = find_verb((struct smtp_span){ line, end }),
                                   .argument = trim(line + end, size - end) };
 }

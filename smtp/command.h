@@ -38,7 +38,7 @@ enum smtp_verb {
     SMTP_VERB_XCLIENT,
     SMTP_VERB_XFORWARD,
     SMTP_VERB_HTTP, /* GET, POST, PUT, HEAD, OPTIONS, CONNECT … or a header line "Host:": a browser was
-                       tricked into this */
+                       tricked into this; or a PROXY header that nobody asked for */
     SMTP_VERB_COUNT,
 };
 

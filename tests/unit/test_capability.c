@@ -12,9 +12,14 @@
 
 #include "smtp/capability.h"
 #include "smtp/reply.h"
+#include "smtp/xclient.h"
 
 #define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 #define ALL           (SMTP_CAP_PIPELINING | SMTP_CAP_CARRIED)
+#define SET(f, s)                                                                                            \
+    {                                                                                                        \
+        .flags = (f), .size_limit = (s)                                                                      \
+    }
 
 #define POSTFIX_EHLO                                                                                         \
     "250-name\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-VRFY\r\n250-ETRN\r\n250-STARTTLS\r\n"            \
@@ -72,19 +77,18 @@ static void test_intersect(void **state)
     static const struct {
         struct smtp_capabilities into, other, expected;
     } cases[] = {
-        {{ ALL, 5 },                                 { ALL, 5 },                 { ALL, 5 }              },
-        { { ALL, 5 },                                { ALL, 0 },                 { ALL, 5 }              },
-        { { ALL, 0 },                                { ALL, 5 },                 { ALL, 5 }              },
-        { { ALL, 0 },                                { ALL, 0 },                 { ALL, 0 }              },
-        { { ALL, 7 },                                { ALL, 5 },                 { ALL, 5 }              },
-        { { ALL, 5 },                                { ALL, 7 },                 { ALL, 5 }              },
-        { { ALL, UINT64_MAX },                       { ALL, 7 },                 { ALL, 7 }              },
-        { { ALL, 0 },                                { 0, 0 },                   { 0, 0 }                },
-        { { SMTP_CAP_PIPELINING | SMTP_CAP_DSN, 0 },
-         { SMTP_CAP_DSN | SMTP_CAP_SIZE, 9 },
-         { SMTP_CAP_DSN, 9 }                                                                             },
-        { { ALL, 0 },                                { SMTP_CAP_BINARYMIME, 0 }, { 0, 0 }                },
-        { { ALL, 0 },                                { SMTP_CAP_CHUNKING, 0 },   { SMTP_CAP_CHUNKING, 0 }},
+        {SET(ALL,                                 5),          SET(ALL,                          5), SET(ALL,               5)},
+        { SET(ALL,                                5),          SET(ALL,                          0), SET(ALL,               5)},
+        { SET(ALL,                                0),          SET(ALL,                          5), SET(ALL,               5)},
+        { SET(ALL,                                0),          SET(ALL,                          0), SET(ALL,               0)},
+        { SET(ALL,                                7),          SET(ALL,                          5), SET(ALL,               5)},
+        { SET(ALL,                                5),          SET(ALL,                          7), SET(ALL,               5)},
+        { SET(ALL,                                UINT64_MAX), SET(ALL,                          7), SET(ALL,               7)},
+        { SET(ALL,                                0),          SET(0,                            0), SET(0,                 0)},
+        { SET(SMTP_CAP_PIPELINING | SMTP_CAP_DSN, 0),          SET(SMTP_CAP_DSN | SMTP_CAP_SIZE, 9),
+         SET(SMTP_CAP_DSN,                                                                                                  9)},
+        { SET(ALL,                                0),          SET(SMTP_CAP_BINARYMIME,          0), SET(0,                 0)},
+        { SET(ALL,                                0),          SET(SMTP_CAP_CHUNKING,            0), SET(SMTP_CAP_CHUNKING, 0)},
     };
 
     (void)state;
@@ -97,20 +101,45 @@ static void test_intersect(void **state)
     }
 }
 
+/* XCLIENT and XFORWARD are read and narrowed like the rest, but never offered. */
+static void test_identity(void **state)
+{
+    static const char one[] = "250-name\r\n250-XCLIENT NAME ADDR proto\tNONE HELO\r\n250-XCLIENTS PORT\r\n"
+                              "250 XFORWARD NAME  ADDR SOURCE \r\n",
+                      other[] = "250-name\r\n250-xclient ADDR HELO LOGIN\r\n250 XFORWARD\r\n",
+                      none[] = "250 XCLIENT ADDR\r\n";
+    struct smtp_capabilities a, b, c;
+    char out[SMTP_EHLO_REPLY_MAX];
+
+    (void)state;
+    smtp_capabilities_parse(&a, one, strlen(one));
+    smtp_capabilities_parse(&b, other, strlen(other));
+    smtp_capabilities_parse(&c, none, strlen(none)); /* a host's name */
+    assert_int_equal(a.xclient,
+                     SMTP_XCLIENT_NAME | SMTP_XCLIENT_ADDR | SMTP_XCLIENT_PROTO | SMTP_XCLIENT_HELO);
+    assert_int_equal(a.xforward, SMTP_XCLIENT_NAME | SMTP_XCLIENT_ADDR | SMTP_XCLIENT_SOURCE);
+    assert_int_equal(b.xforward, 0);
+    assert_int_equal(c.xclient | c.xforward, 0);
+    assert_int_equal(smtp_capabilities_format(&a, "mx.test", out), strlen("250 mx.test\r\n"));
+    smtp_capabilities_intersect(&a, &b);
+    assert_int_equal(a.xclient, SMTP_XCLIENT_ADDR | SMTP_XCLIENT_HELO);
+    assert_int_equal(a.xforward, 0);
+}
+
 static void test_format(void **state)
 {
     static const struct {
         struct smtp_capabilities offer;
         const char *reply;
     } cases[] = {
-        {{ 0, 0 },                                   "250 mx.test\r\n"                 },
-        { { 0, 1000 },                               "250 mx.test\r\n"                 },
-        { { SMTP_CAP_SIZE, 0 },                      "250-mx.test\r\n250 SIZE\r\n"     },
-        { { SMTP_CAP_SIZE, 1000 },                   "250-mx.test\r\n250 SIZE 1000\r\n"},
-        { { SMTP_CAP_BINARYMIME | SMTP_CAP_DSN, 0 }, "250-mx.test\r\n250 DSN\r\n"      },
-        { { ALL, UINT64_MAX },
+        {SET(0,                                   0),          "250 mx.test\r\n"                 },
+        { SET(0,                                  1000),       "250 mx.test\r\n"                 },
+        { SET(SMTP_CAP_SIZE,                      0),          "250-mx.test\r\n250 SIZE\r\n"     },
+        { SET(SMTP_CAP_SIZE,                      1000),       "250-mx.test\r\n250 SIZE 1000\r\n"},
+        { SET(SMTP_CAP_BINARYMIME | SMTP_CAP_DSN, 0),          "250-mx.test\r\n250 DSN\r\n"      },
+        { SET(ALL,                                UINT64_MAX),
          "250-mx.test\r\n250-PIPELINING\r\n250-SIZE 18446744073709551615\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n"
-          "250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250 BINARYMIME\r\n"   },
+          "250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250 BINARYMIME\r\n"             },
     };
 
     (void)state;
@@ -132,7 +161,7 @@ static void test_round_trip(void **state)
     memset(name, 'n', sizeof name - 1);
     name[sizeof name - 1] = '\0'; /* more than may be: cut at 255 */
     for (uint32_t flags = 0; flags <= ALL; flags++) {
-        struct smtp_capabilities offer = { flags, flags & SMTP_CAP_SIZE ? UINT64_MAX : 0 }, read;
+        struct smtp_capabilities offer = SET(flags, flags & SMTP_CAP_SIZE ? UINT64_MAX : 0), read;
         char out[SMTP_EHLO_REPLY_MAX];
         size_t size = smtp_capabilities_format(&offer, name, out);
         struct smtp_reply reply;
@@ -152,10 +181,8 @@ static void test_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parse),
-        cmocka_unit_test(test_intersect),
-        cmocka_unit_test(test_format),
-        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_parse),  cmocka_unit_test(test_intersect),  cmocka_unit_test(test_identity),
+        cmocka_unit_test(test_format), cmocka_unit_test(test_round_trip),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -83,6 +83,9 @@ static void test_split(void **state)
         { "CONNECT a:25 HTTP/1.1",  SMTP_VERB_HTTP,     "a:25 HTTP/1.1"    },
         { "PRI * HTTP/2.0",         SMTP_VERB_HTTP,     "* HTTP/2.0"       },
         { "Host: a",                SMTP_VERB_HTTP,     "a"                },
+        { "PROXY TCP4 a b 1 2",     SMTP_VERB_HTTP,     "TCP4 a b 1 2"     },
+        { "proxy",                  SMTP_VERB_HTTP,     ""                 },
+        { "PROXY:",                 SMTP_VERB_UNKNOWN,  ""                 },
         { "host:a b",               SMTP_VERB_HTTP,     "b"                },
         { "Host",                   SMTP_VERB_UNKNOWN,  ""                 },
         { "HTTP",                   SMTP_VERB_UNKNOWN,  ""                 }, /* a name for logs, no command */
@@ -103,6 +106,8 @@ static void test_split(void **state)
         free_span(line);
     }
     assert_int_equal(smtp_command_parse("QUIT\0", 5).verb, SMTP_VERB_UNKNOWN);
+    assert_int_equal(smtp_command_parse("\0", 1).verb, SMTP_VERB_HTTP); /* in a PROXY header, version 2 */
+    assert_int_equal(smtp_command_parse("\0\0", 2).verb, SMTP_VERB_UNKNOWN);
 }
 
 static void test_verb_names(void **state)
