@@ -22,12 +22,15 @@ void backend_want(struct smtp_dialog *d)
 
 /* --- greeting --- */
 
+/* Behind XCLIENT the words are the client's, and so is the name: that is what a Received line then shows. */
 static void send_greeting(struct smtp_dialog *d, const char *verb, enum smtp_backend_state state)
 {
     struct smtp_output *out = &d->wire->backend;
+    bool as_client = d->introduction == SMTP_INTRODUCE_XCLIENT && d->exchange->introduced && d->helo;
+    const char *name = as_client ? d->helo : d->policy->hostname;
 
     output_copy(out, verb, 5);
-    output_copy(out, d->policy->hostname, strlen(d->policy->hostname));
+    output_copy(out, name, strlen(name));
     output_copy(out, "\r\n", 2);
     enter_backend(d, state);
 }
@@ -103,6 +106,12 @@ static void identity_reply(struct smtp_dialog *d, const struct smtp_reply *reply
         greeted(d);
 }
 
+/* RFC 5321 §4.2.4: what an old server says to EHLO. Any other refusal is meant for the client. */
+static bool unknown_command(int code)
+{
+    return code == 500 || code == 501 || code == 502 || code == 504;
+}
+
 static void ehlo_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *reply)
 {
     struct smtp_exchange *x = d->exchange;
@@ -112,7 +121,7 @@ static void ehlo_reply(struct smtp_dialog *d, const char *in, const struct smtp_
         if (x->backend_state == SMTP_BACKEND_EHLO)
             smtp_capabilities_parse(&x->backend, in, reply->size);
         introduce(d);
-    } else if (reply->code / 100 == 5 && x->backend_state == SMTP_BACKEND_EHLO) {
+    } else if (unknown_command(reply->code) && x->backend_state == SMTP_BACKEND_EHLO) {
         send_greeting(d, "HELO ", SMTP_BACKEND_HELO); /* RFC 5321 §3.2: an old server */
     } else if (reply->code < 400) {
         backend_lost(d, SMTP_LOSS_GARBAGE); /* above all a second banner: all replies would be one off */

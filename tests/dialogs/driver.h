@@ -60,6 +60,7 @@ struct driver {
     struct text client_in, backend_in; /* not consumed yet */
     struct text to_client, to_backend;
     struct smtp_action_arg actions[DRIVER_ACTIONS];
+    struct smtp_xclient xclients[DRIVER_ACTIONS];
     struct smtp_transaction transactions[DRIVER_ACTIONS]; /* beside its action, whose pointer soon dangles */
     size_t n_actions;
     bool backend; /* a connection is there, or being made */
@@ -102,6 +103,8 @@ static inline void driver_act(struct driver *d, const struct smtp_action_arg *ar
     CHECK(d->n_actions < DRIVER_ACTIONS, "too many actions");
     if (arg->action == SMTP_ACTION_TRANSACTION)
         d->transactions[d->n_actions] = *arg->transaction;
+    if (arg->action == SMTP_ACTION_XCLIENT)
+        d->xclients[d->n_actions] = *arg->xclient;
     d->actions[d->n_actions++] = *arg;
     switch (arg->action) {
     case SMTP_ACTION_NONE: CHECK(false, "an action NONE"); break;
@@ -121,6 +124,7 @@ static inline void driver_act(struct driver *d, const struct smtp_action_arg *ar
         break;
     case SMTP_ACTION_BACKEND_GREETED:
     case SMTP_ACTION_REPLIED:
+    case SMTP_ACTION_XCLIENT:
     case SMTP_ACTION_TRANSACTION: break;
     }
 }

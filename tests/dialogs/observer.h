@@ -274,7 +274,9 @@ static inline void observe_backend_command(struct observer *o)
     CHECK(strncmp(line, "EHLO weir.test\r", 15) == 0 || strncmp(line, "HELO weir.test\r", 15) == 0 ||
               strncmp(line, "MAIL FROM:<", 11) == 0 || strncmp(line, "RCPT TO:<", 9) == 0 ||
               strcmp(line, "DATA\r\n") == 0 || strncmp(line, "BDAT ", 5) == 0 ||
-              strcmp(line, "RSET\r\n") == 0 || strcmp(line, "QUIT\r\n") == 0,
+              strncmp(line, "XCLIENT ", 8) == 0 || strncmp(line, "XFORWARD ", 9) == 0 ||
+              strncmp(line, "EHLO client.test\r", 17) == 0 || strcmp(line, "RSET\r\n") == 0 ||
+              strcmp(line, "QUIT\r\n") == 0,
           "not a command for a backend");
     if (sscanf(line, "BDAT %llu%n", &octets, &end) == 1)
         CHECK(strcmp(line + end, "\r\n") == 0 || strcmp(line + end, " LAST\r\n") == 0,

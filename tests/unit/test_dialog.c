@@ -57,7 +57,8 @@ struct replay {
     struct driver driver;
     struct smtp_policy policy;
     struct smtp_capabilities offer;
-    bool stranger, begun;
+    bool stranger, xclient_from, begun;
+    enum smtp_introduction introduction;
     bool whole; /* the next segment is not split */
     char side;  /* whose segment is being gathered: 'C', 'B' or 0 */
     struct text segment;
@@ -91,6 +92,9 @@ static void print_action(FILE *out, const struct replay *r, size_t i)
         break;
     case SMTP_ACTION_QUIT_BACKEND: fprintf(out, "QUIT_BACKEND"); break;
     case SMTP_ACTION_ABORT_BACKEND: fprintf(out, "ABORT_BACKEND %s", smtp_loss_name(arg->loss)); break;
+    case SMTP_ACTION_XCLIENT:
+        fprintf(out, "XCLIENT port=%u helo=%s", r->driver.xclients[i].port, r->driver.xclients[i].helo);
+        break;
     case SMTP_ACTION_TRANSACTION:
         fprintf(out, "TRANSACTION %s rcpts=%u/%u code=%d size=%llu from=%.*s", outcomes[t->outcome],
                 t->accepted, t->recipients, t->code, (unsigned long long)t->size, (int)t->from_size, t->from);
@@ -270,10 +274,15 @@ static void set_policy(struct replay *r, const char *text)
             *value++ = '\0';
         if (strcmp(word, "stranger") == 0)
             r->stranger = true;
+        else if (strcmp(word, "xclient-from") == 0)
+            r->xclient_from = true;
         else if (strcmp(word, "greet-delay") == 0)
             r->policy.greet_delay = true;
         else if (!value)
             broken("no policy %s", word);
+        else if (strcmp(word, "introduce") == 0)
+            r->introduction =
+                strcmp(value, "xclient") == 0 ? SMTP_INTRODUCE_XCLIENT : SMTP_INTRODUCE_XFORWARD;
         else if (strcmp(word, "newline") == 0)
             r->policy.newline =
                 strcmp(value, "normalize") == 0 ? SMTP_NEWLINE_NORMALIZE : SMTP_NEWLINE_REJECT;
@@ -358,6 +367,8 @@ static void expect_state(struct replay *r, const char *text)
         broken("the state is %s", now);
 }
 
+static const struct smtp_identity somebody = { .address = "198.51.100.23", .port = 4711 };
+
 static void begin(struct replay *r)
 {
     unsigned choice = (r->policy.newline == SMTP_NEWLINE_NORMALIZE ? 1u : 0) |
@@ -372,6 +383,9 @@ static void begin(struct replay *r)
     if (r->corpus)
         fputc((int)choice, r->corpus);
     driver_begin(&r->driver, &r->policy, &r->offer, !r->stranger);
+    if (r->xclient_from)
+        smtp_dialog_trust_xclient(&r->driver.dialog);
+    smtp_dialog_introduce(&r->driver.dialog, r->introduction, &somebody);
 }
 
 static void play_line(struct replay *r, const char *text)
