@@ -252,6 +252,7 @@ static int introduce(struct check *check, const struct check_target *target)
 
     if (target->identity == CONFIG_IDENTITY_NONE)
         return 0;
+    check->probe.no_helo = true;
     if (getsockname(check->stream.io.fd, &address.sa, &length) != 0)
         return -errno;
     peer_from_sockaddr(&local, &address.sa);

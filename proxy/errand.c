@@ -200,9 +200,9 @@ static void describe_client(struct session *s)
     enum smtp_introduction how = SMTP_INTRODUCE_NOT;
 
     switch (errand_pool(s)->config->identity) {
-    case CONFIG_IDENTITY_NONE:
+    case CONFIG_IDENTITY_NONE: break;
     case CONFIG_IDENTITY_PROXY_V1:
-    case CONFIG_IDENTITY_PROXY_V2: break;
+    case CONFIG_IDENTITY_PROXY_V2: how = SMTP_INTRODUCE_PROXY; break;
     case CONFIG_IDENTITY_XCLIENT: how = SMTP_INTRODUCE_XCLIENT; break;
     case CONFIG_IDENTITY_XFORWARD: how = SMTP_INTRODUCE_XFORWARD; break;
     }

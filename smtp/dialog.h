@@ -211,9 +211,10 @@ struct smtp_wire {
     struct smtp_action_arg actions[SMTP_ACTIONS_MAX];
 };
 
-/* How a backend is told who the client is (the PROXY header is the driver's: it comes before any SMTP). */
+/* How a backend is told who the client is. */
 enum smtp_introduction {
     SMTP_INTRODUCE_NOT,
+    SMTP_INTRODUCE_PROXY,    /* by a PROXY header, which the driver sends before any SMTP */
     SMTP_INTRODUCE_XCLIENT,  /* once a connection, which then belongs to this client */
     SMTP_INTRODUCE_XFORWARD, /* before each transaction; for the backend's log only */
 };

@@ -76,7 +76,7 @@ static void introduce(struct smtp_dialog *d)
     struct smtp_output *out = &d->wire->backend;
     size_t size;
 
-    if (d->introduction == SMTP_INTRODUCE_NOT || d->exchange->introduced) {
+    if (d->introduction <= SMTP_INTRODUCE_PROXY || d->exchange->introduced) {
         greeted(d);
         return;
     }
@@ -96,7 +96,9 @@ static void identity_reply(struct smtp_dialog *d, const struct smtp_reply *reply
     bool xclient = d->introduction == SMTP_INTRODUCE_XCLIENT;
 
     if (reply->code != (xclient ? 220 : 250)) {
-        refused_greeting(d, reply);
+        /* 4xx is about this client, such as one with too many connections already, and says nothing of the
+         * backend. */
+        backend_lost(d, reply->code / 100 == 4 ? SMTP_LOSS_NONE : SMTP_LOSS_REJECTED);
         return;
     }
     d->exchange->introduced = true;
@@ -106,10 +108,12 @@ static void identity_reply(struct smtp_dialog *d, const struct smtp_reply *reply
         greeted(d);
 }
 
-/* RFC 5321 §4.2.4: what an old server says to EHLO. Any other refusal is meant for the client. */
-static bool unknown_command(int code)
+/* RFC 5321 §4.2.4: what an old server says to EHLO. One that is told who the client is is not old: it may be
+ * answering a PROXY header that it did not expect, and would be one reply behind from then on. */
+static bool may_be_old(const struct smtp_dialog *d, int code)
 {
-    return code == 500 || code == 501 || code == 502 || code == 504;
+    return d->introduction == SMTP_INTRODUCE_NOT && d->exchange->backend_state == SMTP_BACKEND_EHLO &&
+           (code == 500 || code == 501 || code == 502 || code == 504);
 }
 
 static void ehlo_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *reply)
@@ -121,7 +125,7 @@ static void ehlo_reply(struct smtp_dialog *d, const char *in, const struct smtp_
         if (x->backend_state == SMTP_BACKEND_EHLO)
             smtp_capabilities_parse(&x->backend, in, reply->size);
         introduce(d);
-    } else if (unknown_command(reply->code) && x->backend_state == SMTP_BACKEND_EHLO) {
+    } else if (may_be_old(d, reply->code)) {
         send_greeting(d, "HELO ", SMTP_BACKEND_HELO); /* RFC 5321 §3.2: an old server */
     } else if (reply->code < 400) {
         backend_lost(d, SMTP_LOSS_GARBAGE); /* above all a second banner: all replies would be one off */

@@ -124,7 +124,7 @@ static enum smtp_probe_action on_reply(struct smtp_probe *probe, const struct sm
         probe->greeted = true;
         return probe->ehlo ? enter(probe, SMTP_PROBE_EHLO) : passed(probe, reply);
     case SMTP_PROBE_EHLO:
-        if (reply->code >= 500 && reply->code <= 504 && reply->code != 503)
+        if (!probe->no_helo && reply->code >= 500 && reply->code <= 504 && reply->code != 503)
             return enter(probe, SMTP_PROBE_HELO); /* RFC 5321 §4.2.4: an old server */
         if (reply->code != 250)
             return refused(probe, reply);

@@ -47,6 +47,7 @@ struct smtp_probe {
     const char *introduce;         /* "XCLIENT", "XFORWARD" or NULL: after EHLO, set behind init */
     struct smtp_identity identity; /* for it */
     bool introduced;
+    bool no_helo; /* EHLO or nothing: whoever takes an identity is no old server */
     enum smtp_probe_stage stage;
     enum smtp_probe_verdict verdict;
     bool greeted; /* a banner 220 came */

@@ -281,8 +281,9 @@ static void set_policy(struct replay *r, const char *text)
         else if (!value)
             broken("no policy %s", word);
         else if (strcmp(word, "introduce") == 0)
-            r->introduction =
-                strcmp(value, "xclient") == 0 ? SMTP_INTRODUCE_XCLIENT : SMTP_INTRODUCE_XFORWARD;
+            r->introduction = strcmp(value, "xclient") == 0    ? SMTP_INTRODUCE_XCLIENT
+                              : strcmp(value, "xforward") == 0 ? SMTP_INTRODUCE_XFORWARD
+                                                               : SMTP_INTRODUCE_PROXY;
         else if (strcmp(word, "newline") == 0)
             r->policy.newline =
                 strcmp(value, "normalize") == 0 ? SMTP_NEWLINE_NORMALIZE : SMTP_NEWLINE_REJECT;
