@@ -79,7 +79,9 @@ static bool connect_to(struct session *s, struct member *member)
     struct errand *e = s->errand;
     const struct config_pool *pool = errand_pool(s)->config;
     bool header = pool->identity == CONFIG_IDENTITY_PROXY_V1 || pool->identity == CONFIG_IDENTITY_PROXY_V2;
-    struct link_target target = { &pool->source, pool->identity, &s->peer, header ? session_local(s) : NULL };
+    const struct peer nobody = { 0 }; /* what stands in front of us is not the client */
+    struct link_target target = { &pool->source, pool->identity, s->nameless ? &nobody : &s->peer,
+                                  header ? session_local(s) : NULL };
     int error;
 
     e->wish.tried[e->wish.n_tried++] = backend_hold(member->backend);
@@ -213,6 +215,7 @@ static void describe_client(struct session *s)
         identity->ipv6 = s->peer.family == AF_INET6;
         identity->port = s->peer.port;
     }
+    identity->login = s->login;
     smtp_dialog_introduce(&s->dialog, how, identity);
 }
 

@@ -204,6 +204,10 @@ static void become(struct session *s, const struct smtp_xclient *xclient)
     }
     if (xclient->given & SMTP_XCLIENT_PORT)
         s->peer.port = xclient->port;
+    if (xclient->given & SMTP_XCLIENT_LOGIN) {
+        free(s->login);
+        s->login = xclient->login_size ? strndup(xclient->login, xclient->login_size) : NULL;
+    }
     smtp_dialog_allow(&s->dialog, may_relay(s));
     if (!limited)
         return;
@@ -241,6 +245,7 @@ static void session_free(struct session *s)
     stream_close(&s->client);
     errand_drop(s);
     free(s->input.kept);
+    free(s->login);
     smtp_dialog_free(&s->dialog);
     if (s->counted)
         session_leave_listener(s->listener, &s->peer);

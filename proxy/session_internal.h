@@ -58,6 +58,7 @@ struct session {
     struct smtp_event answer; /* what the dialog is to be told next */
     struct smtp_dialog dialog;
     struct peer peer;  /* who the client is, as far as anybody told */
+    char *login;       /* from XCLIENT; NULL: none */
     struct peer local; /* where it came in; family 0: not asked yet */
     uint64_t id;
     int64_t began, body_began;

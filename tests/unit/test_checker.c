@@ -223,7 +223,11 @@ static void test_scripts(void **state)
         const struct row *row = &rows[i];
         struct relay relay;
         struct outcome outcome;
-        struct check_target target = { &relay.address, &anywhere, "weir.test", row->depth, row->timeout };
+        struct check_target target = { .address = &relay.address,
+                                       .source = &anywhere,
+                                       .hostname = "weir.test",
+                                       .depth = row->depth,
+                                       .timeout = row->timeout };
 
         print_message("  %s\n", row->name);
         relay_open(&relay, loop, row->script);
@@ -243,7 +247,11 @@ static void test_capabilities(void **state)
     struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
     struct relay relay;
     struct outcome outcome;
-    struct check_target target = { &relay.address, &anywhere, "weir.test", CONFIG_DEPTH_EHLO, 5000 };
+    struct check_target target = { .address = &relay.address,
+                                   .source = &anywhere,
+                                   .hostname = "weir.test",
+                                   .depth = CONFIG_DEPTH_EHLO,
+                                   .timeout = 5000 };
 
     (void)state;
     relay_open(&relay, loop, script);
@@ -265,7 +273,11 @@ static void test_connect_timeout(void **state)
     int listener = socket(AF_INET, SOCK_STREAM, 0), fill[8];
     struct address address = { .length = sizeof address.in };
     struct outcome outcome;
-    struct check_target target = { &address, &anywhere, "weir.test", CONFIG_DEPTH_EHLO, 100 };
+    struct check_target target = { .address = &address,
+                                   .source = &anywhere,
+                                   .hostname = "weir.test",
+                                   .depth = CONFIG_DEPTH_EHLO,
+                                   .timeout = 100 };
 
     (void)state;
     address.in.sin_family = AF_INET;
@@ -293,7 +305,11 @@ static void test_no_descriptor(void **state)
     static const char *const script[TURNS] = { "220 hi\r\n" };
     struct relay relay;
     struct outcome outcome;
-    struct check_target target = { &relay.address, &anywhere, "weir.test", CONFIG_DEPTH_EHLO, 5000 };
+    struct check_target target = { .address = &relay.address,
+                                   .source = &anywhere,
+                                   .hostname = "weir.test",
+                                   .depth = CONFIG_DEPTH_EHLO,
+                                   .timeout = 5000 };
     struct rlimit limit, few;
     int used[256];
     size_t n = 0;
