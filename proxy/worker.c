@@ -284,7 +284,7 @@ static void order(struct worker *worker, struct letter contents)
     }
     *letter = contents;
     letter->mail.deliver = deliver;
-    mailbox_post(&worker->mailbox, &letter->mail);
+    mailbox_post(&worker->mailbox, (struct mail *)letter); /* deliver() frees it */
 }
 
 void worker_set_front(struct worker *worker, struct front *front)
