@@ -341,6 +341,16 @@ static void set_reading(struct session *s)
         stream_want_read(&link->stream, !stream_unsent(&s->client) && s->reply_input.size < REPLY_READ);
 }
 
+/* Looked at behind everything that is done: one read may hold the end of a body and all that leads to the
+ * next. */
+static void watch_body(struct session *s)
+{
+    if (!smtp_dialog_in_body(&s->dialog))
+        s->body_began = 0;
+    else if (!s->body_began)
+        s->body_began = s->worker->now;
+}
+
 void session_conclude(struct session *s)
 {
     bool moved;
@@ -363,6 +373,7 @@ void session_conclude(struct session *s)
         session_free(s);
         return;
     }
+    watch_body(s);
     set_reading(s);
     set_timer(s);
 }
@@ -411,14 +422,6 @@ static bool too_slow(const struct session *s)
            smtp_dialog_body_size(&s->dialog) * 1000 < (uint64_t)elapsed * s->listener->config->min_data_rate;
 }
 
-static void watch_body(struct session *s)
-{
-    if (!smtp_dialog_in_body(&s->dialog))
-        s->body_began = 0;
-    else if (!s->body_began)
-        s->body_began = s->worker->now;
-}
-
 static void on_client(struct stream *stream, enum stream_event event)
 {
     struct session *s = (struct session *)stream; /* the stream is the first member */
@@ -446,7 +449,6 @@ static void on_client(struct stream *stream, enum stream_event event)
         s->client_ended = true;
         s->client_failed = n < 0;
     }
-    watch_body(s);
     if (too_slow(s))
         smtp_dialog_event(&s->dialog, &(struct smtp_event){ .kind = SMTP_EVENT_TIMEOUT });
     session_conclude(s);
