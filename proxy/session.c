@@ -475,6 +475,7 @@ static void time_is_up(struct session *s)
                           &(struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LOST, .loss = SMTP_LOSS_TIMEOUT });
     } else if (stalled(&s->client, s->stalled_client)) {
         s->client_ended = s->client_failed = s->client_end_told = true;
+        stream_close(&s->client); /* what it does not read keeps nothing else from moving */
         smtp_dialog_event(&s->dialog, &(struct smtp_event){ .kind = SMTP_EVENT_CLIENT_LOST });
     } else if (output_full(s)) {
         /* it moves, slowly */
