@@ -120,8 +120,10 @@ static void stop(struct process *p)
     if (p->stopping)
         return;
     p->stopping = true;
-    for (uint32_t i = 0; i < p->n_workers; i++)
-        worker_stop(p->workers[i]);
+    for (uint32_t i = 0; i < p->n_workers; i++) {
+        if (p->workers[i]) /* unless memory was out at the start */
+            worker_stop(p->workers[i]);
+    }
     ev_break(p->loop, EVBREAK_ALL);
 }
 
@@ -371,7 +373,7 @@ static bool drop_privileges(const char *user)
     return true;
 }
 
-static bool start_workers(struct process *p)
+static bool create_workers(struct process *p)
 {
     uint32_t salt = 0;
 
@@ -387,6 +389,11 @@ static bool start_workers(struct process *p)
         if (!p->workers[i])
             return false;
     }
+    return true;
+}
+
+static bool start_workers(struct process *p)
+{
     for (uint32_t i = 0; i < p->n_workers; i++) {
         if (!worker_start(p->workers[i]))
             return false;
@@ -418,6 +425,11 @@ static bool start(struct process *p, struct config *config)
     }
     use_descriptors(p->front);
     farm_commit(p->front->farm);
+    /* Before HTTP, whose thread looks at them as soon as it runs. */
+    if (!create_workers(p)) {
+        fprintf(stderr, "weir: out of memory\n");
+        return false;
+    }
     p->admin = start_admin(p, config, error, sizeof error);
     if (error[0]) {
         fprintf(stderr, "weir: http: %s\n", error);

@@ -371,6 +371,8 @@ bool worker_start(struct worker *worker)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     started = pthread_create(&worker->thread, NULL, run, worker) == 0;
+    if (!started)
+        worker->thread = 0; /* nothing to join, whatever was left there */
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return started;
 }
