@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "balancer/placement.h"
 #include "net/clock.h"
 #include "net/log.h"
 #include "proxy/link.h"
@@ -227,6 +228,9 @@ static void set_front(struct worker *worker, struct front *front)
     adopt_sockets(worker, front);
     front_release(&worker->front);
     worker->front = front;
+    /* Who took a seat here between the control thread's look at the queues and now, took it by the old one.
+     */
+    placement_serve(front->farm, worker->now);
 }
 
 static void backend_down(struct worker *worker, struct backend *backend)
