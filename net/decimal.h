@@ -13,8 +13,9 @@ static inline char *decimal_put(char *at, uint32_t number)
     do
         digits[n++] = (char)('0' + number % 10);
     while (number /= 10);
-    while (n)
+    do
         *at++ = digits[--n];
+    while (n);
     return at;
 }
 

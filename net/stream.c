@@ -123,8 +123,11 @@ static int keep(struct stream *stream, const struct iovec *parts, int n, size_t 
         }
         if (stream->unsent_size - held < total) {
             grown = realloc(stream->unsent, held + total);
-            if (!grown)
+            if (!grown) {
+                /* Nothing may follow the octets that are missing now: the peer and the owner see an end. */
+                (void)shutdown(stream->io.fd, SHUT_RDWR);
                 return -ENOMEM;
+            }
             stream->unsent = grown;
             stream->unsent_size = held + total;
         }

@@ -52,7 +52,7 @@ bool stream_connected(const struct stream *stream);
 ssize_t stream_read(struct stream *stream, void *buffer, size_t size);
 
 /* Write all of it, now or later. 0, or -errno if the connection is dead or memory is out (then nothing was
- * kept). */
+ * kept, and the connection is shut down, as nothing may follow what is missing). */
 int stream_write(struct stream *stream, const struct iovec *parts, int n);
 /* Octets that the kernel has not taken yet. */
 size_t stream_unsent(const struct stream *stream);

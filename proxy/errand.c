@@ -150,7 +150,8 @@ static void aim(struct session *s)
     if (farm == s->front->farm)
         return;
     for (size_t i = 0; i < farm->n_pools; i++) {
-        if (farm->pools[i].state == own->state) {
+        /* By name: one that was removed and has come back is another object. */
+        if (strcmp(farm->pools[i].config->name, own->config->name) == 0) {
             e->wish.farm = farm;
             e->wish.pool = &farm->pools[i];
         }

@@ -72,6 +72,12 @@ static void remove_stale_socket(const struct address *address)
     close(fd);
 }
 
+static void remove_socket_file(const struct address *address)
+{
+    if (address->sa.sa_family == AF_UNIX && address->un.sun_path[0])
+        unlink(address->un.sun_path);
+}
+
 static int on(int fd, int level, int name)
 {
     int one = 1;
@@ -121,9 +127,31 @@ static int trial_bind(const struct address *address)
     return 0;
 }
 
-static int open_tcp(struct listening *socket, uint32_t workers)
+static bool is_wildcard(const struct address *address)
 {
-    int error = trial_bind(&socket->address);
+    if (address->sa.sa_family == AF_INET)
+        return address->in.sin_addr.s_addr == htonl(INADDR_ANY);
+    return IN6_IS_ADDR_UNSPECIFIED(&address->in6.sin6_addr);
+}
+
+/* 0.0.0.0:25 becomes 192.0.2.1:25, or the other way round: the one in the way of a trial is ourselves, and
+ * nobody else could have come between. */
+static bool overlaps(const struct address *address, const struct front *old)
+{
+    for (size_t i = 0; old && i < old->n_sockets; i++) {
+        const struct address *other = &old->sockets[i].address;
+
+        /* The port lies at the same place for both families. */
+        if (other->sa.sa_family == address->sa.sa_family && other->in.sin_port == address->in.sin_port &&
+            (is_wildcard(other) || is_wildcard(address)))
+            return true;
+    }
+    return false;
+}
+
+static int open_tcp(struct listening *socket, uint32_t workers, const struct front *old)
+{
+    int error = overlaps(&socket->address, old) ? 0 : trial_bind(&socket->address);
 
     for (uint32_t i = 0; i < workers && error == 0; i++) {
         socket->fds[i] = bind_socket(&socket->address, true);
@@ -199,7 +227,7 @@ static bool open_sockets(struct front *front, struct front *old, char *error, si
             if (inherit(socket, old))
                 continue;
             failure = socket->address.sa.sa_family == AF_UNIX ? open_unix(socket, front->workers)
-                                                              : open_tcp(socket, front->workers);
+                                                              : open_tcp(socket, front->workers, old);
             if (failure != 0) {
                 snprintf(error, size, "listeners.%s: cannot listen on %s: %s%s", config->name,
                          address_format(&socket->address, text), strerror(-failure), bind_hint(-failure));
@@ -271,8 +299,22 @@ void front_discard(struct front **front)
             if (socket->fds[k] >= 0)
                 close(socket->fds[k]);
         }
+        if (!socket->inherited && socket->fds && socket->fds[0] >= 0)
+            remove_socket_file(&socket->address);
     }
     front_release(front);
+}
+
+void front_remove_files(const struct front *front, const struct front *next)
+{
+    for (size_t i = 0; i < front->n_sockets; i++) {
+        bool kept = false;
+
+        for (size_t j = 0; next && j < next->n_sockets; j++)
+            kept |= address_equal(&front->sockets[i].address, &next->sockets[j].address);
+        if (!kept)
+            remove_socket_file(&front->sockets[i].address);
+    }
 }
 
 struct front *front_hold(struct front *front)

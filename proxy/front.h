@@ -53,6 +53,10 @@ struct front {
 struct front *front_create(struct farm *farm, struct front *old, char *error, size_t size);
 /* Give up a front that was never published: its new sockets are closed. */
 void front_discard(struct front **front);
+/* Remove the files of Unix sockets that `next` (may be NULL) does not listen on, before they are closed: a
+ * file left behind would be taken for a listening socket, and one removed later may be another process's by
+ * then. */
+void front_remove_files(const struct front *front, const struct front *next);
 
 struct front *front_hold(struct front *front);
 void front_release(

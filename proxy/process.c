@@ -52,6 +52,7 @@ struct process {
     ev_signal signals[SIGNALS];
     ev_timer grace, drain_limit;
     _Atomic bool draining;
+    bool closed; /* the listeners are: what has their addresses now is not ours */
     bool stopping;
 };
 
@@ -120,8 +121,10 @@ static void stop(struct process *p)
     if (p->stopping)
         return;
     p->stopping = true;
-    for (uint32_t i = 0; i < p->n_workers; i++)
-        worker_stop(p->workers[i]);
+    for (uint32_t i = 0; i < p->n_workers; i++) {
+        if (p->workers[i]) /* unless memory was out at the start */
+            worker_stop(p->workers[i]);
+    }
     ev_break(p->loop, EVBREAK_ALL);
 }
 
@@ -156,6 +159,8 @@ static void on_grace_over(struct ev_loop *loop, ev_timer *timer, int events)
     struct process *p = timer->data;
 
     (void)events;
+    p->closed = true;
+    front_remove_files(p->front, NULL);
     for (uint32_t i = 0; i < p->n_workers; i++) {
         worker_close_listeners(p->workers[i]);
         worker_drain(p->workers[i]);
@@ -228,6 +233,7 @@ static void commit(struct process *p, struct front *front)
     p->front = front;
     pthread_mutex_unlock(&p->front_lock);
     health_set_farm(p->health, front->farm);
+    front_remove_files(old, front);
     for (uint32_t i = 0; i < p->n_workers; i++)
         worker_set_front(p->workers[i], front);
     placement_serve(front->farm, clock_milliseconds());
@@ -371,7 +377,7 @@ static bool drop_privileges(const char *user)
     return true;
 }
 
-static bool start_workers(struct process *p)
+static bool create_workers(struct process *p)
 {
     uint32_t salt = 0;
 
@@ -387,6 +393,11 @@ static bool start_workers(struct process *p)
         if (!p->workers[i])
             return false;
     }
+    return true;
+}
+
+static bool start_workers(struct process *p)
+{
     for (uint32_t i = 0; i < p->n_workers; i++) {
         if (!worker_start(p->workers[i]))
             return false;
@@ -418,6 +429,11 @@ static bool start(struct process *p, struct config *config)
     }
     use_descriptors(p->front);
     farm_commit(p->front->farm);
+    /* Before HTTP, whose thread looks at them as soon as it runs. */
+    if (!create_workers(p)) {
+        fprintf(stderr, "weir: out of memory\n");
+        return false;
+    }
     p->admin = start_admin(p, config, error, sizeof error);
     if (error[0]) {
         fprintf(stderr, "weir: http: %s\n", error);
@@ -436,17 +452,6 @@ static bool start(struct process *p, struct config *config)
     return true;
 }
 
-/* A socket file would be taken for a listening one. */
-static void remove_socket_files(const struct front *front)
-{
-    for (size_t i = 0; i < front->n_sockets; i++) {
-        const struct address *address = &front->sockets[i].address;
-
-        if (address->sa.sa_family == AF_UNIX && address->un.sun_path[0])
-            unlink(address->un.sun_path);
-    }
-}
-
 static void finish(struct process *p)
 {
     admin_stop(&p->admin);
@@ -456,8 +461,8 @@ static void finish(struct process *p)
         worker_free(&p->workers[i]);
     health_close(&p->health);
     mailbox_close(&p->mailbox);
-    if (p->front)
-        remove_socket_files(p->front);
+    if (p->front && !p->closed)
+        front_remove_files(p->front, NULL);
     front_release(&p->front);
     free(p->workers);
     free(p->notes);

@@ -293,17 +293,18 @@ static void flush(struct session *s)
  * to its octets could overtake the last reply. */
 static void close_written(struct session *s)
 {
-    if (s->linger)
+    if (s->linger && !s->client_ended)
         stream_shutdown(&s->client);
     else
         s->finished = true;
 }
 
+/* A client that has only stopped sending still hears the end. */
 static void begin_close(struct session *s, bool linger)
 {
     s->closing = true;
     s->linger = linger;
-    if (s->client_ended)
+    if (s->client_failed)
         s->finished = true;
     else if (!stream_unsent(&s->client))
         close_written(s);
@@ -451,7 +452,8 @@ static void set_timer(struct session *s)
         return;
     s->timer_serial = serial;
     s->timer_kind = (uint8_t)timer;
-    s->stalled = stream_unsent(&s->client) + (session_link(s) ? stream_unsent(&session_link(s)->stream) : 0);
+    s->stalled_client = stream_unsent(&s->client);
+    s->stalled_link = session_link(s) ? stream_unsent(&session_link(s)->stream) : 0;
     s->deadline = s->worker->now + duration(s, timer);
     if (ev_is_active(&s->timer) && s->fires <= s->deadline)
         return;
@@ -470,6 +472,16 @@ static void set_reading(struct session *s)
                      !s->client_ended && (s->closing || (!output_full(s) && s->input.size < room)));
     if (link)
         stream_want_read(&link->stream, !stream_unsent(&s->client) && s->reply_input.size < REPLY_READ);
+}
+
+/* Looked at behind everything that is done: one read may hold the end of a body and all that leads to the
+ * next. */
+static void watch_body(struct session *s)
+{
+    if (!smtp_dialog_in_body(&s->dialog))
+        s->body_began = 0;
+    else if (!s->body_began)
+        s->body_began = s->worker->now;
 }
 
 void session_conclude(struct session *s)
@@ -494,6 +506,7 @@ void session_conclude(struct session *s)
         session_free(s);
         return;
     }
+    watch_body(s);
     set_reading(s);
     set_timer(s);
 }
@@ -530,7 +543,9 @@ static void linger(struct session *s)
 
     if (n > 0)
         s->lingered += (size_t)n;
-    if ((n <= 0 && n != -EAGAIN) || s->lingered > LINGER_OCTETS_MAX)
+    if (n == 0 && stream_unsent(&s->client))
+        s->client_ended = true;
+    else if ((n <= 0 && n != -EAGAIN) || s->lingered > LINGER_OCTETS_MAX)
         s->finished = true;
 }
 
@@ -540,14 +555,6 @@ static bool too_slow(const struct session *s)
 
     return s->body_began && elapsed > s->listener->config->data_timeout &&
            smtp_dialog_body_size(&s->dialog) * 1000 < (uint64_t)elapsed * s->listener->config->min_data_rate;
-}
-
-static void watch_body(struct session *s)
-{
-    if (!smtp_dialog_in_body(&s->dialog))
-        s->body_began = 0;
-    else if (!s->body_began)
-        s->body_began = s->worker->now;
 }
 
 static void on_client(struct stream *stream, enum stream_event event)
@@ -581,18 +588,15 @@ static void on_client(struct stream *stream, enum stream_event event)
         s->client_ended = true;
         s->client_failed = n < 0;
     }
-    watch_body(s);
     if (too_slow(s))
         smtp_dialog_event(&s->dialog, &(struct smtp_event){ .kind = SMTP_EVENT_TIMEOUT });
     session_conclude(s);
 }
 
-/* Something is unsent, and how much has not changed for as long as the timer ran. */
-static bool stalled(struct session *s, struct stream *stream)
+/* Something is unsent, and it has become no less for as long as the timer ran. */
+static bool stalled(const struct stream *stream, size_t before)
 {
-    size_t unsent = stream ? stream_unsent(stream) : 0;
-
-    return unsent && unsent >= s->stalled;
+    return stream_unsent(stream) && stream_unsent(stream) >= before;
 }
 
 static void time_is_up(struct session *s)
@@ -601,11 +605,12 @@ static void time_is_up(struct session *s)
 
     if (s->closing) {
         s->finished = true;
-    } else if (link && stalled(s, &link->stream)) {
+    } else if (link && stalled(&link->stream, s->stalled_link)) {
         smtp_dialog_event(&s->dialog,
                           &(struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LOST, .loss = SMTP_LOSS_TIMEOUT });
-    } else if (stalled(s, &s->client)) {
+    } else if (stalled(&s->client, s->stalled_client)) {
         s->client_ended = s->client_failed = s->client_end_told = true;
+        stream_close(&s->client); /* what it does not read keeps nothing else from moving */
         smtp_dialog_event(&s->dialog, &(struct smtp_event){ .kind = SMTP_EVENT_CLIENT_LOST });
     } else if (output_full(s)) {
         /* it moves, slowly */

@@ -44,9 +44,9 @@ struct session {
     struct errand *errand; /* NULL until the first MAIL */
     struct input input, reply_input;
     ev_timer timer;
-    int64_t deadline; /* of what is awaited; ms, 0: to be set */
-    int64_t fires;    /* when the timer watcher wakes, at the latest */
-    size_t stalled;   /* unsent octets when the deadline was set */
+    int64_t deadline;                    /* of what is awaited; ms, 0: to be set */
+    int64_t fires;                       /* when the timer watcher wakes, at the latest */
+    size_t stalled_client, stalled_link; /* unsent octets when the deadline was set */
     uint32_t timer_serial;
     uint8_t timer_kind; /* enum smtp_timer */
     bool counted;       /* in the listener's counts */

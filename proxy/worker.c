@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "balancer/placement.h"
 #include "net/clock.h"
 #include "net/log.h"
 #include "proxy/link.h"
@@ -225,6 +226,9 @@ static void set_front(struct worker *worker, struct front *front)
     adopt_sockets(worker, front);
     front_release(&worker->front);
     worker->front = front;
+    /* Who took a seat here between the control thread's look at the queues and now, took it by the old one.
+     */
+    placement_serve(front->farm, worker->now);
 }
 
 static void backend_down(struct worker *worker, struct backend *backend)
@@ -282,7 +286,7 @@ static void order(struct worker *worker, struct letter contents)
     }
     *letter = contents;
     letter->mail.deliver = deliver;
-    mailbox_post(&worker->mailbox, &letter->mail);
+    mailbox_post(&worker->mailbox, (struct mail *)letter); /* deliver() frees it */
 }
 
 void worker_set_front(struct worker *worker, struct front *front)
@@ -369,6 +373,8 @@ bool worker_start(struct worker *worker)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     started = pthread_create(&worker->thread, NULL, run, worker) == 0;
+    if (!started)
+        worker->thread = 0; /* nothing to join, whatever was left there */
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return started;
 }
