@@ -19,81 +19,22 @@
 
 #include "balancer/placement.h"
 #include "net/log.h"
-#include "net/proxy_header.h"
 #include "proxy/link.h"
 #include "proxy/record.h"
 #include "proxy/session_internal.h"
 
-#define PRELUDE_MS   5000  /* for a PROXY header, which a balancer sends at once */
 #define COMMAND_READ 16384 /* one read outside bodies: a few commands at most */
 #define WAITING_MAX  8192  /* what a client may send ahead while its commands wait */
 
 static void on_client(struct stream *stream, enum stream_event event);
-static void prelude_begin(struct session *s);
-static void session_free(struct session *s);
-static void keep_input(struct input *input);
 static void on_timer(struct ev_loop *loop, ev_timer *timer, int events);
 
 /* --- beginning and end --- */
-
-/* Count the session in. NULL: welcome; else the refusal. */
-static const char *admit(const struct listener *listener, const struct peer *peer)
-{
-    const struct config_listener *config = listener->config;
-    uint32_t sessions = atomic_fetch_add_explicit(&listener->state->sessions, 1, memory_order_relaxed);
-
-    if (sessions >= config->max_connections) {
-        atomic_fetch_sub_explicit(&listener->state->sessions, 1, memory_order_relaxed);
-        return "421 4.7.0 Too many connections\r\n";
-    }
-    if (config->max_connections_per_client &&
-        !clients_enter(listener->state->clients, peer, config->max_connections_per_client)) {
-        atomic_fetch_sub_explicit(&listener->state->sessions, 1, memory_order_relaxed);
-        return "421 4.7.0 Too many connections from your address\r\n";
-    }
-    return NULL;
-}
-
-static bool in_networks(const struct network *networks, size_t n, const struct peer *peer)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (network_contains(&networks[i], peer))
-            return true;
-    }
-    return false;
-}
-
-static bool may_relay(const struct session *s)
-{
-    const struct config_listener *config = s->listener->config;
-
-    return !s->nameless && in_networks(config->allow_from, config->n_allow_from, &s->peer);
-}
-
-/* Who the client is is known: it is welcome or not, and the dialog begins. */
-static void welcome(struct session *s)
-{
-    struct worker *worker = s->worker;
-    const struct config_listener *config = s->listener->config;
-    struct smtp_capabilities offer = pool_offer(&s->front->farm->pools[s->listener->pool]);
-    const char *refusal = admit(s->listener, &s->peer);
-
-    s->counted = !refusal;
-    stat_add(refusal ? &worker->stats.sessions_refused : &worker->stats.sessions_total, 1);
-    smtp_dialog_init(&s->dialog, &s->listener->policy, &worker->wire, &offer, may_relay(s));
-    if (!s->nameless && in_networks(config->xclient_from, config->n_xclient_from, &s->peer))
-        smtp_dialog_trust_xclient(&s->dialog);
-    if (refusal)
-        session_event(s, &(struct smtp_event){ .kind = SMTP_EVENT_REFUSE, .reply = refusal });
-    else
-        session_event(s, &(struct smtp_event){ .kind = SMTP_EVENT_START });
-}
 
 void session_begin(struct worker *worker, size_t index, int fd, const struct peer *peer)
 {
     struct session *s = calloc(1, sizeof *s);
     const struct listener *listener = &worker->front->listeners[index];
-    const struct config_listener *config = listener->config;
 
     if (!s) {
         worker_session_ended();
@@ -114,122 +55,10 @@ void session_begin(struct worker *worker, size_t index, int fd, const struct pee
     ev_init(&s->timer, on_timer);
     s->timer.data = s;
     stream_open(&s->client, worker->loop, fd, on_client);
-    if (in_networks(config->proxy_protocol_from, config->n_proxy_protocol_from, peer))
-        prelude_begin(s);
-    else
-        welcome(s);
+    arrival_begin(s);
 }
 
-/* --- the PROXY header in front of everything --- */
-
-static void prelude_begin(struct session *s)
-{
-    s->prelude = true;
-    s->deadline = s->fires = s->worker->now + PRELUDE_MS;
-    ev_timer_set(&s->timer, PRELUDE_MS / 1000., 0.);
-    ev_timer_start(s->worker->loop, &s->timer);
-}
-
-/* Never guess (smtp.md "PROXY protocol"): whoever should send the header and does not is closed without a
- * word. */
-static void prelude_failed(struct session *s, const char *why)
-{
-    char text[ADDRESS_TEXT_MAX];
-
-    log_message(LOG_LEVEL_WARNING, "proxy-header", "%s: %s", peer_format(&s->peer, true, text), why);
-    stat_add(&s->worker->stats.sessions_refused, 1);
-    session_free(s);
-}
-
-static void on_prelude(struct session *s)
-{
-    struct proxy_header header;
-    ssize_t n = session_read(s, &s->client, &s->input, COMMAND_READ);
-    int size;
-
-    if (n == -EAGAIN)
-        return;
-    if (n <= 0) {
-        prelude_failed(s, "closed before its PROXY header had come");
-        return;
-    }
-    size = proxy_header_parse(s->input.data, s->input.size, &header);
-    if (size < 0) {
-        prelude_failed(s, "no PROXY header, or a malformed one");
-        return;
-    }
-    if (size == 0) {
-        keep_input(&s->input);
-        return;
-    }
-    s->input.data += size;
-    s->input.size -= (size_t)size;
-    s->prelude = false;
-    s->deadline = s->fires = 0;
-    ev_timer_stop(s->worker->loop, &s->timer);
-    s->nameless = !header.has_addresses;
-    if (header.has_addresses) {
-        s->peer = header.source;
-        s->local = header.destination;
-    }
-    welcome(s);
-}
-
-const struct peer *session_local(struct session *s)
-{
-    union {
-        struct sockaddr sa;
-        struct sockaddr_storage storage;
-    } address = { 0 };
-    socklen_t length = sizeof address;
-
-    if (s->local.family == 0 && getsockname(s->client.io.fd, &address.sa, &length) == 0)
-        peer_from_sockaddr(&s->local, &address.sa);
-    return &s->local;
-}
-
-/* The client has said who it speaks for. */
-static void become(struct session *s, const struct smtp_xclient *xclient)
-{
-    struct peer before = s->peer;
-    bool limited = s->counted && s->listener->config->max_connections_per_client;
-
-    if (xclient->given & SMTP_XCLIENT_ADDR) {
-        s->nameless = xclient->family == 0;
-        if (!s->nameless) {
-            s->peer.family = xclient->family;
-            memcpy(s->peer.ip, xclient->ip, sizeof s->peer.ip);
-            s->peer.port = 0;
-        }
-    }
-    if (xclient->given & SMTP_XCLIENT_PORT)
-        s->peer.port = xclient->port;
-    if (xclient->given & SMTP_XCLIENT_LOGIN) {
-        free(s->login);
-        s->login = xclient->login_size ? strndup(xclient->login, xclient->login_size) : NULL;
-    }
-    smtp_dialog_allow(&s->dialog, may_relay(s));
-    if (!limited)
-        return;
-    clients_leave(s->listener->state->clients, &before);
-    if (clients_enter(s->listener->state->clients, &s->peer, s->listener->config->max_connections_per_client))
-        return;
-    /* Counted out as one of its address, so the listener's count alone is given back at the end. */
-    atomic_fetch_sub_explicit(&s->listener->state->sessions, 1, memory_order_relaxed);
-    s->counted = false;
-    s->answer = (struct smtp_event){ .kind = SMTP_EVENT_REFUSE,
-                                     .reply = "421 4.7.0 Too many connections from your address\r\n" };
-    s->has_answer = true;
-}
-
-void session_leave_listener(const struct listener *listener, const struct peer *peer)
-{
-    if (listener->config->max_connections_per_client)
-        clients_leave(listener->state->clients, peer);
-    atomic_fetch_sub_explicit(&listener->state->sessions, 1, memory_order_relaxed);
-}
-
-static void session_free(struct session *s)
+void session_free(struct session *s)
 {
     struct worker *worker = s->worker;
 
@@ -319,7 +148,7 @@ static void perform(struct session *s, const struct smtp_action_arg *arg)
     case SMTP_ACTION_REPLIED: errand_replied(s, arg); break;
     case SMTP_ACTION_QUIT_BACKEND: errand_quit(s); break;
     case SMTP_ACTION_ABORT_BACKEND: errand_abort(s, arg->loss); break;
-    case SMTP_ACTION_XCLIENT: become(s, arg->xclient); break;
+    case SMTP_ACTION_XCLIENT: arrival_anew(s, arg->xclient); break;
     case SMTP_ACTION_TRANSACTION: errand_over(s, arg->transaction); break;
     case SMTP_ACTION_CLOSE: begin_close(s, arg->linger); break;
     }
@@ -401,7 +230,7 @@ static bool feed_client_end(struct session *s)
 }
 
 /* Octets that stay unconsumed move out of the worker's buffer, which belongs to whoever reads next. */
-static void keep_input(struct input *input)
+void input_keep(struct input *input)
 {
     char *kept = NULL;
 
@@ -499,8 +328,8 @@ void session_conclude(struct session *s)
         session_free(s);
         return;
     }
-    keep_input(&s->input);
-    keep_input(&s->reply_input);
+    input_keep(&s->input);
+    input_keep(&s->reply_input);
     if (s->input.lost || s->reply_input.lost) {
         /* Out of memory with octets in hand: nothing may be left out of the middle of a stream. */
         session_free(s);
@@ -564,7 +393,7 @@ static void on_client(struct stream *stream, enum stream_event event)
 
     s->dialog.tick = (uint32_t)s->worker->now;
     if (s->prelude) {
-        on_prelude(s);
+        arrival_header(s);
         return;
     }
     if (event == STREAM_DRAINED) {
@@ -627,7 +456,7 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int events)
 
     (void)events;
     if (s->prelude) {
-        prelude_failed(s, "no PROXY header in time");
+        arrival_failed(s, "no PROXY header in time");
         return;
     }
     s->dialog.tick = (uint32_t)s->worker->now;

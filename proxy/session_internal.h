@@ -69,6 +69,15 @@ struct session {
 void session_event(struct session *s, const struct smtp_event *event);
 void session_conclude(struct session *s);
 ssize_t session_read(struct session *s, struct stream *stream, struct input *input, size_t most);
+void session_free(struct session *s);
+/* Octets that stay unconsumed move out of the worker's buffer, which belongs to whoever reads next. */
+void input_keep(struct input *input);
+
+/* arrival.c */
+void arrival_begin(struct session *s);                                    /* accepted */
+void arrival_header(struct session *s);                                   /* octets in front of the dialog */
+void arrival_failed(struct session *s, const char *why);                  /* frees the session */
+void arrival_anew(struct session *s, const struct smtp_xclient *xclient); /* it speaks for somebody else */
 void session_leave_listener(const struct listener *listener, const struct peer *peer);
 
 /* errand.c */

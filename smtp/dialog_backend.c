@@ -58,17 +58,6 @@ static void refused_greeting(struct smtp_dialog *d, const struct smtp_reply *rep
 
 /* --- who the client is --- */
 
-size_t identity_line(const struct smtp_dialog *d, char out[IDENTITY_LINE_MAX])
-{
-    const struct smtp_capabilities *backend = &d->exchange->backend;
-    bool xclient = d->introduction == SMTP_INTRODUCE_XCLIENT;
-    const char *helo = d->helo ? d->helo : "";
-
-    return smtp_xclient_format(out, IDENTITY_LINE_MAX, xclient ? "XCLIENT" : "XFORWARD",
-                               xclient ? backend->xclient : backend->xforward, d->identity, helo,
-                               strlen(helo), d->extended);
-}
-
 /* Its EHLO is read. Where the client's identity is passed on, a backend that does not take it is no use: what
  * it lets the client do may hang on it. */
 static void introduce(struct smtp_dialog *d)

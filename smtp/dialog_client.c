@@ -46,31 +46,6 @@ void complain(struct smtp_dialog *d, const char *reply)
 
 /* --- greeting --- */
 
-static bool take_helo(struct smtp_dialog *d, const char *name, size_t size)
-{
-    char *helo = strndup(name, size);
-
-    if (!helo)
-        return false;
-    free(d->helo);
-    d->helo = helo;
-    return true;
-}
-
-/* To those in xclient-from the last line of the EHLO reply becomes one more but last. */
-static size_t add_xclient(char *reply, size_t size)
-{
-    static const char more[] = "250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n"
-                               "250 XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE\r\n";
-    size_t last = size - 2;
-
-    while (last && reply[last - 1] != '\n')
-        last--;
-    reply[last + 3] = '-';
-    memcpy(reply + size, more, sizeof more - 1);
-    return size + sizeof more - 1;
-}
-
 static bool greet(struct smtp_dialog *d, const struct smtp_command *command, bool extended)
 {
     struct smtp_output *out = &d->wire->client;
@@ -86,7 +61,7 @@ static bool greet(struct smtp_dialog *d, const struct smtp_command *command, boo
     d->extended = extended;
     transaction_leave(d, true);
     if (extended) {
-        char *reply = output_reserve(out, SMTP_EHLO_REPLY_MAX + 128);
+        char *reply = output_reserve(out, SMTP_EHLO_REPLY_MAX + XCLIENT_OFFER_MAX);
         size_t size = smtp_capabilities_format(&d->offer, d->policy->hostname, reply);
 
         output_commit(out, d->xclient_from ? add_xclient(reply, size) : size);
@@ -150,20 +125,6 @@ static bool backend_can_carry(const struct smtp_exchange *x)
 {
     return x->backend_state == SMTP_BACKEND_READY && !(x->needs & ~x->backend.flags) &&
            !(x->declared_size && x->backend.size_limit && x->declared_size > x->backend.size_limit);
-}
-
-/* XFORWARD holds for one transaction. A new connection is told by introduce(), one that is kept here. */
-static bool queue_identity(struct smtp_dialog *d)
-{
-    char line[IDENTITY_LINE_MAX];
-    size_t size;
-
-    if (d->introduction != SMTP_INTRODUCE_XFORWARD || d->exchange->backend_state != SMTP_BACKEND_READY)
-        return true;
-    size = identity_line(d, line);
-    return size < 2 ||
-           queue_command(d, PENDING_SWALLOW, SMTP_VERB_XFORWARD, (struct smtp_span){ line, size - 2 },
-                         (struct smtp_span){ 0 }, (struct smtp_span){ 0 });
 }
 
 static bool on_mail(struct smtp_dialog *d, const struct smtp_command *command)
@@ -438,49 +399,6 @@ static bool not_offered(struct smtp_dialog *d, const struct smtp_command *comman
 {
     (void)command;
     complain(d, "502 5.5.1 Not implemented here\r\n");
-    return true;
-}
-
-static const char not_for_strangers[] = "550 5.7.0 Not allowed from your address\r\n";
-static const char bad_attributes[] = "501 5.5.4 Bad attributes\r\n";
-
-static bool in_transaction(const struct smtp_dialog *d)
-{
-    return d->client_state != SMTP_CLIENT_HELO && d->client_state != SMTP_CLIENT_READY;
-}
-
-/* The session begins anew, with somebody else. What it has at a backend was this client's. */
-static bool on_xclient(struct smtp_dialog *d, const struct smtp_command *command)
-{
-    struct smtp_xclient *xclient = &d->wire->xclient;
-
-    if (!d->xclient_from) {
-        complain(d, not_for_strangers);
-    } else if (in_transaction(d)) {
-        complain(d, "503 5.5.1 Not in a transaction\r\n");
-    } else if (!smtp_xclient_parse(command->argument.data, command->argument.size, xclient)) {
-        complain(d, bad_attributes);
-    } else {
-        part_backend(d, true, SMTP_LOSS_NONE);
-        if (xclient->helo_size)
-            d->helo_given = take_helo(d, xclient->helo, xclient->helo_size);
-        banner(d);
-        act(d, SMTP_ACTION_XCLIENT)->xclient = xclient;
-    }
-    return true;
-}
-
-/* It would only change what a log says, and Weir's has said whom it listens to. */
-static bool on_xforward(struct smtp_dialog *d, const struct smtp_command *command)
-{
-    struct smtp_xclient ignored;
-
-    if (!d->xclient_from)
-        complain(d, not_for_strangers);
-    else if (!smtp_xclient_parse(command->argument.data, command->argument.size, &ignored))
-        complain(d, bad_attributes);
-    else
-        say(d, "250 2.0.0 Ok\r\n");
     return true;
 }
 

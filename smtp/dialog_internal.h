@@ -5,6 +5,7 @@
  *   dialog_queue.c     outputs, actions, the queue of commands
  *   dialog_client.c    commands of the client
  *   dialog_body.c      DATA and BDAT content
+ *   dialog_identity.c  who the client is, to backends and from in front
  *   dialog_backend.c   replies of the backend, its greeting, its loss
  *
  * Commands that go to the backend pass through one queue, oldest first:
@@ -115,10 +116,18 @@ void transaction_leave(struct smtp_dialog *d, bool reset_backend);
 void part_backend(struct smtp_dialog *d, bool politely, enum smtp_loss loss);
 void close_client(struct smtp_dialog *d, enum smtp_ending ending);
 
+/* dialog_identity.c */
 #define IDENTITY_LINE_MAX 512
 /* The XCLIENT or XFORWARD command for the backend at hand; 0 if it lists nothing that would tell who the
  * client is. */
 size_t identity_line(const struct smtp_dialog *d, char out[IDENTITY_LINE_MAX]);
+bool queue_identity(struct smtp_dialog *d); /* in front of MAIL on a kept connection; false: no room now */
+bool take_helo(struct smtp_dialog *d, const char *name, size_t size);
+#define XCLIENT_OFFER_MAX 128
+size_t add_xclient(char *reply,
+                   size_t size); /* to an EHLO reply with XCLIENT_OFFER_MAX octets of room behind it */
+bool on_xclient(struct smtp_dialog *d, const struct smtp_command *command);
+bool on_xforward(struct smtp_dialog *d, const struct smtp_command *command);
 
 /* dialog_client.c */
 size_t client_command(struct smtp_dialog *d, const char *in, size_t size);

@@ -1,0 +1,187 @@
+/*
+ * A session's arrival: who the client is, whether it is welcome, and what it may do.
+ *
+ *   accepted ──▶ in proxy-protocol-from? ──▶ the header is awaited ──▶ welcome or 421 ──▶ the dialog begins
+ *                       └── no ────────────────────────────────────────▲
+ *   XCLIENT from one in xclient-from: the same questions again, about somebody else
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "net/log.h"
+#include "net/proxy_header.h"
+#include "proxy/session_internal.h"
+
+#define PRELUDE_MS 5000 /* for a PROXY header, which a balancer sends at once */
+
+/* Count the session in. NULL: welcome; else the refusal. */
+static const char *admit(const struct listener *listener, const struct peer *peer)
+{
+    const struct config_listener *config = listener->config;
+    uint32_t sessions = atomic_fetch_add_explicit(&listener->state->sessions, 1, memory_order_relaxed);
+
+    if (sessions >= config->max_connections) {
+        atomic_fetch_sub_explicit(&listener->state->sessions, 1, memory_order_relaxed);
+        return "421 4.7.0 Too many connections\r\n";
+    }
+    if (config->max_connections_per_client &&
+        !clients_enter(listener->state->clients, peer, config->max_connections_per_client)) {
+        atomic_fetch_sub_explicit(&listener->state->sessions, 1, memory_order_relaxed);
+        return "421 4.7.0 Too many connections from your address\r\n";
+    }
+    return NULL;
+}
+
+static bool in_networks(const struct network *networks, size_t n, const struct peer *peer)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (network_contains(&networks[i], peer))
+            return true;
+    }
+    return false;
+}
+
+static bool may_relay(const struct session *s)
+{
+    const struct config_listener *config = s->listener->config;
+
+    return !s->nameless && in_networks(config->allow_from, config->n_allow_from, &s->peer);
+}
+
+/* Who the client is is known: it is welcome or not, and the dialog begins. */
+static void welcome(struct session *s)
+{
+    struct worker *worker = s->worker;
+    const struct config_listener *config = s->listener->config;
+    struct smtp_capabilities offer = pool_offer(&s->front->farm->pools[s->listener->pool]);
+    const char *refusal = admit(s->listener, &s->peer);
+
+    s->counted = !refusal;
+    stat_add(refusal ? &worker->stats.sessions_refused : &worker->stats.sessions_total, 1);
+    smtp_dialog_init(&s->dialog, &s->listener->policy, &worker->wire, &offer, may_relay(s));
+    if (!s->nameless && in_networks(config->xclient_from, config->n_xclient_from, &s->peer))
+        smtp_dialog_trust_xclient(&s->dialog);
+    if (refusal)
+        session_event(s, &(struct smtp_event){ .kind = SMTP_EVENT_REFUSE, .reply = refusal });
+    else
+        session_event(s, &(struct smtp_event){ .kind = SMTP_EVENT_START });
+}
+
+static void header_wanted(struct session *s)
+{
+    s->prelude = true;
+    s->deadline = s->fires = s->worker->now + PRELUDE_MS;
+    ev_timer_set(&s->timer, PRELUDE_MS / 1000., 0.);
+    ev_timer_start(s->worker->loop, &s->timer);
+}
+
+/* Never guess (smtp.md "PROXY protocol"): whoever should send the header and does not is closed without a
+ * word. */
+void arrival_failed(struct session *s, const char *why)
+{
+    char text[ADDRESS_TEXT_MAX];
+
+    log_message(LOG_LEVEL_WARNING, "proxy-header", "%s: %s", peer_format(&s->peer, true, text), why);
+    stat_add(&s->worker->stats.sessions_refused, 1);
+    session_free(s);
+}
+
+void arrival_header(struct session *s)
+{
+    struct proxy_header header;
+    ssize_t n = session_read(s, &s->client, &s->input, PROXY_HEADER_MAX);
+    int size;
+
+    if (n == -EAGAIN)
+        return;
+    if (n <= 0) {
+        arrival_failed(s, "closed before its PROXY header had come");
+        return;
+    }
+    size = proxy_header_parse(s->input.data, s->input.size, &header);
+    if (size < 0) {
+        arrival_failed(s, "no PROXY header, or a malformed one");
+        return;
+    }
+    if (size == 0) {
+        input_keep(&s->input);
+        return;
+    }
+    s->input.data += size;
+    s->input.size -= (size_t)size;
+    s->prelude = false;
+    s->deadline = s->fires = 0;
+    ev_timer_stop(s->worker->loop, &s->timer);
+    s->nameless = !header.has_addresses;
+    if (header.has_addresses) {
+        s->peer = header.source;
+        s->local = header.destination;
+    }
+    welcome(s);
+}
+
+const struct peer *session_local(struct session *s)
+{
+    union {
+        struct sockaddr sa;
+        struct sockaddr_storage storage;
+    } address = { 0 };
+    socklen_t length = sizeof address;
+
+    if (s->local.family == 0 && getsockname(s->client.io.fd, &address.sa, &length) == 0)
+        peer_from_sockaddr(&s->local, &address.sa);
+    return &s->local;
+}
+
+/* The client has said who it speaks for. */
+void arrival_anew(struct session *s, const struct smtp_xclient *xclient)
+{
+    struct peer before = s->peer;
+    bool limited = s->counted && s->listener->config->max_connections_per_client;
+
+    if (xclient->given & SMTP_XCLIENT_ADDR) {
+        s->nameless = xclient->family == 0;
+        if (!s->nameless) {
+            s->peer.family = xclient->family;
+            memcpy(s->peer.ip, xclient->ip, sizeof s->peer.ip);
+            s->peer.port = 0;
+        }
+    }
+    if (xclient->given & SMTP_XCLIENT_PORT)
+        s->peer.port = xclient->port;
+    if (xclient->given & SMTP_XCLIENT_LOGIN) {
+        free(s->login);
+        s->login = xclient->login_size ? strndup(xclient->login, xclient->login_size) : NULL;
+    }
+    smtp_dialog_allow(&s->dialog, may_relay(s));
+    if (!limited)
+        return;
+    clients_leave(s->listener->state->clients, &before);
+    if (clients_enter(s->listener->state->clients, &s->peer, s->listener->config->max_connections_per_client))
+        return;
+    /* Counted out as one of its address, so the listener's count alone is given back at the end. */
+    atomic_fetch_sub_explicit(&s->listener->state->sessions, 1, memory_order_relaxed);
+    s->counted = false;
+    s->answer = (struct smtp_event){ .kind = SMTP_EVENT_REFUSE,
+                                     .reply = "421 4.7.0 Too many connections from your address\r\n" };
+    s->has_answer = true;
+}
+
+void session_leave_listener(const struct listener *listener, const struct peer *peer)
+{
+    if (listener->config->max_connections_per_client)
+        clients_leave(listener->state->clients, peer);
+    atomic_fetch_sub_explicit(&listener->state->sessions, 1, memory_order_relaxed);
+}
+
+void arrival_begin(struct session *s)
+{
+    const struct config_listener *config = s->listener->config;
+
+    if (in_networks(config->proxy_protocol_from, config->n_proxy_protocol_from, &s->peer))
+        header_wanted(s);
+    else
+        welcome(s);
+}
