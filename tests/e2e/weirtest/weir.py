@@ -66,6 +66,8 @@ class Weir:
         self.environment = dict(os.environ, **SANITIZER_OPTIONS)
         self.environment.update(environment or {})
         self.port, self.http_port = free_port(), free_port()
+        while self.http_port == self.port:
+            self.http_port = free_port()
         self.relays, self.process, self.exit_code = [], None, None
         self.checks_log, self.finished = text is None, False
         self.baseline = None
