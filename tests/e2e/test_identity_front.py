@@ -524,6 +524,18 @@ def test_what_a_label_says(start, relays, attribute, identity):
     assert not [line for line in weir.log() if line["level"] == "error"]
 
 
+def test_a_login_from_in_front_goes_on(start, relays):
+    """To relays that list it; and no other ever does."""
+    relay = relays(1, extensions=XCLIENT_RELAY)[0]
+    weir = labelled(start, relay, pool={"identity": "xclient"})
+    with weir.client(source=FRONT) as client:
+        client.ehlo().ok("XCLIENT ADDR=10.1.2.3 LOGIN=user+2Btag@x.test", 220)
+        client.ehlo().message()
+    weir.deliver()
+    first, second = relay.committed()
+    assert first.xclient["LOGIN"] == b"user+tag@x.test" and "LOGIN" not in second.xclient
+
+
 def test_swaks_labels(start, relay):
     weir = labelled(start, relay)
     code, dialogue = programs.swaks(weir.port, "--local-interface", FRONT, "--xclient-addr", "10.1.2.3", "--xclient-port", "4321",
