@@ -51,9 +51,17 @@ static void greeted(struct smtp_dialog *d)
     queue_pump(d);
 }
 
+/* A backend that knows who the client is may refuse just that one (a list, a limit of its own): that says
+ * nothing of the backend, and one bad client must not take relays from all others. Health checks introduce
+ * themselves too, and see what is really broken. */
 static void refused_greeting(struct smtp_dialog *d, const struct smtp_reply *reply)
 {
-    backend_lost(d, reply->code == 421 ? SMTP_LOSS_BUSY : SMTP_LOSS_REJECTED);
+    bool known = d->introduction == SMTP_INTRODUCE_PROXY || d->introduction == SMTP_INTRODUCE_XCLIENT;
+
+    if (known && reply->code >= 400)
+        backend_lost(d, SMTP_LOSS_NONE);
+    else
+        backend_lost(d, reply->code == 421 ? SMTP_LOSS_BUSY : SMTP_LOSS_REJECTED);
 }
 
 /* --- who the client is --- */
@@ -85,9 +93,7 @@ static void identity_reply(struct smtp_dialog *d, const struct smtp_reply *reply
     bool xclient = d->introduction == SMTP_INTRODUCE_XCLIENT;
 
     if (reply->code != (xclient ? 220 : 250)) {
-        /* 4xx is about this client, such as one with too many connections already, and says nothing of the
-         * backend. */
-        backend_lost(d, reply->code / 100 == 4 ? SMTP_LOSS_NONE : SMTP_LOSS_REJECTED);
+        refused_greeting(d, reply);
         return;
     }
     d->exchange->introduced = true;
