@@ -80,11 +80,13 @@ install: build/release/weir
 	install -D -m 644 config/quickstart.yaml $(DESTDIR)$(PREFIX)/share/doc/weir/quickstart.yaml
 	install -D -m 644 docs/weir.8 $(DESTDIR)$(PREFIX)/share/man/man8/weir.8
 
-# Packages: installed when something is missing and we may install; otherwise the list is printed.
+# Packages that are missing: all of them, or what `make demo` and so on need.
 deps:
 	@docker/install-packages.sh
+deps-demo deps-test deps-bench deps-fuzz:
+	@docker/install-packages.sh build $(@:deps-%=%)
 
 clean:
 	rm -rf build
 
-.PHONY: all run install deps clean
+.PHONY: all run install deps deps-demo deps-test deps-bench deps-fuzz clean

@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 THREADED     := $(filter test_queue test_backend test_log,$(UNITS))
 PYTEST       := $(PYTHON) -m pytest -p no:cacheprovider -q
 
-test: deps
+test: deps-test
 	@$(MAKE) --no-print-directory -j2 WERROR=1 build/asan/weir build/release/weir build/tsan/weir
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory -j2 $(UNITS:%=build/asan/unit/%) $(FUZZERS:%=build/asan/replay/%) $(THREADED:%=build/tsan/unit/%)
@@ -30,14 +30,14 @@ e2e: build/asan/weir
 e2e-threads: build/tsan/weir
 	WEIR=$(CURDIR)/build/tsan/weir $(PYTEST) tests/e2e/test_balance.py tests/e2e/test_operation.py tests/e2e/test_flows.py
 
-scorecard: deps build/asan/weir
+scorecard: deps-test build/asan/weir
 	@WEIR=$(CURDIR)/build/asan/weir $(PYTHON) tests/e2e/scorecard.py
 
 # libFuzzer needs clang; the sources are compiled once more with its instrumentation.
 build/fuzz/%: tests/fuzz/%.c $(SOURCES)
 	@mkdir -p $(@D)
 	clang $(filter-out -MMD -MP,$(BASE)) -O1 -g -fsanitize=fuzzer,address,undefined -o $@ $< $(filter-out proxy/main.c,$(SOURCES)) $(LIBS)
-fuzz: $(FUZZERS:%=build/fuzz/%)
+fuzz: deps-fuzz $(FUZZERS:%=build/fuzz/%)
 	@set -e; for f in $(FUZZERS); do echo "fuzz $$f for $(FUZZ_SECONDS) s"; \
 	  mkdir -p build/fuzz/new/$$f; \
 	  build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -max_len=8192 build/fuzz/new/$$f tests/fuzz/corpus/$$f; done
@@ -46,10 +46,10 @@ lint:
 	@tests/lint.sh
 
 # BENCH_ARGS="--quick --only weir,haproxy"; see tests/bench/bench.py --help.
-bench: deps build/release/weir build/release/bench/bench_scan build/release/bench/bare_pipe
+bench: deps-bench build/release/weir build/release/bench/bench_scan build/release/bench/bare_pipe
 	$(PYTHON) tests/bench/bench.py $(BENCH_ARGS)
 
-demo: deps
+demo: deps-demo
 	@$(MAKE) -s build/release/weir
 	@$(PYTHON) tests/demo/demo.py build/release/weir
 
