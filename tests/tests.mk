@@ -3,16 +3,17 @@
 FUZZ_SECONDS ?= 60
 # Unit tests that start threads run under the thread sanitizer too.
 THREADED     := $(filter test_queue test_backend test_log,$(UNITS))
-PYTEST       := $(PYTHON) -m pytest -p no:cacheprovider -q
+PYTEST       := $(PYTHON) -m pytest -p no:cacheprovider -q -rs
 
 test: deps-test
 	@$(MAKE) --no-print-directory -j2 WERROR=1 build/asan/weir build/release/weir build/tsan/weir
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory -j2 $(UNITS:%=build/asan/unit/%) $(FUZZERS:%=build/asan/replay/%) $(THREADED:%=build/tsan/unit/%)
+	@$(MAKE) --no-print-directory -j2 WERROR=1 $(UNITS:%=build/asan/unit/%) $(FUZZERS:%=build/asan/replay/%) $(THREADED:%=build/tsan/unit/%)
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory check-threads
 	@$(MAKE) --no-print-directory e2e
 	@$(MAKE) --no-print-directory e2e-threads
+	@echo "make test: all passed"
 
 # Unit tests, dialog tables and the replayed fuzz corpus, under address and undefined-behaviour sanitizers.
 check: $(UNITS:%=build/asan/unit/%) $(FUZZERS:%=build/asan/replay/%)
@@ -24,11 +25,13 @@ check-threads: $(THREADED:%=build/tsan/unit/%)
 	@set -e; for t in $(THREADED); do printf '%-24s ' "$$t (threads)"; tests/quiet.sh build/tsan/unit/$$t; done
 
 e2e: build/asan/weir
-	WEIR=$(CURDIR)/build/asan/weir $(PYTEST) tests/e2e
+	@echo "end to end"
+	$(Q)WEIR=$(CURDIR)/build/asan/weir $(PYTEST) tests/e2e
 
 # Workers, reload and the wait queue once more, under the thread sanitizer.
 e2e-threads: build/tsan/weir
-	WEIR=$(CURDIR)/build/tsan/weir $(PYTEST) tests/e2e/test_balance.py tests/e2e/test_operation.py tests/e2e/test_flows.py
+	@echo "end to end (threads)"
+	$(Q)WEIR=$(CURDIR)/build/tsan/weir $(PYTEST) tests/e2e/test_balance.py tests/e2e/test_operation.py tests/e2e/test_flows.py
 
 scorecard: deps-test build/asan/weir
 	@WEIR=$(CURDIR)/build/asan/weir $(PYTHON) tests/e2e/scorecard.py
