@@ -15,6 +15,7 @@
 
 #include "net/address.h"
 #include "net/log.h"
+#include "net/tls.h"
 
 enum config_bare_newline { CONFIG_BARE_NEWLINE_REJECT, CONFIG_BARE_NEWLINE_NORMALIZE };
 
@@ -27,7 +28,29 @@ enum config_algorithm {
     CONFIG_HASH,
 };
 
-enum config_health_depth { CONFIG_DEPTH_CONNECT, CONFIG_DEPTH_BANNER, CONFIG_DEPTH_EHLO };
+/* EHLO climbs to where traffic does: through STARTTLS, where the pool demands or can use it. STARTTLS demands
+ * it of the check even where the pool's tls is opportunistic. */
+enum config_health_depth {
+    CONFIG_DEPTH_CONNECT,
+    CONFIG_DEPTH_BANNER,
+    CONFIG_DEPTH_EHLO,
+    CONFIG_DEPTH_STARTTLS,
+};
+
+/* TLS towards clients. */
+enum config_tls { CONFIG_TLS_OFF, CONFIG_TLS_STARTTLS, CONFIG_TLS_REQUIRED, CONFIG_TLS_IMPLICIT };
+
+enum config_auth { CONFIG_AUTH_OFF, CONFIG_AUTH_RELAY };
+
+/* TLS towards backends: by STARTTLS, but for the last two. */
+enum config_pool_tls {
+    CONFIG_POOL_TLS_OFF,
+    CONFIG_POOL_TLS_OPPORTUNISTIC, /* where it is offered, unverified */
+    CONFIG_POOL_TLS_REQUIRE,       /* unverified */
+    CONFIG_POOL_TLS_VERIFY,
+    CONFIG_POOL_TLS_IMPLICIT, /* unverified */
+    CONFIG_POOL_TLS_IMPLICIT_VERIFY,
+};
 
 /* How a pool's backends learn who the client is. */
 enum config_identity {
@@ -50,6 +73,13 @@ struct config_listener {
     size_t n_addresses;
     struct address *addresses;
     size_t pool; /* index in struct config */
+    enum config_tls tls;
+    size_t n_certificates;
+    char **certificates; /* paths */
+    enum tls_version tls_min;
+    char *tls_ticket_keys, *client_ca; /* paths; "" for none */
+    struct tls_server *tls_server;     /* NULL with `tls: off` */
+    enum config_auth auth;
     size_t n_allow_from;
     struct network *allow_from;
     bool open_to_all;
@@ -86,13 +116,17 @@ struct config_backend {
     uint32_t weight;          /* 0 to 1000; 0: nothing new */
     uint32_t max_connections; /* 0: no limit */
     uint32_t priority;        /* tier; 0 first */
+    char *tls_name;           /* to verify, and for SNI; "": the host or address as written */
 };
 
 struct config_pool {
     char *name;
     enum config_algorithm algorithm;
     enum config_identity identity;
-    struct address source; /* length 0: the kernel chooses */
+    enum config_pool_tls tls;
+    char *ca;                      /* a path; "" for the system's authorities */
+    struct tls_client *tls_client; /* NULL with `tls: off` */
+    struct address source;         /* length 0: the kernel chooses */
     uint32_t queue_size;
     uint32_t queue_timeout;
     uint32_t slow_start;
@@ -118,6 +152,10 @@ struct config {
     size_t n_backends; /* each name once */
     struct config_backend *backends;
 };
+
+/* The name that a backend's certificate is verified against and that is sent as SNI: tls-name, or the host or
+ * address as it was written, without its port. Lives as long as the configuration. */
+const char *config_backend_tls_name(const struct config_backend *backend);
 
 /* Read `path` ("-" is not special). On success a snapshot with one reference; else NULL, with every error
  * written to `errors` as "FILE:LINE:COLUMN: message", one a line, in the order of the file. Never exits,

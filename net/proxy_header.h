@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 #include "net/address.h"
+#include "net/tls.h"
 
 #define PROXY_HEADER_V1_MAX 107 /* octets, CRLF included */
 #define PROXY_HEADER_MAX    536 /* of either version: what a receiver must take in one piece (spec §2) */
@@ -39,7 +40,11 @@ int proxy_header_parse(const char *in, size_t size, struct proxy_header *out);
  * open relay of it. A missing destination is the unspecified address too. */
 size_t proxy_header_format_v1(const struct peer *source, const struct peer *destination,
                               char out[PROXY_HEADER_V1_MAX + 1]);
+/* `tls` is the client's, NULL where it has none: it is told as PP2_TYPE_SSL with version, cipher and, of a
+ * verified certificate, the common name (client bits SSL, CERT_CONN; verify 0), and as PP2_TYPE_AUTHORITY
+ * with the host that the client named (spec §2.2.2, §2.2.5). A text that is too long for its place is left
+ * out. */
 size_t proxy_header_format_v2(const struct peer *source, const struct peer *destination,
-                              char out[PROXY_HEADER_MAX]);
+                              const struct tls_description *tls, char out[PROXY_HEADER_MAX]);
 
 #endif

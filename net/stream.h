@@ -7,6 +7,11 @@
  *
  *     READABLE   octets, an end of stream or an error wait: call stream_read()
  *     DRAINED    everything written has gone to the kernel after an earlier write had left octets here
+ *     SECURED    the TLS handshake that was begun has ended well
+ *
+ * TLS changes nothing above: what is written is encrypted at once, and what the kernel does not take is kept
+ * as it would go out; so a plain prefix (a PROXY header, the reply to STARTTLS) may still be unsent when the
+ * handshake begins. A handshake that fails is READABLE, and stream_read() says -EPROTO.
  */
 #ifndef WEIR_NET_STREAM_H
 #define WEIR_NET_STREAM_H
@@ -18,8 +23,9 @@
 #include <sys/uio.h>
 
 #include "net/address.h"
+#include "net/tls.h"
 
-enum stream_event { STREAM_READABLE, STREAM_DRAINED };
+enum stream_event { STREAM_READABLE, STREAM_DRAINED, STREAM_SECURED };
 
 struct stream;
 typedef void stream_handler(struct stream *stream, enum stream_event event);
@@ -31,7 +37,9 @@ struct stream {
     char *unsent; /* NULL when everything has gone to the kernel */
     size_t unsent_start, unsent_end, unsent_size;
     bool read_wanted;
-    bool reading; /* the read watcher is on */
+    bool reading;          /* the read watcher is on */
+    bool secrets;          /* passwords may pass: what was kept of them is wiped */
+    struct tls_state *tls; /* NULL: in the clear */
 };
 
 /* A stream without a socket: closing it is fine, everything else is not. */
@@ -48,7 +56,20 @@ int stream_connect(struct stream *stream, struct ev_loop *loop, const struct add
 /* Whether the connection is established (a system call: for the moment a connect timer fires). */
 bool stream_connected(const struct stream *stream);
 
-/* Read once. Octets read; 0 at the end of the stream; -EAGAIN; or another -errno. */
+/* Begin a TLS handshake, as the server or as the client. Octets of the peer that have been read before are
+ * the caller's to throw away. Nothing may be written before SECURED, and nothing is READABLE. 0 or -ENOMEM.
+ * For `name` and `resumption` see tls_client_connection(). */
+int stream_accept_tls(struct stream *stream, const struct tls_server *server);
+int stream_connect_tls(struct stream *stream, const struct tls_client *client, const char *name,
+                       struct tls_resumption *resumption);
+/* Whether the stream is protected (the handshake has ended well); *out is then filled, if given. */
+bool stream_tls(const struct stream *stream, struct tls_description *out);
+/* Why TLS failed ("wrong version number", "certificate verify failed: certificate has expired"); "" if it did
+ * not. Valid until the stream is closed. */
+const char *stream_tls_failure(const struct stream *stream);
+
+/* Read once. Octets read; 0 at the end of the stream (under TLS: the peer said so by close_notify); -EAGAIN;
+ * -ECONNRESET if a TLS peer's stream ends without close_notify; -EPROTO; or another -errno. */
 ssize_t stream_read(struct stream *stream, void *buffer, size_t size);
 
 /* Write all of it, now or later. 0, or -errno if the connection is dead or memory is out (then nothing was
@@ -60,7 +81,7 @@ size_t stream_unsent(const struct stream *stream);
 /* While reading is not wanted no READABLE comes. Cheap to call often. */
 void stream_want_read(struct stream *stream, bool wanted);
 
-/* Send FIN after what was written (only when nothing is unsent). */
+/* Send close_notify under TLS, and FIN, after what was written (only when nothing is unsent). */
 void stream_shutdown(struct stream *stream);
 
 /* Close and forget unsent octets; `abort` sends a reset, so that a peer in mid-transfer cannot mistake it for

@@ -33,12 +33,14 @@
 
 enum smtp_client_state {
     SMTP_CLIENT_GREETING, /* the banner has not been sent yet */
+    SMTP_CLIENT_TLS,      /* STARTTLS was answered: waiting for CLIENT_SECURED */
     SMTP_CLIENT_HELO,     /* waiting for HELO or EHLO */
     SMTP_CLIENT_READY,    /* no transaction */
-    SMTP_CLIENT_MAIL,     /* MAIL given, perhaps not answered yet */
-    SMTP_CLIENT_RCPT,     /* a RCPT given */
-    SMTP_CLIENT_DATA,     /* DATA given, waiting for the backend's 354 */
-    SMTP_CLIENT_BODY,     /* in the body, or in a chunk of it */
+    SMTP_CLIENT_AUTH,    /* in an exchange of AUTH: the backend's reply or the client's response is awaited */
+    SMTP_CLIENT_MAIL,    /* MAIL given, perhaps not answered yet */
+    SMTP_CLIENT_RCPT,    /* a RCPT given */
+    SMTP_CLIENT_DATA,    /* DATA given, waiting for the backend's 354 */
+    SMTP_CLIENT_BODY,    /* in the body, or in a chunk of it */
     SMTP_CLIENT_FAILED,  /* Weir answered 451 in a transaction: so are RCPT, DATA and BDAT until it is left */
     SMTP_CLIENT_CLOSING, /* nothing more is read */
 };
@@ -50,12 +52,30 @@ enum smtp_backend_state {
     SMTP_BACKEND_BANNER, /* connecting, or connected and waiting for 220 */
     SMTP_BACKEND_EHLO,
     SMTP_BACKEND_HELO,        /* it did not know EHLO */
+    SMTP_BACKEND_STARTTLS,    /* sent, waiting for 220 */
+    SMTP_BACKEND_TLS,         /* waiting for BACKEND_SECURED; then EHLO again */
     SMTP_BACKEND_IDENTITY,    /* it is being told who the client is */
     SMTP_BACKEND_READY,       /* commands flow */
     SMTP_BACKEND_BODY,        /* it said 354, or a chunk is under way */
     SMTP_BACKEND_END_OF_DATA, /* the message is complete and the one reply that matters is awaited */
 };
 #define SMTP_BACKEND_STATES (SMTP_BACKEND_END_OF_DATA + 1)
+
+/* STARTTLS in front (RFC 3207). */
+enum smtp_starttls {
+    SMTP_STARTTLS_OFF,
+    SMTP_STARTTLS_OFFERED,
+    SMTP_STARTTLS_REQUIRED, /* before it, nothing but EHLO, NOOP, STARTTLS and QUIT */
+};
+
+/* TLS towards a backend. What is verified is the driver's affair. */
+enum smtp_backend_tls {
+    SMTP_BACKEND_TLS_OFF,
+    SMTP_BACKEND_TLS_OPPORTUNISTIC, /* STARTTLS where it is offered; if the handshake fails, once more without
+                                     */
+    SMTP_BACKEND_TLS_REQUIRED,      /* STARTTLS, or that backend is no use */
+    SMTP_BACKEND_TLS_IMPLICIT,      /* from the first octet on, by the driver */
+};
 
 const char *smtp_client_state_name(enum smtp_client_state state);
 const char *smtp_backend_state_name(enum smtp_backend_state state);
@@ -67,6 +87,8 @@ struct smtp_policy {
     uint32_t max_recipients;
     uint64_t max_message_size; /* octets; 0: the offer's SIZE decides */
     uint32_t max_errors;
+    enum smtp_starttls starttls;
+    bool auth;        /* AUTH is relayed, where the channel is private */
     bool greet_delay; /* wait for a TIMEOUT event before the banner; who talks earlier is refused */
     /* Told of every change of state, if set. For tests and debugging. */
     void (*trace)(const char *side, const char *from, const char *to);
@@ -82,6 +104,7 @@ enum smtp_loss {
     SMTP_LOSS_BUSY,     /* it said 421 */
     SMTP_LOSS_REJECTED, /* its banner or EHLO was a refusal other than 421 */
     SMTP_LOSS_GARBAGE,  /* it broke the protocol: wrong class, extra reply, malformed line */
+    SMTP_LOSS_TLS,      /* its handshake failed, or STARTTLS is demanded and it has none */
     SMTP_LOSS_DOWN,     /* declared down while in use */
 };
 #define SMTP_LOSSES (SMTP_LOSS_DOWN + 1)
@@ -122,11 +145,15 @@ struct smtp_transaction {
 
 enum smtp_action {
     SMTP_ACTION_NONE,
-    SMTP_ACTION_NEED_BACKEND,    /* answer with BACKEND_ASSIGNED or BACKEND_REFUSED */
-    SMTP_ACTION_BACKEND_GREETED, /* its EHLO went well: arg->capabilities */
-    SMTP_ACTION_REPLIED,         /* the backend answered arg->verb with arg->code */
-    SMTP_ACTION_QUIT_BACKEND,    /* part with it politely; the dialog has forgotten it */
-    SMTP_ACTION_ABORT_BACKEND,   /* close its connection now, for arg->loss; the dialog has forgotten it */
+    SMTP_ACTION_NEED_BACKEND,     /* answer with BACKEND_ASSIGNED or BACKEND_REFUSED */
+    SMTP_ACTION_BACKEND_GREETED,  /* its EHLO went well: arg->capabilities */
+    SMTP_ACTION_REPLIED,          /* the backend answered arg->verb with arg->code */
+    SMTP_ACTION_STARTTLS_CLIENT,  /* begin a handshake as server: answer with CLIENT_SECURED or CLIENT_LOST */
+    SMTP_ACTION_STARTTLS_BACKEND, /* … as client: answer with BACKEND_SECURED or BACKEND_LOST */
+    SMTP_ACTION_RECONNECT_BACKEND, /* the same backend, a new connection: answer with BACKEND_ASSIGNED or
+                                      BACKEND_LOST */
+    SMTP_ACTION_QUIT_BACKEND,      /* part with it politely; the dialog has forgotten it */
+    SMTP_ACTION_ABORT_BACKEND,     /* close its connection now, for arg->loss; the dialog has forgotten it */
     SMTP_ACTION_XCLIENT, /* the client is somebody else from now on: arg->xclient, valid until the next call
                           */
     SMTP_ACTION_TRANSACTION, /* one has ended: arg->transaction, valid until the next call */
@@ -142,7 +169,7 @@ struct smtp_action_arg {
         } need;
         struct {
             enum smtp_verb verb; /* DATA: the 354 or refusal; for the end of data: final is set */
-            bool final;          /* the reply to a complete message */
+            bool final;          /* the reply to a complete message, or the last one to AUTH */
             int code;
             uint8_t status_class;
             uint16_t subject;
@@ -159,7 +186,9 @@ struct smtp_action_arg {
 enum smtp_event_kind {
     SMTP_EVENT_START,            /* the connection has been accepted */
     SMTP_EVENT_REFUSE,           /* … and is not wanted: say event->reply and close */
-    SMTP_EVENT_BACKEND_ASSIGNED, /* a connect has begun */
+    SMTP_EVENT_CLIENT_SECURED,   /* its handshake has ended well */
+    SMTP_EVENT_BACKEND_ASSIGNED, /* a connect has begun; event->may_have_secrets */
+    SMTP_EVENT_BACKEND_SECURED,  /* its handshake has ended well */
     SMTP_EVENT_BACKEND_REFUSED,  /* no backend can be had: event->reply (421: the session ends; 451: it goes
                                     on) */
     SMTP_EVENT_BACKEND_LOST,     /* event->loss */
@@ -174,16 +203,19 @@ struct smtp_event {
     union {
         const char *reply; /* a whole reply with CRLF, static */
         enum smtp_loss loss;
+        bool may_have_secrets; /* credentials may go there even in the clear: it is near, or on our own
+                                  network */
     };
 };
 
 /* Which time limit applies now. The driver knows the durations. */
 enum smtp_timer {
     SMTP_TIMER_GREET_DELAY,
+    SMTP_TIMER_HANDSHAKE,  /* the client's, of TLS */
     SMTP_TIMER_COMMAND,    /* the client's next whole command */
     SMTP_TIMER_DATA_BLOCK, /* the client's next block of the body */
     SMTP_TIMER_BACKEND,    /* waiting for a place: the queue's limit */
-    SMTP_TIMER_CONNECT,    /* connect and banner */
+    SMTP_TIMER_CONNECT,    /* connect and banner; and a handshake behind STARTTLS */
     SMTP_TIMER_REPLY,      /* EHLO, MAIL, RCPT, RSET */
     SMTP_TIMER_REPLY_DATA, /* 354 */
     SMTP_TIMER_REPLY_END,  /* the final reply */
@@ -207,6 +239,7 @@ struct smtp_output {
 struct smtp_wire {
     struct smtp_output client, backend;
     unsigned n_actions, taken;
+    bool secrets; /* what was consumed by this call holds credentials: wipe it once it is written */
     struct smtp_xclient xclient; /* what SMTP_ACTION_XCLIENT speaks of */
     struct smtp_action_arg actions[SMTP_ACTIONS_MAX];
 };
@@ -219,6 +252,13 @@ enum smtp_introduction {
     SMTP_INTRODUCE_XFORWARD, /* before each transaction; for the backend's log only */
 };
 
+/* What protects the client's connection. */
+enum smtp_channel {
+    SMTP_CHANNEL_CLEAR,
+    SMTP_CHANNEL_LOCAL, /* a Unix socket: in the clear, but nobody can listen */
+    SMTP_CHANNEL_TLS,
+};
+
 struct smtp_exchange;
 
 /* The members are private but for `tick`. Small: every idle session has one. */
@@ -228,6 +268,7 @@ struct smtp_dialog {
     struct smtp_exchange
         *exchange; /* from the first MAIL until the backend has gone; NULL in an idle session */
     char *helo;    /* as the client said it */
+    char *user;    /* as it authenticated; NULL: it has not, or the mechanism hides the name */
     struct smtp_capabilities offer;
     const struct smtp_identity *identity; /* of the client, for `introduction`; the driver's */
     const char *skip_reply;               /* said when skip_left octets have been thrown away */
@@ -240,6 +281,10 @@ struct smtp_dialog {
     uint8_t client_state;
     uint8_t ending;       /* enum smtp_ending, when CLOSING */
     uint8_t introduction; /* enum smtp_introduction */
+    uint8_t backend_tls;  /* enum smtp_backend_tls */
+    uint8_t channel;      /* enum smtp_channel */
+    uint8_t auth_failures;
+    bool authenticated; /* the session is one backend's from then on: no other knows of it */
     bool may_relay;
     bool extended;     /* EHLO, not HELO */
     bool xclient_from; /* it may say XCLIENT and XFORWARD */
@@ -256,6 +301,10 @@ void smtp_dialog_init(struct smtp_dialog *dialog, const struct smtp_policy *poli
 void smtp_dialog_free(struct smtp_dialog *dialog);
 /* Whether the client may relay; after XCLIENT it may be another. */
 void smtp_dialog_allow(struct smtp_dialog *dialog, bool may_relay);
+/* The channel is other than CLEAR from the beginning; STARTTLS makes it TLS by itself. */
+void smtp_dialog_protect(struct smtp_dialog *dialog, enum smtp_channel channel);
+/* Backends from now on are spoken to over TLS, or not. */
+void smtp_dialog_secure_backends(struct smtp_dialog *dialog, enum smtp_backend_tls tls);
 /* The client may use XCLIENT and XFORWARD. Before its EHLO. */
 void smtp_dialog_trust_xclient(struct smtp_dialog *dialog);
 /* Backends from now on are told who the client is. `identity` stays the caller's and must live as long as the

@@ -1,0 +1,17 @@
+/* Contexts as stream_tls.c sees them. */
+#ifndef WEIR_NET_TLS_INTERNAL_H
+#define WEIR_NET_TLS_INTERNAL_H
+
+#include <openssl/ssl.h>
+
+#include "net/tls.h"
+
+/* A new connection. NULL: out of memory. */
+SSL *tls_server_connection(const struct tls_server *server);
+/* `name` is the host name or address literal that is verified where the context verifies; a host name is sent
+ * as SNI too. NULL or "": nothing is sent, and verifying fails. `resumption` may be NULL; new sessions are
+ * kept there (it must outlive the connection), and one that fits is offered. */
+SSL *tls_client_connection(const struct tls_client *client, const char *name,
+                           struct tls_resumption *resumption);
+
+#endif
