@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from weirtest.relay import Relay  # noqa: E402
+from weirtest.tls import Pki  # noqa: E402
 from weirtest.weir import BINARY, Weir  # noqa: E402
 
 TEST_SECONDS = 60
@@ -44,6 +45,14 @@ def time_limit():
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session")
+def pki():
+    """Certificates, each made when it is first asked for."""
+    made = Pki()
+    yield made
+    made.remove()
 
 
 @pytest.fixture
