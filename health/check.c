@@ -260,7 +260,9 @@ static int introduce(struct check *check, const struct check_target *target)
     switch (target->identity) {
     case CONFIG_IDENTITY_NONE: break;
     case CONFIG_IDENTITY_PROXY_V1: part.iov_len = proxy_header_format_v1(&local, &remote, header); break;
-    case CONFIG_IDENTITY_PROXY_V2: part.iov_len = proxy_header_format_v2(&local, &remote, header); break;
+    case CONFIG_IDENTITY_PROXY_V2:
+        part.iov_len = proxy_header_format_v2(&local, &remote, NULL, header);
+        break;
     case CONFIG_IDENTITY_XCLIENT: check->probe.introduce = "XCLIENT"; break;
     case CONFIG_IDENTITY_XFORWARD: check->probe.introduce = "XFORWARD"; break;
     }

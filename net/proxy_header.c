@@ -6,6 +6,7 @@
  *
  *     v2 = signature[12] version-and-command[1] family-and-transport[1] length[2] addresses *TLV
  *     TLV = type[1] length[2] value               length: octets behind it, most significant first
+ *     SSL = client[1] verify[4] *TLV              the value of its TLV; verify 0: the certificate is good
  */
 #include "net/proxy_header.h"
 
@@ -27,7 +28,20 @@
 #define V2_SIZE6    36
 #define V2_SIZEUNIX 216
 #define TLV_FIXED   3
-#define TLV_CRC32C  0x03
+
+enum tlv_type {
+    TLV_AUTHORITY = 0x02,
+    TLV_CRC32C = 0x03,
+    TLV_SSL = 0x20,
+    TLV_SSL_VERSION = 0x21, /* these within TLV_SSL */
+    TLV_SSL_CN = 0x22,
+    TLV_SSL_CIPHER = 0x23,
+};
+#define SSL_FIXED       5 /* of its value: client and verify */
+#define CLIENT_SSL      0x01
+#define CLIENT_CERT     0x02 /* shown on this connection */
+#define AUTHORITY_MAX   255
+#define COMMON_NAME_MAX 64
 
 static const char signature[12] = { '\r', '\n', '\r', '\n', '\0', '\r', '\n', 'Q', 'U', 'I', 'T', '\n' };
 
@@ -281,8 +295,40 @@ size_t proxy_header_format_v1(const struct peer *source, const struct peer *dest
     return (size_t)(at - out);
 }
 
+/* A text behind what was written; one that is missing, empty or too long is left out whole. */
+static size_t put_text(uint8_t *out, size_t at, enum tlv_type type, const char *text, size_t longest)
+{
+    size_t size = text ? strnlen(text, longest + 1) : 0;
+
+    if (size == 0 || size > longest || at + TLV_FIXED + size > PROXY_HEADER_MAX)
+        return at;
+    out[at] = (uint8_t)type;
+    put16(out + at + 1, (uint16_t)size);
+    memcpy(out + at + TLV_FIXED, text, size);
+    return at + TLV_FIXED + size;
+}
+
+static size_t put_tls(uint8_t *out, size_t at, const struct tls_description *tls)
+{
+    size_t begin = put_text(out, at, TLV_AUTHORITY, tls->sni, AUTHORITY_MAX);
+
+    at = begin + TLV_FIXED;
+    out[begin] = TLV_SSL;
+    out[at] = CLIENT_SSL | (tls->certified ? CLIENT_CERT : 0);
+    /* Zero says that a certificate was shown and is good, so it is not zero where there was none. */
+    put16(out + at + 1, 0);
+    put16(out + at + 3, tls->certified ? 0 : 1);
+    at += SSL_FIXED;
+    at = put_text(out, at, TLV_SSL_VERSION, tls->version, PROXY_HEADER_MAX);
+    at = put_text(out, at, TLV_SSL_CIPHER, tls->cipher, PROXY_HEADER_MAX);
+    if (tls->certified)
+        at = put_text(out, at, TLV_SSL_CN, tls->common_name, COMMON_NAME_MAX);
+    put16(out + begin + 1, (uint16_t)(at - begin - TLV_FIXED));
+    return at;
+}
+
 size_t proxy_header_format_v2(const struct peer *source, const struct peer *destination,
-                              char out[PROXY_HEADER_MAX])
+                              const struct tls_description *tls, char out[PROXY_HEADER_MAX])
 {
     struct peer both[2];
     bool four = settle(source, destination, both) == AF_INET;
@@ -291,10 +337,12 @@ size_t proxy_header_format_v2(const struct peer *source, const struct peer *dest
     memcpy(out, signature, sizeof signature);
     out[12] = V2_PROXY;
     out[13] = four ? V2_TCP4 : V2_TCP6;
-    put16((uint8_t *)out + 14, four ? V2_SIZE4 : V2_SIZE6);
     for (int i = 0; i < 2; i++, at += octets)
         memcpy(out + at, both[i].ip, octets);
     for (int i = 0; i < 2; i++, at += 2)
         put16((uint8_t *)out + at, both[i].port);
+    if (tls)
+        at = put_tls((uint8_t *)out, at, tls);
+    put16((uint8_t *)out + 14, (uint16_t)(at - V2_FIXED));
     return at;
 }

@@ -48,6 +48,22 @@ static void check_written(const char *out, size_t size, const struct proxy_heade
     CHECK(same(&again.source, &expected->source) && same(&again.destination, &expected->destination));
 }
 
+/* The input once more, as what a client told of itself under TLS: texts as long as there are. */
+static void check_tls(const uint8_t *data, size_t size, const struct proxy_header *header)
+{
+    char out[PROXY_HEADER_MAX], texts[3][600] = { 0 };
+    size_t third = size / 3;
+    struct tls_description tls = { .certified = size & 1 };
+
+    for (size_t i = 0; i < 3; i++)
+        memcpy(texts[i], data + i * third, third < sizeof texts[i] ? third : sizeof texts[i] - 1);
+    tls.version = texts[0];
+    tls.cipher = texts[1];
+    tls.sni = size & 2 ? texts[2] : NULL;
+    memcpy(tls.common_name, texts[2], sizeof tls.common_name - 1);
+    check_written(out, proxy_header_format_v2(&header->source, &header->destination, &tls, out), header);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct proxy_header header;
@@ -67,7 +83,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (answer > 0 && header.has_addresses) {
         CHECK(header.source.family == AF_INET || header.source.family == AF_INET6);
         check_written(out, proxy_header_format_v1(&header.source, &header.destination, out), &header);
-        check_written(out, proxy_header_format_v2(&header.source, &header.destination, out), &header);
+        check_written(out, proxy_header_format_v2(&header.source, &header.destination, NULL, out), &header);
+        check_tls(data, size, &header);
     }
     return 0;
 }

@@ -263,7 +263,7 @@ static void test_format(void **state)
                     destination = make_peer(cases[i].destination, 25);
         char v1[PROXY_HEADER_V1_MAX + 1], v2[PROXY_HEADER_MAX];
         size_t size1 = proxy_header_format_v1(&source, &destination, v1),
-               size2 = proxy_header_format_v2(&source, &destination, v2);
+               size2 = proxy_header_format_v2(&source, &destination, NULL, v2);
         struct proxy_header header;
 
         assert_int_equal(size1, strlen(cases[i].v1));
@@ -302,21 +302,117 @@ static void test_format_octets(void **state)
     char out[PROXY_HEADER_MAX];
 
     (void)state;
-    assert_int_equal(proxy_header_format_v2(&source, &destination, out), sizeof four - 1);
+    assert_int_equal(proxy_header_format_v2(&source, &destination, NULL, out), sizeof four - 1);
     assert_memory_equal(out, four, sizeof four - 1);
     source = make_peer("2001:db8::1", 65535);
     destination = make_peer("2001:db8::2", 0);
-    assert_int_equal(proxy_header_format_v2(&source, &destination, out), sizeof six - 1);
+    assert_int_equal(proxy_header_format_v2(&source, &destination, NULL, out), sizeof six - 1);
     assert_memory_equal(out, six, sizeof six - 1);
+}
+
+/* What the client's TLS is like, to the octet. */
+static void test_format_tls(void **state)
+{
+    static const struct {
+        struct tls_description tls;
+        const char *fields; /* behind the addresses */
+        size_t size;
+    } cases[] = {
+        {{ .version = "TLSv1.3", .cipher = "AES" },
+         TEXT("\x20\x00\x15\x01\0\0\0\x01"
+               "\x21\x00\x07TLSv1.3\x23\x00\x03"
+               "AES")                                                                                                          },
+        { { .version = "TLSv1.3", .cipher = "AES", .sni = "mx.test", .resumed = true },
+         TEXT("\x02\x00\x07mx.test\x20\x00\x15\x01\0\0\0\x01"
+               "\x21\x00\x07TLSv1.3\x23\x00\x03"
+               "AES")                                                                                                          },
+        { { .version = "TLSv1.2", .cipher = "AES", .certified = true, .common_name = "me" },
+         TEXT("\x20\x00\x1A\x03\0\0\0\0"
+               "\x21\x00\x07TLSv1.2\x23\x00\x03"
+               "AES"
+               "\x22\x00\x02me")                                                                                               },
+        { { .version = "TLSv1.2", .cipher = "AES", .certified = true },                      /* a certificate of no name */
+          TEXT("\x20\x00\x15\x03\0\0\0\0"
+               "\x21\x00\x07TLSv1.2\x23\x00\x03"
+               "AES")                                   },
+        { { .version = "TLSv1.2", .cipher = "AES", .common_name = "liar" },                  /* was not verified */
+          TEXT("\x20\x00\x15\x01\0\0\0\x01"
+               "\x21\x00\x07TLSv1.2\x23\x00\x03"
+               "AES")                               },
+        { { .sni = "" },                                                                     TEXT("\x20\x00\x05\x01\0\0\0\x01")},
+    };
+    struct peer source = make_peer("192.0.2.1", 12345), destination = make_peer("198.51.100.2", 25);
+
+    (void)state;
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        char out[PROXY_HEADER_MAX];
+        size_t size = proxy_header_format_v2(&source, &destination, &cases[i].tls, out);
+        struct proxy_header header;
+
+        assert_int_equal(size, 28 + cases[i].size);
+        assert_int_equal((uint8_t)out[14] << 8 | (uint8_t)out[15], size - 16);
+        assert_memory_equal(out + 16, FOUR, 12);
+        assert_memory_equal(out + 28, cases[i].fields, cases[i].size);
+        assert_int_equal(parse(out, size, &header), size);
+        assert_peer(&header.source, "192.0.2.1:12345");
+        assert_peer(&header.destination, "198.51.100.2:25");
+    }
+}
+
+/* However long the texts are, the header is one that may be; what does not fit is not there in part. */
+static void test_format_tls_room(void **state)
+{
+    static const struct {
+        size_t sni, version, cipher, name;
+        size_t size; /* of all fields */
+    } cases[] = {
+        {255,  7,   30,  64, 258 + 8 + 10 + 33 + 67},
+        { 256, 7,   30,  64, 8 + 10 + 33 + 67      },
+        { 900, 7,   30,  64, 8 + 10 + 33 + 67      },
+        { 255, 900, 30,  64, 258 + 8 + 33 + 67     },
+        { 255, 7,   900, 64, 258 + 8 + 10 + 67     },
+        { 255, 7,   205, 64, 258 + 8 + 10 + 208    }, /* to the last octet: no room for the name */
+        { 255, 7,   206, 64, 258 + 8 + 10 + 67     },
+    };
+    struct peer source = make_peer("2001:db8::1", 1), destination = make_peer("2001:db8::2", 2);
+    char sni[901] = "", version[901] = "", cipher[901] = "";
+
+    (void)state;
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        struct tls_description tls = { .version = version, .cipher = cipher, .sni = sni, .certified = true };
+        char *out = malloc(PROXY_HEADER_MAX); /* with nothing behind it */
+        struct proxy_header header;
+        size_t size;
+
+        assert_non_null(out);
+        memset(sni, 0, sizeof sni);
+        memset(version, 0, sizeof version);
+        memset(cipher, 0, sizeof cipher);
+        memset(sni, 's', cases[i].sni);
+        memset(version, 'v', cases[i].version);
+        memset(cipher, 'c', cases[i].cipher);
+        memset(tls.common_name, 'n', cases[i].name);
+        size = proxy_header_format_v2(&source, &destination, &tls, out);
+        assert_int_equal(size, 52 + cases[i].size);
+        assert_in_range(size, 0, PROXY_HEADER_MAX);
+        assert_int_equal(parse(out, size, &header), size);
+        assert_peer(&header.source, "[2001:db8::1]:1");
+        free(out);
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),          cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_bounds),        cmocka_unit_test(test_checksum),
-        cmocka_unit_test(test_format),        cmocka_unit_test(test_format_room),
+        cmocka_unit_test(test_good),
+        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_checksum),
+        cmocka_unit_test(test_format),
+        cmocka_unit_test(test_format_room),
         cmocka_unit_test(test_format_octets),
+        cmocka_unit_test(test_format_tls),
+        cmocka_unit_test(test_format_tls_room),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
