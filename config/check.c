@@ -9,6 +9,7 @@
 
 #include "config/draft.h"
 #include "config/memory.h"
+#include "config/tls.h"
 #include "config/word.h"
 
 /* NULL if it is not known; that is then reported. */
@@ -56,13 +57,25 @@ static bool backends_judge(const struct config_pool *pool)
     return false;
 }
 
+/* Whether nobody gets as far as MAIL without a certificate of `client-ca`. */
+static bool demands_certificate(const struct config_listener *listener)
+{
+    switch (listener->tls) {
+    case CONFIG_TLS_OFF:
+    case CONFIG_TLS_STARTTLS: return false;
+    case CONFIG_TLS_REQUIRED:
+    case CONFIG_TLS_IMPLICIT: return *listener->client_ca;
+    }
+    return false;
+}
+
 /* Listing the whole Internet is right in front of backends that judge clients themselves, as an MX does, and
  * an open relay in front of those that trust whatever comes from Weir's address. */
 static void check_relaying(struct draft *draft, const struct config_listener *listener,
                            const struct config_pool *pool)
 {
     bool logged = pool->identity == CONFIG_IDENTITY_XFORWARD;
-    if (listener->open_to_all || backends_judge(pool))
+    if (listener->open_to_all || backends_judge(pool) || demands_certificate(listener))
         return;
     for (size_t i = 0; i < listener->n_allow_from; i++) {
         const struct network *network = &listener->allow_from[i];
@@ -244,11 +257,12 @@ static void check_address_free(struct draft *draft, const struct address *addres
 void draft_check(struct draft *draft)
 {
     struct config *config = draft->config;
+    const struct config_pool **pools = memory_zeroed(config->n_listeners, sizeof *pools);
     for (size_t i = 0; i < config->n_listeners; i++) {
         struct config_listener *listener = &config->listeners[i];
-        const struct config_pool *pool = config->n_pools ? resolve_pool(draft, listener) : NULL;
-        if (pool)
-            check_relaying(draft, listener, pool);
+        pools[i] = config->n_pools ? resolve_pool(draft, listener) : NULL;
+        if (pools[i])
+            check_relaying(draft, listener, pools[i]);
         for (size_t k = 0; k < listener->n_addresses; k++)
             check_address_free(draft, &listener->addresses[k], i, k);
     }
@@ -257,4 +271,6 @@ void draft_check(struct draft *draft)
     for (size_t i = 0; i < config->n_backends; i++)
         check_backend(draft, i);
     check_headers(draft);
+    config_tls_check(draft, pools);
+    free(pools);
 }

@@ -13,6 +13,7 @@
 #include "config/hostname.h"
 #include "config/memory.h"
 #include "config/option.h"
+#include "config/tls.h"
 #include "config/value.h"
 
 static const struct place top = { .line = 1, .column = 1 };
@@ -169,6 +170,7 @@ void config_release(struct config **held)
     *held = NULL;
     if (!config || atomic_fetch_sub_explicit(&config->references, 1, memory_order_acq_rel) != 1)
         return;
+    config_tls_free(config);
     option_free(&option_file, config);
     for (size_t i = 0; i < config->n_backends; i++) {
         free(config->backends[i].name);

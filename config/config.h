@@ -116,7 +116,7 @@ struct config_backend {
     uint32_t weight;          /* 0 to 1000; 0: nothing new */
     uint32_t max_connections; /* 0: no limit */
     uint32_t priority;        /* tier; 0 first */
-    char *tls_name;           /* to verify, and for SNI; "": the host or address as written */
+    char *tls_name;           /* as config_backend_tls_name() says */
 };
 
 struct config_pool {
@@ -154,7 +154,8 @@ struct config {
 };
 
 /* The name that a backend's certificate is verified against and that is sent as SNI: tls-name, or the host or
- * address as it was written, without its port. Lives as long as the configuration. */
+ * address as it was written, without its port and brackets; "" for a Unix socket without tls-name. Lives as
+ * long as the configuration. */
 const char *config_backend_tls_name(const struct config_backend *backend);
 
 /* Read `path` ("-" is not special). On success a snapshot with one reference; else NULL, with every error

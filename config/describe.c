@@ -45,11 +45,11 @@ static const char preface[] =
 static void describe_expected(const struct option *option, FILE *out)
 {
     char expected[VALUE_ERROR_MAX];
-    bool list = option->type == OPTION_ADDRESSES || option->type == OPTION_NETWORKS;
     if (option->type == OPTION_LATER)
         fprintf(out, "–");
     else
-        fprintf(out, "%s%s", list ? "a list; each: " : "", value_expected(option, expected));
+        fprintf(out, "%s%s", option_is_list(option) ? "a list; each: " : "",
+                value_expected(option, expected));
 }
 
 static void describe_default(const struct option *option, FILE *out)

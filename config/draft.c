@@ -31,12 +31,28 @@ void draft_note(struct draft *draft, const void *field, const char *key, const c
     };
 }
 
-const struct origin *draft_origin(const struct draft *draft, const void *field)
+void draft_note_wrong(struct draft *draft, const void *field, const char *key, struct place place)
+{
+    draft_note(draft, field, key, NULL, place);
+    draft->origins[draft->n_origins - 1].wrong = true;
+}
+
+static const struct origin *find_origin(const struct draft *draft, const void *field, bool wrong)
 {
     for (size_t i = 0; i < draft->n_origins; i++)
-        if (draft->origins[i].field == field)
+        if (draft->origins[i].field == field && draft->origins[i].wrong == wrong)
             return &draft->origins[i];
     return NULL;
+}
+
+const struct origin *draft_origin(const struct draft *draft, const void *field)
+{
+    return find_origin(draft, field, false);
+}
+
+bool draft_is_wrong(const struct draft *draft, const void *field)
+{
+    return find_origin(draft, field, true);
 }
 
 size_t draft_backend(struct draft *draft, const char *name, const char *key, struct place place)

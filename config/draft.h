@@ -5,6 +5,7 @@
 #ifndef WEIR_CONFIG_DRAFT_H
 #define WEIR_CONFIG_DRAFT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 
@@ -18,6 +19,7 @@ struct origin {
     char *key;  /* its path, "pools.relays.queue-size" */
     char *text; /* as given, expanded; NULL for an object */
     struct place place;
+    bool wrong; /* it could not be taken, which was reported: the field has its default */
 };
 
 struct draft {
@@ -34,8 +36,12 @@ void draft_init(struct draft *draft, const char *name);
 void draft_reserve_backends(struct draft *draft, size_t backends_max);
 void draft_note(struct draft *draft, const void *field, const char *key, const char *text,
                 struct place place);
+/* The same of a value, or of some of a list's, that was reported because it could not be taken. */
+void draft_note_wrong(struct draft *draft, const void *field, const char *key, struct place place);
 /* NULL if the field has its default. */
 const struct origin *draft_origin(const struct draft *draft, const void *field);
+/* Whether what the field holds is not what the file says, so that no conclusion may be drawn from it. */
+bool draft_is_wrong(const struct draft *draft, const void *field);
 /* The index of the backend of that name, which is added at its first mention. */
 size_t draft_backend(struct draft *draft, const char *name, const char *key, struct place place);
 

@@ -35,6 +35,11 @@
 
 /* Enumerators in the order of their enums. */
 static const char *const bare_newlines[] = { "reject", "normalize", NULL };
+static const char *const listener_tls[] = { "off", "starttls", "required", "implicit", NULL };
+static const char *const tls_versions[] = { "1.2", "1.3", NULL };
+static const char *const auths[] = { "off", "relay", NULL };
+static const char *const pool_tls[] = { "off",      "opportunistic",   "require", "verify",
+                                        "implicit", "implicit-verify", NULL };
 static const char *const algorithms[] = {
     "least-connections", "p2c", "peak-ewma", "round-robin", "random", "hash", NULL
 };
@@ -43,7 +48,10 @@ static const char *const depths[] = { "connect", "banner", "ehlo", "starttls", "
 static const char *const log_formats[] = { "logfmt", "json", NULL };
 static const char *const log_levels[] = { "error", "warning", "info", "debug", NULL };
 
-static_assert(CONFIG_BARE_NEWLINE_NORMALIZE == 1 && CONFIG_HASH == 5 && CONFIG_DEPTH_EHLO == 2, "choices");
+static_assert(CONFIG_BARE_NEWLINE_NORMALIZE == 1 && CONFIG_HASH == 5 && CONFIG_DEPTH_STARTTLS == 3,
+              "choices");
+static_assert(CONFIG_TLS_IMPLICIT == 3 && TLS_VERSION_1_3 == 1 && CONFIG_AUTH_RELAY == 1, "choices");
+static_assert(CONFIG_POOL_TLS_OFF == 0 && CONFIG_POOL_TLS_IMPLICIT_VERIFY == 5, "choices");
 static_assert(CONFIG_IDENTITY_NONE == 0 && CONFIG_IDENTITY_XFORWARD == 4, "choices");
 static_assert(LOG_FORMAT_JSON == 1 && LOG_LEVEL_DEBUG == 3, "choices");
 static_assert(offsetof(struct config_listener, name) == 0 && offsetof(struct config_pool, name) == 0,
@@ -65,20 +73,46 @@ static const struct option listener_options[] = {
     ROW(.key = "pool", .type = OPTION_POOL, FIELD(config_listener, pool),
         MEANS("The pool that takes this listener's mail. May be left out where there is only one pool.")),
     LATER("routes", "Which pool instead, by client, user or sender.", "[]"),
-    LATER_CHOICE("tls", "TLS towards clients.", WORDS("off", "starttls", "required", "implicit"), "off"),
-    LATER("certificate", "PEM files with chain and key.", "[]"),
-    LATER("tls-min", "The oldest TLS version that is spoken."),
-    LATER("tls-ticket-keys", "A file of session ticket keys that instances share.", ""),
-    LATER("client-ca", "Ask clients for a certificate of this authority.", ""),
+    ROW(.key = "tls", .type = OPTION_CHOICE, FIELD(config_listener, tls), STANDARD("off"),
+        .choices = listener_tls,
+        MEANS(
+            "TLS towards clients. `starttls`: for those who ask for it; `required`: nothing but EHLO, NOOP, "
+            "STARTTLS and QUIT without it; `implicit`: from the first octet, as on port 465.")),
+    ROW(.key = "certificate", .type = OPTION_PATHS, COUNTED(config_listener, certificates), RANGE(0, 1024),
+        STANDARD("[]"),
+        MEANS("PEM files, each with a certificate, the chain behind it and its key. A client gets one that "
+              "carries the host name it asks for (SNI), ECDSA or RSA as it can verify; one that asks for "
+              "none, or "
+              "for another, gets the first. FILE.ocsp beside a file is stapled to it. Relative paths begin "
+              "in the "
+              "working directory. A reload reads the files again, as `user`: it must be able to.")),
+    ROW(.key = "tls-min", .type = OPTION_CHOICE, FIELD(config_listener, tls_min), STANDARD("1.2"),
+        .choices = tls_versions, MEANS("The oldest TLS version that is spoken with clients.")),
+    ROW(.key = "tls-ticket-keys", .type = OPTION_PATH, FIELD(config_listener, tls_ticket_keys),
+        STANDARD("\"\""),
+        MEANS(
+            "A file of keys for session tickets, for instances that share clients: one key a line, base64 of "
+            "80 random octets (`openssl rand 80 \\| base64 -w0`). The first encrypts, all decrypt; change "
+            "them with a reload. Empty: keys of this process alone.")),
+    ROW(.key = "client-ca", .type = OPTION_PATH, FIELD(config_listener, client_ca), STANDARD("\"\""),
+        MEANS(
+            "A PEM file of authorities: a client without a certificate of one of them is refused in the TLS "
+            "handshake. Only with `tls` `required` or `implicit`.")),
     ROW(.key = "allow-from", .type = OPTION_NETWORKS, COUNTED(config_listener, allow_from), RANGE(0, 4096),
         STANDARD("[127.0.0.0/8, \"::1\", unix]"),
         MEANS("Clients that may send mail: networks, addresses, `unix`. All others hear 550 at MAIL.")),
     ROW(.key = "open-to-all", .type = OPTION_SWITCH, FIELD(config_listener, open_to_all), STANDARD("false"),
+        MEANS("Must be true where `allow-from` reaches beyond private addresses and the pool's `identity` is "
+              "`none` or `xforward`, unless `client-ca` keeps strangers out. The backends then trust Weir's "
+              "address and don't judge the client's: who "
+              "may use the listener may send mail to anywhere.")),
+    ROW(.key = "auth", .type = OPTION_CHOICE, FIELD(config_listener, auth), STANDARD("off"), .choices = auths,
         MEANS(
-            "Must be true where `allow-from` reaches beyond private addresses and the pool's `identity` is "
-            "`none` or `xforward`. The backends then trust Weir's address and don't judge the client's: who "
-            "may use the listener may send mail to anywhere.")),
-    LATER_CHOICE("auth", "AUTH, passed on to the backend.", WORDS("off", "relay"), "off"),
+            "`relay`: offer AUTH over TLS and on Unix sockets and let the backend judge; who has "
+            "authenticated may send mail wherever it comes from. Passwords go to a backend in the clear only "
+            "where it is on a loopback, private or link-local address or a Unix socket: an address "
+            "elsewhere in a pool with `tls` `off` is an error here, a host name that leads there when it is "
+            "connected to.")),
     ROW(.key = "proxy-protocol-from", .type = OPTION_NETWORKS, COUNTED(config_listener, proxy_protocol_from),
         RANGE(0, 4096), STANDARD("[]"),
         MEANS("Peers that must begin with a PROXY header, v1 or v2; all others must not. They may claim any "
@@ -127,8 +161,9 @@ static const struct option health_options[] = {
     ROW(.key = "rise", .type = OPTION_NUMBER, FIELD(config_health, rise), STANDARD("2"), RANGE(1, 100),
         MEANS("Passed checks in a row that bring it back.")),
     ROW(.key = "depth", .type = OPTION_CHOICE, FIELD(config_health, depth), STANDARD("ehlo"),
-        .choices = depths, .only = WORDS("connect", "banner", "ehlo"),
-        MEANS("How far a check goes before it says QUIT.")),
+        .choices = depths, .only = WORDS("connect", "banner", "ehlo", "starttls"),
+        MEANS("How far a check goes before it says QUIT. `ehlo` includes the pool's TLS, as for mail; "
+              "`starttls` demands it where the pool's `tls` is `opportunistic`.")),
     LATER("sender", "For depth `envelope`.", ""),
     LATER("recipient", "For depth `envelope`.", ""),
 };
@@ -144,7 +179,9 @@ static const struct option backend_options[] = {
         STANDARD("0"), RANGE(0, 1000000), MEANS("Never more than this at a time. 0: no limit.")),
     ROW(.key = "priority", .type = OPTION_NUMBER, FIELD(config_backend, priority), STANDARD("0"),
         RANGE(0, 255), MEANS("Tier: 0 first, the next one when too little of it is usable.")),
-    LATER("tls-name", "The name to verify in its certificate.", ""),
+    ROW(.key = "tls-name", .type = OPTION_TLS_NAME, FIELD(config_backend, tls_name), STANDARD("\"\""),
+        MEANS("The name that its certificate must carry, also sent to it as SNI. Empty: the host name or "
+              "address as written in `address`.")),
     LATER("agent", "host:port that speaks HAProxy's agent-check.", ""),
 };
 const struct section option_backend =
@@ -159,9 +196,14 @@ static const struct option pool_options[] = {
         MEANS("How backends learn who the client is. `proxy-v1`, `proxy-v2`: a header in front of every "
               "connection, which the backend must expect. `xclient`: the backend treats the session as the "
               "client's own. `xforward`: for its log only.")),
-    LATER_CHOICE("tls", "TLS towards backends.",
-                 WORDS("off", "opportunistic", "require", "verify", "implicit", "implicit-verify"), "off"),
-    LATER("ca", "Authorities that backends' certificates are verified against.", ""),
+    ROW(.key = "tls", .type = OPTION_CHOICE, FIELD(config_pool, tls), STANDARD("off"), .choices = pool_tls,
+        MEANS(
+            "TLS towards backends. `opportunistic`: STARTTLS where it is offered, in the clear where it "
+            "fails; `require`: STARTTLS or no mail, with any certificate; `verify`: with a certificate that "
+            "`ca` vouches for and that carries `tls-name`. `implicit` and `implicit-verify`: like the last "
+            "two, but TLS from the first octet.")),
+    ROW(.key = "ca", .type = OPTION_PATH, FIELD(config_pool, ca), STANDARD("\"\""),
+        MEANS("A PEM file of the authorities for `verify` and `implicit-verify`. Empty: the system's.")),
     ROW(.key = "source", .type = OPTION_SOURCE, FIELD(config_pool, source), STANDARD("\"\""),
         MEANS("The address to connect from, without a port. Empty: the kernel chooses.")),
     ROW(.key = "queue-size", .type = OPTION_NUMBER, FIELD(config_pool, queue_size), STANDARD("200"),
@@ -229,12 +271,18 @@ const struct option *option_find(const struct section *section, const char *key)
     return NULL;
 }
 
+bool option_is_list(const struct option *option)
+{
+    return option->type == OPTION_ADDRESSES || option->type == OPTION_NETWORKS ||
+           option->type == OPTION_PATHS;
+}
+
 /* A default is written in the table as in the file: a list in brackets, its words perhaps in quotes. */
 static void set_default(const struct option *option, void *object)
 {
     char error[VALUE_ERROR_MAX];
     char *field = (char *)object + option->offset;
-    bool list = option->type == OPTION_NETWORKS || option->type == OPTION_ADDRESSES;
+    bool list = option_is_list(option);
     char *copy = memory_text(option->default_text), *rest = copy;
     size_t n = 0, size = list ? value_element_size(option->type) : 0;
     char *array = NULL;
@@ -283,6 +331,11 @@ void option_free(const struct section *section, void *object)
                 option_free(option->section, array + k * size);
             }
             free(array);
+        } else if (option->type == OPTION_PATHS) {
+            char **paths = *(char ***)field;
+            for (size_t k = 0; k < *(size_t *)((char *)object + option->count); k++)
+                free(paths[k]);
+            free(paths);
         } else {
             value_free(option->type, field);
         }

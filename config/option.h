@@ -17,6 +17,8 @@ enum option_type {
     OPTION_SWITCH,          /* bool */
     OPTION_CHOICE,          /* an enum that counts from 0 in the order of `choices` */
     OPTION_TEXT,            /* char * */
+    OPTION_PATH,            /* char *; "" for none */
+    OPTION_TLS_NAME,        /* char *; "" until tls.c puts the backend's own there */
     OPTION_HOSTNAME,        /* char *; "" until config.c puts the host's own there */
     OPTION_LOG_DESTINATION, /* struct config_log: target, and path beside it */
     OPTION_SOURCE,          /* struct address without a port */
@@ -26,6 +28,7 @@ enum option_type {
     /* Lists of scalars: an array and its count. One scalar stands for a list of one. */
     OPTION_ADDRESSES, /* struct address */
     OPTION_NETWORKS,  /* struct network */
+    OPTION_PATHS,     /* char * */
     /* Mappings. */
     OPTION_SECTION,  /* of the options of `section` */
     OPTION_NAMED,    /* of names to sections: an array and its count */
@@ -73,6 +76,7 @@ extern const struct section option_backend;  /* struct config_backend */
 const struct option *option_find(const struct section *section, const char *key);
 /* Give every field of a zeroed struct its default. */
 void option_defaults(const struct section *section, void *object);
+bool option_is_list(const struct option *option);
 /* Free what the fields own, and clear them. */
 void option_free(const struct section *section, void *object);
 

@@ -109,6 +109,28 @@ static void replace_text(char **field, const char *text)
     *field = memory_text(text);
 }
 
+/* A file's name; control characters in one are a mistake, and would break the lines of a report. */
+static bool read_path(const char *text, char **field, const char **detail)
+{
+    for (const char *p = text; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f) {
+            *detail = "there is a control character in it";
+            return false;
+        }
+    replace_text(field, text);
+    return true;
+}
+
+/* What a certificate can carry: a host name, or an IP address without brackets. */
+static bool read_tls_name(const char *text, char **field)
+{
+    struct in6_addr ip;
+    if (*text && (*text == '[' || !word_is_domain(text)) && inet_pton(AF_INET6, text, &ip) != 1)
+        return false;
+    replace_text(field, text);
+    return true;
+}
+
 static bool read_log_destination(const char *text, struct config_log *log)
 {
     enum log_target target = LOG_TARGET_FILE;
@@ -214,6 +236,9 @@ static bool read_field(const struct option *option, void *field, const char *tex
         replace_text(field, text);
         return true;
     case OPTION_TEXT: replace_text(field, text); return true;
+    case OPTION_PATH: return read_path(text, field, detail);
+    case OPTION_PATHS: return *text && read_path(text, field, detail);
+    case OPTION_TLS_NAME: return read_tls_name(text, field);
     case OPTION_LOG_DESTINATION: return read_log_destination(text, AROUND(field, config_log, target));
     case OPTION_SOURCE: return read_source(text, field);
     case OPTION_HTTP_ADDRESS: return read_http_address(text, AROUND(field, config, http_address), detail);
@@ -278,6 +303,9 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
     case OPTION_CHOICE: list_choices(option, out); return out;
     case OPTION_SWITCH: fixed = "true or false"; break;
     case OPTION_TEXT: fixed = "text"; break;
+    case OPTION_PATH:
+    case OPTION_PATHS: fixed = "the path of a file"; break;
+    case OPTION_TLS_NAME: fixed = "a host name such as relay.example.net or an IP address"; break;
     case OPTION_HOSTNAME: fixed = "a host name such as relay.example.net"; break;
     case OPTION_LOG_DESTINATION: fixed = "stderr, syslog or a path with a \"/\" in it"; break;
     case OPTION_SOURCE: fixed = "an IP address without a port"; break;
@@ -297,13 +325,17 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
 
 size_t value_element_size(enum option_type type)
 {
-    return type == OPTION_ADDRESSES ? sizeof(struct address) : sizeof(struct network);
+    return type == OPTION_ADDRESSES ? sizeof(struct address)
+           : type == OPTION_PATHS   ? sizeof(char *)
+                                    : sizeof(struct network);
 }
 
 void value_free(enum option_type type, void *field)
 {
     switch (type) {
     case OPTION_TEXT:
+    case OPTION_PATH:
+    case OPTION_TLS_NAME:
     case OPTION_HOSTNAME:
     case OPTION_ADDRESSES:
     case OPTION_NETWORKS:
@@ -321,6 +353,7 @@ void value_free(enum option_type type, void *field)
     case OPTION_CHOICE:
     case OPTION_SOURCE:
     case OPTION_POOL:
+    case OPTION_PATHS: /* its elements too are the list's owner's: option_free() */
     case OPTION_SECTION:
     case OPTION_NAMED:
     case OPTION_LATER: break;

@@ -127,16 +127,17 @@ static void walk_scalar(struct walk *walk, const struct option *option, void *ob
 {
     char expected[VALUE_ERROR_MAX], error[VALUE_ERROR_MAX];
     char *text = scalar_text(walk, node, value_expected(option, expected));
-    if (!text)
-        return;
     void *field = option->offset == OPTION_NO_FIELD ? NULL : (char *)object + option->offset;
     struct place place = document_place(node->start_mark);
-    if (option->only && is_one_of(text, option->choices) && !is_one_of(text, option->only))
+    bool good = false;
+    if (text && option->only && is_one_of(text, option->choices) && !is_one_of(text, option->only))
         REPORT(walk, key_place, "not built in this version");
-    else if (!value_read(option, field, text, error))
+    else if (text && !(good = value_read(option, field, text, error)))
         REPORT(walk, place, "%s", error);
-    else if (field)
+    if (good && field)
         draft_note(walk->draft, field, walk->key, text, place);
+    else if (field)
+        draft_note_wrong(walk->draft, field, walk->key, place);
     free(text);
 }
 
@@ -186,16 +187,15 @@ static void walk_list(struct walk *walk, const struct option *option, void *obje
         yaml_node_t *entry =
             node->type == YAML_SEQUENCE_NODE ? visit(walk, node->data.sequence.items.start[i]) : node;
         char *text = entry ? scalar_text(walk, entry, expected) : NULL;
-        if (!text)
-            continue;
         char *element = *field + *count * size;
-        struct place place = document_place(entry->start_mark);
-        if (value_read(option, element, text, error)) {
-            draft_note(walk->draft, element, walk->key, text, place);
+        if (text && value_read(option, element, text, error)) {
+            draft_note(walk->draft, element, walk->key, text, document_place(entry->start_mark));
             ++*count;
         } else {
-            REPORT(walk, place, "%s", error);
+            if (text)
+                REPORT(walk, document_place(entry->start_mark), "%s", error);
             memset(element, 0, size);
+            draft_note_wrong(walk->draft, field, walk->key, document_place(node->start_mark));
         }
         free(text);
     }
@@ -323,6 +323,8 @@ static void walk_value(struct walk *walk, const struct option *option, void *obj
     case OPTION_SWITCH:
     case OPTION_CHOICE:
     case OPTION_TEXT:
+    case OPTION_PATH:
+    case OPTION_TLS_NAME:
     case OPTION_HOSTNAME:
     case OPTION_LOG_DESTINATION:
     case OPTION_SOURCE:
@@ -330,6 +332,7 @@ static void walk_value(struct walk *walk, const struct option *option, void *obj
     case OPTION_BACKEND_ADDRESS:
     case OPTION_POOL: walk_scalar(walk, option, object, node, key_place); break;
     case OPTION_ADDRESSES:
+    case OPTION_PATHS:
     case OPTION_NETWORKS: walk_list(walk, option, object, node); break;
     case OPTION_SECTION:
         walk_section(walk, option->section, (char *)object + option->offset, node, key_place);

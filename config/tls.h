@@ -1,0 +1,16 @@
+/*
+ * TLS and AUTH in a draft: what their options demand of each other, and the contexts of listeners and pools.
+ */
+#ifndef WEIR_CONFIG_TLS_H
+#define WEIR_CONFIG_TLS_H
+
+#include "config/draft.h"
+
+/* Report what does not go together, give each backend the name to verify, and make the contexts, each mistake
+ * in a PEM file reported where the configuration names the file. `pools` are those of the listeners, NULL
+ * where one is not known. */
+void config_tls_check(struct draft *draft, const struct config_pool *const *pools);
+/* Free the contexts. */
+void config_tls_free(struct config *config);
+
+#endif
