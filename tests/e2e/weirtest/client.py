@@ -6,6 +6,7 @@ import socket
 import time
 
 from .net import abort
+from .tls import TlsSocket, any_server
 
 
 class ProtocolError(AssertionError):
@@ -40,9 +41,12 @@ REPLY_LINE = re.compile(rb"[2-5][0-9]{2}([ -][^\r\n\x00]*)?\Z")
 
 
 class Client:
-    """`address` is (host, port) or a path of a Unix socket. With `banner`, a 220 is read and required. `header`: octets that go first."""
+    """
+    `address` is (host, port) or a path of a Unix socket. With `banner`, a 220 is read and required. `header`: octets that go
+    first. `tls`: a context, TLS from the first octet on, with `sni` and a `session` to resume.
+    """
 
-    def __init__(self, address, timeout=10.0, source=None, banner=True, header=b""):
+    def __init__(self, address, timeout=10.0, source=None, banner=True, header=b"", tls=None, sni=None, session=None):
         if isinstance(address, str):
             self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         else:
@@ -57,6 +61,8 @@ class Client:
         self.buffer = bytearray()
         self.ended = False
         self.extensions = {}
+        if tls:
+            self.secure(tls, sni, session)
         self.banner = self.expect(220) if banner else None
 
     def __enter__(self):
@@ -64,6 +70,29 @@ class Client:
 
     def __exit__(self, *_):
         self.close()
+
+    # TLS
+
+    @property
+    def raw(self):
+        """The socket below TLS."""
+        return getattr(self.sock, "raw", self.sock)
+
+    def secure(self, context=None, sni=None, session=None):
+        """A handshake here and now. If it fails, the socket is closed."""
+        assert not self.buffer, "behind the reply to STARTTLS: %r" % bytes(self.buffer)
+        try:
+            self.sock = TlsSocket(self.sock, context or any_server(), sni, session=session)
+        except BaseException:
+            self.sock.close()
+            raise
+        return self
+
+    def starttls(self, context=None, sni=None, session=None):
+        """EHLO is due after it."""
+        self.ok("STARTTLS", 220)
+        self.extensions = {}
+        return self.secure(context, sni, session)
 
     # Octets
 
@@ -161,7 +190,7 @@ class Client:
         self.sock.close()
 
     def abort(self):
-        abort(self.sock)
+        abort(self.raw)
 
     # Commands
 

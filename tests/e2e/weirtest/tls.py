@@ -306,6 +306,12 @@ def client_context(ca=None, certificate=None, alpn=(), minimum=None, maximum=Non
     return context
 
 
+@functools.lru_cache(maxsize=None)
+def any_server():
+    """A context that verifies nothing and offers no certificate."""
+    return client_context()
+
+
 def leaf(pem):
     """The first certificate of a file, in DER: what getpeercert(True) of a peer says."""
     return ssl.PEM_cert_to_DER_cert(read(pem).split("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----\n")
@@ -363,11 +369,13 @@ class TlsSocket:
                     self.incoming.write(octets)
                 else:
                     self.incoming.write_eof()
-            except ssl.SSLError:
+            except ssl.SSLError as error:
                 try:
                     self.flush()
                 except OSError:
                     pass
+                if error.reason == "UNEXPECTED_EOF_WHILE_READING":  # one and the same, by the versions of Python
+                    raise ssl.SSLEOFError(*error.args) from None
                 raise
 
     def recv(self, size=65536):

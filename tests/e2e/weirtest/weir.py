@@ -23,6 +23,7 @@ from . import logfmt
 from .client import Client
 from .net import free_port, wait_until
 from .relay import Relay
+from .tls import any_server
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 BINARY = os.environ.get("WEIR", os.path.join(ROOT, "build", "asan", "weir"))
@@ -49,15 +50,21 @@ def merged(base, over):
     return result
 
 
+def tls_listener(mode, *certificates, **more):
+    """Options of a listener that does TLS; `more` with _ for -."""
+    return {"tls": mode, "certificate": list(certificates), **{name.replace("_", "-"): value for name, value in more.items()}}
+
+
 class Weir:
     """
     `backends`: a list of relays (named r1, r2, ...) or a dict of name → relay, "host:port", or a dict of options whose
     "address" is one of those. Any object with an `address` will do for a relay. `listener`, `pool`, `top` are laid onto the
-    defaults of the one listener, the one pool and the file. `text` replaces the whole file. `wait`: "ready" (a backend is usable), "alive" (HTTP answers) or None.
+    defaults of the one listener, the one pool and the file. `text` replaces the whole file. `wait`: "ready" (a backend is usable),
+    "alive" (HTTP answers) or None. `context`: with what its clients do TLS.
     """
 
     def __init__(self, backends=(), listener=None, pool=None, top=None, text=None, binary=None, environment=None,
-                 wrapper=(), wait="ready", start=True):
+                 wrapper=(), wait="ready", start=True, context=None):
         self.directory = tempfile.mkdtemp(prefix="weir-e2e-")
         os.chmod(self.directory, 0o755)
         self.path = os.path.join(self.directory, "weir.yaml")
@@ -65,6 +72,7 @@ class Weir:
         self.binary, self.wrapper = binary or BINARY, list(wrapper)
         self.environment = dict(os.environ, **SANITIZER_OPTIONS)
         self.environment.update(environment or {})
+        self.context = context or any_server()
         self.port, self.http_port = free_port(), free_port()
         while self.http_port == self.port:
             self.http_port = free_port()
@@ -174,13 +182,28 @@ class Weir:
     def address(self):
         return ("127.0.0.1", self.port)
 
+    @property
+    def tls(self):
+        """What the listener demands or offers."""
+        return self.config["listeners"]["smtp"].get("tls", "off") if self.config else "off"
+
     def client(self, **options):
+        """On an implicit listener it begins with TLS, unless `tls` is False."""
+        if self.tls == "implicit":
+            options.setdefault("tls", self.context)
         return Client(self.address, **options)
+
+    def introduced(self, sni=None, session=None, **options):
+        """A client that has said EHLO, over TLS where the listener has it."""
+        if self.tls == "implicit":
+            return self.client(sni=sni, session=session, **options).ehlo()
+        client = self.client(**options).ehlo()
+        return client if self.tls == "off" else client.starttls(self.context, sni, session).ehlo()
 
     def deliver(self, **envelope):
         """One message in a session of its own."""
-        with self.client() as client:
-            client.ehlo().message(**envelope)
+        with self.introduced() as client:
+            client.message(**envelope)
             client.quit()
 
     # Log
@@ -279,6 +302,8 @@ class Weir:
             if client.reply().code != 220:
                 return False
             client.ehlo()
+            if self.tls in ("starttls", "required"):
+                client.starttls(self.context).ehlo()
             if client.command("MAIL FROM:<epilogue@client.test>").code != 250:
                 return False
             client.ok("RCPT TO:<to@relay.test>")
