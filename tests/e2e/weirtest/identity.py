@@ -15,10 +15,26 @@ class Malformed(ValueError):
 
 
 class Header:
-    """`source` and `destination` are (address, port)."""
+    """`source` and `destination` are (address, port); `tlvs` a dict of type → octets."""
 
-    def __init__(self, version, source, destination, size):
+    def __init__(self, version, source, destination, size, tlvs=None):
         self.version, self.source, self.destination, self.size = version, source, destination, size
+        self.tlvs = tlvs or {}
+
+    @property
+    def authority(self):
+        """PP2_TYPE_AUTHORITY: the host that the client named. None: nothing was said."""
+        return self.tlvs.get(0x02)
+
+    @property
+    def tls(self):
+        """PP2_TYPE_SSL: (bits of the client, verify, a dict of sub-type → octets), or None."""
+        value = self.tlvs.get(0x20)
+        if value is None:
+            return None
+        if len(value) < 5:
+            raise Malformed("PP2_TYPE_SSL: %r" % value)
+        return (*struct.unpack_from("!BI", value), parse_tlvs(value, 5, len(value)))
 
 
 def family_of(address):
@@ -84,12 +100,23 @@ def parse_v2(octets):
         raise Malformed("length %d: %r" % (length, octets))
     source, destination = (socket.inet_ntop(domain, octets[16 + n * width:16 + (n + 1) * width]) for n in range(2))
     ports = struct.unpack_from("!HH", octets, 16 + 2 * width)
-    at, end = 16 + 2 * width + 4, 16 + length
+    tlvs = parse_tlvs(octets, 16 + 2 * width + 4, 16 + length)
+    header = Header(2, (source, ports[0]), (destination, ports[1]), 16 + length, tlvs)
+    header.tls  # what is in it has to be whole
+    return header
+
+
+def parse_tlvs(octets, at, end):
+    found = {}
     while at < end:
         if end - at < 3 or end - at < 3 + struct.unpack_from("!H", octets, at + 1)[0]:
             raise Malformed("TLV at %d: %r" % (at, octets))
-        at += 3 + struct.unpack_from("!H", octets, at + 1)[0]
-    return Header(2, (source, ports[0]), (destination, ports[1]), end)
+        size = struct.unpack_from("!H", octets, at + 1)[0]
+        if octets[at] in found:
+            raise Malformed("TLV %#x twice: %r" % (octets[at], octets))
+        found[octets[at]] = octets[at + 3:at + 3 + size]
+        at += 3 + size
+    return found
 
 
 # XCLIENT and XFORWARD

@@ -9,12 +9,14 @@ can ask what any other relay would have made of the same octets.
     relay.on("data", DROP, times=1)                    once
     relay.on("body", At(1000, [b"550 5.7.1 no\r\n", STALL]))
 
-Steps: connect banner ehlo helo xclient xforward mail rcpt data body end bdat bdat_last rset quit noop.
-An action is: octets, DROP, RESET, STALL, Delay, Bytewise, a list of actions, or a function(connection, line) that returns
-one (None: the usual reply).
+Steps: connect banner ehlo helo starttls handshake xclient xforward auth auth2 auth3 cancel mail rcpt data body end bdat bdat_last
+rset quit noop. An action is: octets, DROP, RESET, CLOSE, STALL, Delay, Bytewise, a list of actions, or a function(connection,
+line) that returns one (None: the usual reply).
 
     relay = Relay(proxy_header=True)                   nothing is said before a PROXY header, whole, in one read
     relay = Relay(extensions=XCLIENT_RELAY)            takes XCLIENT, and then is at its greeting again
+    relay = Relay(certificate=PEM)                     STARTTLS; `implicit`: TLS from the first octet (relay_tls.py)
+    relay = Relay(auth="PLAIN LOGIN")                  AUTH (relay_auth.py)
 
 Where the peer breaks these, it is cut or refused, and the reason is kept in relay.faults.
 """
@@ -27,48 +29,13 @@ import time
 from .client import unstuff
 from .identity import XCLIENT_ATTRIBUTES, XFORWARD_ATTRIBUTES, Malformed, parse_attributes, parse_header
 from .net import TCP_ESTABLISHED, abort, free_port, tcp_state, wait_until
+from .relay_auth import AuthSide
+from .relay_tls import TlsSide
+from .script import CLOSE, DROP, RESET, STALL, At, Bytewise, Delay, Drop, Gone, Stall  # noqa: F401 (for the tests)
 
 EXTENSIONS = ("PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "CHUNKING", "BINARYMIME")
 XCLIENT_RELAY = EXTENSIONS + ("XCLIENT " + XCLIENT_ATTRIBUTES,)
 XFORWARD_RELAY = EXTENSIONS + ("XFORWARD " + XFORWARD_ATTRIBUTES,)
-
-
-class Drop:
-    def __init__(self, reset):
-        self.reset = reset
-
-
-class Stall:
-    """Say nothing and read nothing until the peer or the test ends it."""
-
-
-DROP, RESET, STALL = Drop(False), Drop(True), Stall()
-
-
-class Delay:
-    def __init__(self, seconds, then=None):
-        self.seconds, self.then = seconds, then
-
-
-class Bytewise:
-    """The usual reply, or `octets`, one octet a segment."""
-
-    def __init__(self, octets=None, pause=0.002):
-        self.octets, self.pause = octets, pause
-
-
-class At:
-    """In a body: do `action` once `octets` of it have arrived. If the connection lives on, no reply is given at the end."""
-
-    def __init__(self, octets, action):
-        self.octets, self.action = octets, action
-
-
-class Gone(Exception):
-    """The connection is over, by the peer or by the script."""
-
-    def __init__(self, reset=False):
-        self.reset = reset
 
 
 class Transaction:
@@ -80,6 +47,8 @@ class Transaction:
         self.body = bytearray()  # as it came: dot-stuffed after DATA, plain after BDAT; without the final dot
         self.xclient = dict(connection.xclient)    # whom it was said to come from, attribute → octets
         self.xforward = dict(connection.xforward)
+        self.secured = connection.secured          # it came over TLS
+        self.user = connection.user                # who has authenticated, octets
         self.by = None           # "DATA" or "BDAT"
         self.ended = False       # the end of data has come
         self.committed = False   # and 2xx was the answer
@@ -89,7 +58,7 @@ class Transaction:
         return unstuff(bytes(self.body)) if self.by == "DATA" else bytes(self.body)
 
 
-class Connection(threading.Thread):
+class Connection(TlsSide, AuthSide, threading.Thread):
     def __init__(self, relay, sock, number):
         super().__init__(name="relay %s/%d" % (relay.name, number), daemon=True)
         self.relay, self.sock, self.number = relay, sock, number
@@ -101,9 +70,10 @@ class Connection(threading.Thread):
         self.open = True
         self.by_peer = False   # the peer ended it
         self.helo = None
+        self.said = None       # the code of what was first said at the last step
         self.header = None     # the PROXY header, an identity.Header
         self.xclient, self.xforward = {}, {}
-        self.greeting = False  # XCLIENT has put it back there: EHLO is due
+        self.greeting = False  # XCLIENT or STARTTLS has put it back there: EHLO is due
         self.transaction = None
         self.finishing = None  # the transaction whose end-of-data reply is due
 
@@ -116,15 +86,17 @@ class Connection(threading.Thread):
         return tcp_state(self.sock) == TCP_ESTABLISHED
 
     def run(self):
-        reset = False
+        end = Gone()
         try:
             self.serve()
         except Gone as gone:
-            reset = gone.reset
+            end = gone
         except OSError:
             self.by_peer = True
         finally:
-            abort(self.sock) if reset else self.sock.close()
+            if end.notify and self.secured:
+                self.sock.notify()
+            abort(self.below()) if end.reset else self.below().close()
             self.open = False
             self.relay.note(self, "closed")
 
@@ -157,6 +129,7 @@ class Connection(threading.Thread):
             self.finishing.committed = True
             self.finishing = None
             self.relay.note(self, "committed")
+        self.said = self.said or octets[:3]
         self.sock.sendall(octets)
         last = octets.rstrip(b"\r\n").rpartition(b"\n")[2]
         return int(last[:3]) if last[:3].isdigit() else 0
@@ -170,7 +143,7 @@ class Connection(threading.Thread):
         if isinstance(action, bytes):
             return self.send(action) if action else 0
         if isinstance(action, Drop):
-            raise Gone(action.reset)
+            raise Gone(action.reset, action.notify)
         if isinstance(action, Delay):
             self.relay.stopping.wait(action.seconds)
             return self.perform(action.then, line, usual)
@@ -192,6 +165,7 @@ class Connection(threading.Thread):
 
     def answer(self, step, usual, line=b""):
         self.relay.note(self, step)
+        self.said = None
         return self.perform(self.relay.take(step), line, usual)
 
     # The dialogue
@@ -200,6 +174,8 @@ class Connection(threading.Thread):
         if self.relay.proxy_header:
             self.read_header()
         self.answer("connect", b"")
+        if self.relay.implicit:
+            self.secure()
         self.answer("banner", b"220 %s ESMTP scripted\r\n" % self.relay.name.encode())
         while True:
             line = self.read_line()
@@ -223,7 +199,7 @@ class Connection(threading.Thread):
             self.fault(malformed)
             raise Gone() from None
         del self.buffer[:self.header.size]
-        if self.buffer:
+        if self.buffer and not self.relay.implicit:
             self.fault("behind the header, before the banner: %r" % bytes(self.buffer))
         self.relay.note(self, "header")
 
@@ -235,8 +211,13 @@ class Connection(threading.Thread):
         self.answer("ehlo", usual.encode(), line)
 
     def offered(self):
-        """The extensions; after XCLIENT they may be others."""
-        return self.relay.extensions_for_client if self.xclient and self.relay.extensions_for_client else self.relay.extensions
+        """The extensions; inside TLS and after XCLIENT they may be others."""
+        listed = list(self.relay.extensions)
+        if self.xclient and self.relay.extensions_for_client:
+            listed = list(self.relay.extensions_for_client)
+        elif self.secured and self.relay.extensions_for_tls:
+            listed = list(self.relay.extensions_for_tls)
+        return listed + self.offered_tls() + self.offered_auth()
 
     def attributes(self, verb, line):
         """A dict, or None: refused."""
@@ -257,6 +238,8 @@ class Connection(threading.Thread):
             return None
 
     def do_xclient(self, line):
+        if self.user is not None:
+            self.fault("XCLIENT behind AUTH: %r" % line)
         found = self.attributes("XCLIENT", line)
         if found and self.answer("xclient", b"220 %s ESMTP anew\r\n" % self.relay.name.encode(), line) == 220:
             self.xclient.update(found)
@@ -274,8 +257,11 @@ class Connection(threading.Thread):
 
     def do_mail(self, line):
         if self.greeting:
-            self.fault("no EHLO since XCLIENT: %r" % line)
+            self.fault("no EHLO since XCLIENT or STARTTLS: %r" % line)
             self.send(b"503 5.5.1 EHLO first\r\n")
+            return
+        if self.relay.auth_required and self.user is None:
+            self.send(b"530 5.7.0 Authentication required\r\n")
             return
         opened = Transaction(self, line)
         self.transactions.append(opened)
@@ -353,15 +339,23 @@ class Connection(threading.Thread):
 
     def do_quit(self, line):
         self.answer("quit", b"221 2.0.0 Bye\r\n", line)
-        raise Gone()
+        raise Gone(notify=True)
 
 
 class Relay:
     def __init__(self, name="relay.test", extensions=EXTENSIONS, port=0, start=True, proxy_header=False,
-                 extensions_for_client=None):
+                 extensions_for_client=None, extensions_for_tls=None, certificate=None, implicit=False, auth="",
+                 auth_tls_only=False, auth_required=False, users=None):
         self.name, self.extensions = name, list(extensions)
         self.proxy_header, self.extensions_for_client = proxy_header, extensions_for_client
-        self.faults = []  # where the peer broke PROXY, XCLIENT or XFORWARD
+        self.extensions_for_tls, self.certificate, self.implicit = extensions_for_tls, certificate, implicit
+        self.offers_starttls = True   # with a certificate
+        self.tls_maximum = None       # an ssl.TLSVersion
+        self.contexts = {}            # one for each certificate, so that sessions can be resumed
+        self.auth, self.auth_tls_only, self.auth_required = auth, auth_tls_only, auth_required
+        self.users = users or {b"user": b"pass word"}
+        self.faults = []  # where the peer broke PROXY, XCLIENT, XFORWARD, STARTTLS or AUTH
+        self.refusals = []  # handshakes that failed, as text
         self.port = port or free_port()
         self.connections, self.events = [], []
         self.changed = threading.Condition()
@@ -466,6 +460,14 @@ class Relay:
 
     def open_now(self):
         return [connection for connection in list(self.connections) if connection.established()]
+
+    def secured(self):
+        """The connections that came to speak TLS."""
+        return [connection for connection in list(self.connections) if connection.secured]
+
+    def auths(self):
+        """Every exchange of AUTH that was begun, a relay_auth.Attempt."""
+        return [one for connection in list(self.connections) for one in connection.attempts]
 
     def seen(self, what):
         """How often an event was noted."""
