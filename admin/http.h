@@ -14,6 +14,12 @@
 #include "balancer/farm.h"
 #include "net/address.h"
 
+/* TLS handshakes are counted by whom they were with and how they ended. */
+enum admin_tls_side { ADMIN_TLS_CLIENT, ADMIN_TLS_BACKEND };
+#define ADMIN_TLS_SIDES (ADMIN_TLS_BACKEND + 1)
+enum admin_tls_result { ADMIN_TLS_FULL, ADMIN_TLS_RESUMED, ADMIN_TLS_FAILED };
+#define ADMIN_TLS_RESULTS (ADMIN_TLS_FAILED + 1)
+
 /* Since the start, over all workers. */
 struct admin_counters {
     uint64_t sessions_active;
@@ -21,6 +27,7 @@ struct admin_counters {
     uint64_t sessions_refused; /* turned away at the door: too many, or from an address not allowed */
     uint64_t bytes_in;         /* received from clients */
     uint64_t bytes_out;        /* sent to clients */
+    uint64_t handshakes[ADMIN_TLS_SIDES][ADMIN_TLS_RESULTS];
 };
 
 /* What is shown of the proxy, which lies on a floor above. Called on the HTTP thread. */

@@ -251,6 +251,18 @@ static void write_queues(FILE *out, const struct farm *farm)
     }
 }
 
+static void write_handshakes(FILE *out, const struct admin_counters *counters)
+{
+    static const char *const sides[ADMIN_TLS_SIDES] = { "client", "backend" };
+    static const char *const results[ADMIN_TLS_RESULTS] = { "full", "resumed", "failed" };
+
+    family(out, "weir_tls_handshakes_total", "counter", "TLS handshakes of sessions, by their end.");
+    for (size_t s = 0; s < ADMIN_TLS_SIDES; s++)
+        for (size_t r = 0; r < ADMIN_TLS_RESULTS; r++)
+            fprintf(out, "weir_tls_handshakes_total{side=\"%s\",result=\"%s\"} %" PRIu64 "\n", sides[s],
+                    results[r], counters->handshakes[s][r]);
+}
+
 void metrics_write(FILE *out, const struct farm *farm, const struct admin_counters *counters)
 {
     family(out, "weir_build_info", "gauge", "1; the version is in the label.");
@@ -264,6 +276,7 @@ void metrics_write(FILE *out, const struct farm *farm, const struct admin_counte
     family(out, "weir_bytes_total", "counter", "Octets received from clients (in) and sent to them (out).");
     fprintf(out, "weir_bytes_total{direction=\"in\"} %" PRIu64 "\n", counters->bytes_in);
     fprintf(out, "weir_bytes_total{direction=\"out\"} %" PRIu64 "\n", counters->bytes_out);
+    write_handshakes(out, counters);
     write_transactions(out, farm);
     write_backends(out, farm);
     write_queues(out, farm);

@@ -25,7 +25,10 @@ static struct member *member_create(struct backend *backend, uint32_t workers)
     if (!member)
         return NULL;
     member->stats = allocate_aligned(workers, sizeof *member->stats);
-    if (!member->stats) {
+    member->resumptions = calloc(workers, sizeof *member->resumptions);
+    if (!member->stats || !member->resumptions) {
+        free(member->stats);
+        free(member->resumptions);
         free(member);
         return NULL;
     }
@@ -48,6 +51,9 @@ void member_release(struct member **member)
     *member = NULL;
     if (!m || atomic_fetch_sub_explicit(&m->references, 1, memory_order_acq_rel) > 1)
         return;
+    for (uint32_t i = 0; i < m->workers; i++)
+        tls_resumption_clear(&m->resumptions[i]);
+    free(m->resumptions);
     backend_release(&m->backend);
     free(m->stats);
     free(m);

@@ -47,7 +47,8 @@ struct member {
     _Atomic uint32_t references;
     struct backend *backend; /* held */
     uint32_t workers;
-    struct member_stats *stats; /* [workers] */
+    struct member_stats *stats;         /* [workers] */
+    struct tls_resumption *resumptions; /* [workers], each its own thread's */
 };
 struct member *member_hold(struct member *member);
 void member_release(struct member **member);

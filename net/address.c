@@ -376,3 +376,15 @@ bool network_is_private(const struct network *network)
     }
     return false;
 }
+
+bool address_is_private(const struct address *address)
+{
+    struct peer peer;
+    struct network network = { 0 };
+
+    peer_from_sockaddr(&peer, &address->sa);
+    network.family = peer.family;
+    network.prefix = peer.family == AF_INET ? 32 : 128;
+    memcpy(network.ip, peer.ip, sizeof network.ip);
+    return network_is_private(&network);
+}

@@ -70,5 +70,7 @@ bool network_contains(const struct network *network, const struct peer *peer);
 /* Whether every address of the network is loopback, private (RFC 1918, RFC 4193), link-local or a Unix
  * socket. */
 bool network_is_private(const struct network *network);
+/* The same of one address; an IPv4 address mapped into IPv6 is that IPv4 address. */
+bool address_is_private(const struct address *address);
 
 #endif

@@ -56,10 +56,11 @@ int stream_connect(struct stream *stream, struct ev_loop *loop, const struct add
 /* Whether the connection is established (a system call: for the moment a connect timer fires). */
 bool stream_connected(const struct stream *stream);
 
-/* Begin a TLS handshake, as the server or as the client. Octets of the peer that have been read before are
- * the caller's to throw away. Nothing may be written before SECURED, and nothing is READABLE. 0 or -ENOMEM.
- * For `name` and `resumption` see tls_client_connection(). */
-int stream_accept_tls(struct stream *stream, const struct tls_server *server);
+/* Begin a TLS handshake, as the server or as the client. `early` are octets of the peer's hello that were
+ * read already, behind a PROXY header in the same segment; they are copied. What was read in front of
+ * STARTTLS is the caller's to throw away. Nothing may be written before SECURED, and nothing is READABLE. 0
+ * or -ENOMEM. For `name` and `resumption` see tls_client_connection(). */
+int stream_accept_tls(struct stream *stream, const struct tls_server *server, const char *early, size_t size);
 int stream_connect_tls(struct stream *stream, const struct tls_client *client, const char *name,
                        struct tls_resumption *resumption);
 /* Whether the stream is protected (the handshake has ended well); *out is then filled, if given. */

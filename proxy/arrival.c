@@ -1,8 +1,9 @@
 /*
  * A session's arrival: who the client is, whether it is welcome, and what it may do.
  *
- *   accepted ──▶ in proxy-protocol-from? ──▶ the header is awaited ──▶ welcome or 421 ──▶ the dialog begins
- *                       └── no ────────────────────────────────────────▲
+ *   accepted ──▶ in proxy-protocol-from? ──▶ the header is awaited ──▶ welcome or 421 ──▶ implicit TLS? ──▶
+ *                       └── no ────────────────────────────────────────▲                 (handshake)
+ *   ──▶ the dialog begins
  *   XCLIENT from one in xclient-from: the same questions again, about somebody else
  */
 #include <errno.h>
@@ -12,6 +13,7 @@
 
 #include "net/log.h"
 #include "net/proxy_header.h"
+#include "proxy/record.h"
 #include "proxy/session_internal.h"
 
 #define PRELUDE_MS 5000 /* for a PROXY header, which a balancer sends at once */
@@ -50,17 +52,21 @@ static bool may_relay(const struct session *s)
     return !s->nameless && in_networks(config->allow_from, config->n_allow_from, &s->peer);
 }
 
-/* Who the client is is known: it is welcome or not, and the dialog begins. */
-static void welcome(struct session *s)
+/* The dialog begins, or is over at once. */
+static void begin_dialog(struct session *s, const char *refusal)
 {
     struct worker *worker = s->worker;
     const struct config_listener *config = s->listener->config;
     struct smtp_capabilities offer = pool_offer(&s->front->farm->pools[s->listener->pool]);
-    const char *refusal = admit(s->listener, &s->peer);
 
-    s->counted = !refusal;
-    stat_add(refusal ? &worker->stats.sessions_refused : &worker->stats.sessions_total, 1);
+    s->prelude = PRELUDE_NONE;
+    s->deadline = s->fires = 0;
+    ev_timer_stop(worker->loop, &s->timer);
     smtp_dialog_init(&s->dialog, &s->listener->policy, &worker->wire, &offer, may_relay(s));
+    if (stream_tls(&s->client, NULL))
+        smtp_dialog_protect(&s->dialog, SMTP_CHANNEL_TLS);
+    else if (s->local_channel)
+        smtp_dialog_protect(&s->dialog, SMTP_CHANNEL_LOCAL);
     if (!s->nameless && in_networks(config->xclient_from, config->n_xclient_from, &s->peer))
         smtp_dialog_trust_xclient(&s->dialog);
     if (refusal)
@@ -69,17 +75,42 @@ static void welcome(struct session *s)
         session_event(s, &(struct smtp_event){ .kind = SMTP_EVENT_START });
 }
 
-static void header_wanted(struct session *s)
+static void prelude(struct session *s, enum prelude what, uint32_t limit)
 {
-    s->prelude = true;
-    s->deadline = s->fires = s->worker->now + PRELUDE_MS;
-    ev_timer_set(&s->timer, PRELUDE_MS / 1000., 0.);
+    s->prelude = (uint8_t)what;
+    s->deadline = s->fires = s->worker->now + limit;
+    ev_timer_stop(s->worker->loop, &s->timer);
+    ev_timer_set(&s->timer, limit / 1000., 0.);
     ev_timer_start(s->worker->loop, &s->timer);
+}
+
+/* Who the client is is known: it is welcome or not. Under implicit TLS there is nothing to say before the
+ * handshake, and no handshake is made for somebody who is not welcome. */
+static void welcome(struct session *s)
+{
+    struct worker *worker = s->worker;
+    const struct config_listener *config = s->listener->config;
+    const char *refusal = admit(s->listener, &s->peer);
+
+    s->counted = !refusal;
+    stat_add(refusal ? &worker->stats.sessions_refused : &worker->stats.sessions_total, 1);
+    if (config->tls != CONFIG_TLS_IMPLICIT) {
+        begin_dialog(s, refusal);
+        return;
+    }
+    prelude(s, PRELUDE_HANDSHAKE, session_handshake_limit(s));
+    /* What came behind a PROXY header in the same segment was read already. */
+    if (refusal || stream_accept_tls(&s->client, config->tls_server, s->input.data, s->input.size) != 0) {
+        session_free(s);
+        return;
+    }
+    s->input.size = 0;
+    input_drop(&s->input);
 }
 
 /* Never guess (smtp.md "PROXY protocol"): whoever should send the header and does not is closed without a
  * word. */
-void arrival_failed(struct session *s, const char *why)
+static void header_failed(struct session *s, const char *why)
 {
     char text[ADDRESS_TEXT_MAX];
 
@@ -88,7 +119,7 @@ void arrival_failed(struct session *s, const char *why)
     session_free(s);
 }
 
-void arrival_header(struct session *s)
+static void read_header(struct session *s)
 {
     struct proxy_header header;
     ssize_t n = session_read(s, &s->client, &s->input, PROXY_HEADER_MAX);
@@ -97,12 +128,12 @@ void arrival_header(struct session *s)
     if (n == -EAGAIN)
         return;
     if (n <= 0) {
-        arrival_failed(s, "closed before its PROXY header had come");
+        header_failed(s, "closed before its PROXY header had come");
         return;
     }
     size = proxy_header_parse(s->input.data, s->input.size, &header);
     if (size < 0) {
-        arrival_failed(s, "no PROXY header, or a malformed one");
+        header_failed(s, "no PROXY header, or a malformed one");
         return;
     }
     if (size == 0) {
@@ -111,15 +142,48 @@ void arrival_header(struct session *s)
     }
     s->input.data += size;
     s->input.size -= (size_t)size;
-    s->prelude = false;
-    s->deadline = s->fires = 0;
-    ev_timer_stop(s->worker->loop, &s->timer);
     s->nameless = !header.has_addresses;
     if (header.has_addresses) {
         s->peer = header.source;
         s->local = header.destination;
     }
     welcome(s);
+}
+
+/* The handshake of implicit TLS has ended, well or not. */
+static void handshake_ended(struct session *s, enum stream_event event)
+{
+    char text[ADDRESS_TEXT_MAX];
+
+    if (event == STREAM_READABLE && stream_read(&s->client, s->worker->buffer, 1) == -EAGAIN)
+        return;
+    record_handshake(s->worker, ADMIN_TLS_CLIENT, &s->client, peer_format(&s->peer, true, text));
+    if (event == STREAM_SECURED)
+        begin_dialog(s, NULL);
+    else
+        session_free(s);
+}
+
+void arrival_event(struct session *s, enum stream_event event)
+{
+    if (event == STREAM_DRAINED)
+        return;
+    if (s->prelude == PRELUDE_HEADER)
+        read_header(s);
+    else
+        handshake_ended(s, event);
+}
+
+void arrival_timeout(struct session *s)
+{
+    char text[ADDRESS_TEXT_MAX];
+
+    if (s->prelude == PRELUDE_HEADER) {
+        header_failed(s, "no PROXY header in time");
+        return;
+    }
+    record_handshake(s->worker, ADMIN_TLS_CLIENT, &s->client, peer_format(&s->peer, true, text));
+    session_free(s);
 }
 
 const struct peer *session_local(struct session *s)
@@ -180,8 +244,9 @@ void arrival_begin(struct session *s)
 {
     const struct config_listener *config = s->listener->config;
 
+    s->local_channel = s->peer.family == AF_UNIX;
     if (in_networks(config->proxy_protocol_from, config->n_proxy_protocol_from, &s->peer))
-        header_wanted(s);
+        prelude(s, PRELUDE_HEADER, PRELUDE_MS);
     else
         welcome(s);
 }

@@ -25,10 +25,15 @@ static const char not_capable[] =
 
 static void try_backends(struct session *s);
 
-static void answer(struct session *s, enum smtp_event_kind kind, const char *reply)
+static void answer(struct session *s, struct smtp_event event)
 {
-    s->answer = (struct smtp_event){ .kind = kind, .reply = reply };
+    s->answer = event;
     s->has_answer = true;
+}
+
+static void answer_refused(struct session *s, const char *reply)
+{
+    answer(s, (struct smtp_event){ .kind = SMTP_EVENT_BACKEND_REFUSED, .reply = reply });
 }
 
 static void end_retry(struct errand *e)
@@ -49,6 +54,8 @@ static enum smtp_loss loss_of(const struct session *s, ssize_t n)
 {
     if (n == -ETIMEDOUT)
         return SMTP_LOSS_TIMEOUT;
+    if (n == -EPROTO)
+        return SMTP_LOSS_TLS;
     if (n < 0 && smtp_dialog_backend_state(&s->dialog) == SMTP_BACKEND_BANNER)
         return SMTP_LOSS_REFUSED;
     return SMTP_LOSS_CLOSED;
@@ -60,11 +67,16 @@ static void on_backend(struct stream *stream, enum stream_event event)
     ssize_t n;
 
     s->dialog.tick = (uint32_t)s->worker->now;
-    if (event == STREAM_READABLE) {
+    if (event == STREAM_SECURED) {
+        errand_handshake_ended(s);
+        smtp_dialog_event(&s->dialog, &(struct smtp_event){ .kind = SMTP_EVENT_BACKEND_SECURED });
+    } else if (event == STREAM_READABLE) {
         n = session_read(s, stream, &s->reply_input, REPLY_READ);
         if (n == -EAGAIN)
             return;
         if (n <= 0) {
+            if (n == -EPROTO)
+                errand_handshake_ended(s);
             struct smtp_event lost = { .kind = SMTP_EVENT_BACKEND_LOST, .loss = loss_of(s, n) };
             smtp_dialog_event(&s->dialog, &lost);
         }
@@ -72,16 +84,121 @@ static void on_backend(struct stream *stream, enum stream_event event)
     session_conclude(s);
 }
 
+/* --- connecting --- */
+
+static void forget_input(struct session *s)
+{
+    free(s->reply_input.kept);
+    s->reply_input = (struct input){ 0 };
+}
+
+/* The pool of that name in the worker's current snapshot: a session kept for days follows the configuration.
+ */
+static struct farm *current_farm(const struct session *s, size_t *index)
+{
+    struct farm *farm = s->worker->front->farm;
+    const struct pool *own = errand_pool(s);
+
+    *index = s->listener->pool;
+    if (farm == s->front->farm)
+        return farm;
+    for (size_t i = 0; i < farm->n_pools; i++) {
+        /* By name: one that was removed and has come back is another object. */
+        if (strcmp(farm->pools[i].config->name, own->config->name) == 0) {
+            *index = i;
+            return farm;
+        }
+    }
+    return s->front->farm;
+}
+
+static const char *tls_name(const struct farm *farm, const struct config_pool *pool,
+                            const struct backend *backend)
+{
+    for (size_t i = 0; i < pool->n_backends; i++) {
+        const struct config_backend *configured = &farm->config->backends[pool->backends[i]];
+
+        if (strcmp(configured->name, backend->name) == 0)
+            return config_backend_tls_name(configured);
+    }
+    return ""; /* it was taken out just now; nothing is verified against an empty name */
+}
+
+static enum smtp_introduction introduction(enum config_identity identity)
+{
+    switch (identity) {
+    case CONFIG_IDENTITY_NONE: break;
+    case CONFIG_IDENTITY_PROXY_V1:
+    case CONFIG_IDENTITY_PROXY_V2: return SMTP_INTRODUCE_PROXY;
+    case CONFIG_IDENTITY_XCLIENT: return SMTP_INTRODUCE_XCLIENT;
+    case CONFIG_IDENTITY_XFORWARD: return SMTP_INTRODUCE_XFORWARD;
+    }
+    return SMTP_INTRODUCE_NOT;
+}
+
+static enum smtp_backend_tls backend_tls(enum config_pool_tls tls)
+{
+    switch (tls) {
+    case CONFIG_POOL_TLS_OFF: break;
+    case CONFIG_POOL_TLS_OPPORTUNISTIC: return SMTP_BACKEND_TLS_OPPORTUNISTIC;
+    case CONFIG_POOL_TLS_REQUIRE:
+    case CONFIG_POOL_TLS_VERIFY: return SMTP_BACKEND_TLS_REQUIRED;
+    case CONFIG_POOL_TLS_IMPLICIT:
+    case CONFIG_POOL_TLS_IMPLICIT_VERIFY: return SMTP_BACKEND_TLS_IMPLICIT;
+    }
+    return SMTP_BACKEND_TLS_OFF;
+}
+
+/* In the words of XCLIENT. A Unix socket has no address to tell. */
+static void describe_client(struct session *s)
+{
+    struct smtp_identity *identity = &s->errand->identity;
+    char text[ADDRESS_TEXT_MAX];
+
+    memset(identity, 0, sizeof *identity);
+    if (!s->nameless && s->peer.family != AF_UNIX) {
+        peer_format(&s->peer, false, text);
+        memcpy(identity->address, text, strnlen(text, sizeof identity->address - 1));
+        identity->ipv6 = s->peer.family == AF_INET6;
+        identity->port = s->peer.port;
+    }
+    identity->login = s->login;
+}
+
+static const struct peer nobody; /* what stands in front of us is not the client */
+
+/* What the member's pool wants said and done on a connection to it; the dialog is told too. */
+static struct link_target target_of(struct session *s, const struct member *member,
+                                    struct tls_description *client_tls)
+{
+    size_t index;
+    const struct farm *farm = current_farm(s, &index);
+    const struct config_pool *pool = farm->pools[index].config;
+    enum smtp_backend_tls tls = backend_tls(pool->tls);
+    bool header = introduction(pool->identity) == SMTP_INTRODUCE_PROXY;
+
+    describe_client(s);
+    smtp_dialog_introduce(&s->dialog, introduction(pool->identity), &s->errand->identity);
+    smtp_dialog_secure_backends(&s->dialog, tls);
+    return (struct link_target){
+        .source = &pool->source,
+        .identity = pool->identity,
+        .client = s->nameless ? &nobody : &s->peer,
+        .local = header ? session_local(s) : NULL,
+        .client_tls = header && stream_tls(&s->client, client_tls) ? client_tls : NULL,
+        .tls = tls == SMTP_BACKEND_TLS_IMPLICIT ? pool->tls_client : NULL,
+        .tls_name = tls == SMTP_BACKEND_TLS_OFF ? "" : tls_name(farm, pool, member->backend),
+        .secrets = s->listener->config->auth == CONFIG_AUTH_RELAY,
+    };
+}
+
 /* True if a connect has begun and the dialog will be told; false: the next one, please. Consumes member and
  * place. */
 static bool connect_to(struct session *s, struct member *member)
 {
     struct errand *e = s->errand;
-    const struct config_pool *pool = errand_pool(s)->config;
-    bool header = pool->identity == CONFIG_IDENTITY_PROXY_V1 || pool->identity == CONFIG_IDENTITY_PROXY_V2;
-    const struct peer nobody = { 0 }; /* what stands in front of us is not the client */
-    struct link_target target = { &pool->source, pool->identity, s->nameless ? &nobody : &s->peer,
-                                  header ? session_local(s) : NULL };
+    struct tls_description client_tls;
+    struct link_target target = target_of(s, member, &client_tls);
     int error;
 
     e->wish.tried[e->wish.n_tried++] = backend_hold(member->backend);
@@ -90,11 +207,12 @@ static bool connect_to(struct session *s, struct member *member)
     e->member = member_hold(member);
     e->link = link_open(s->worker, s, member, &target, on_backend, &error);
     if (e->link) {
-        answer(s, SMTP_EVENT_BACKEND_ASSIGNED, NULL);
+        answer(s,
+               (struct smtp_event){ .kind = SMTP_EVENT_BACKEND_ASSIGNED, .may_have_secrets = e->link->near });
         return true;
     }
     if (own_fault(error)) {
-        answer(s, SMTP_EVENT_BACKEND_REFUSED, no_backend);
+        answer_refused(s, no_backend);
         placement_return(&member);
         return true;
     }
@@ -103,10 +221,41 @@ static bool connect_to(struct session *s, struct member *member)
     return false;
 }
 
+void errand_reconnect(struct session *s)
+{
+    struct errand *e = s->errand;
+    struct tls_description client_tls;
+    struct link_target target = target_of(s, e->member, &client_tls);
+
+    forget_input(s);
+    if (link_reconnect(e->link, &target, on_backend) != 0)
+        answer(s, (struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LOST, .loss = SMTP_LOSS_REFUSED });
+}
+
+void errand_secure(struct session *s)
+{
+    struct errand *e = s->errand;
+    size_t index;
+    const struct farm *farm = current_farm(s, &index);
+    const struct config_pool *pool = farm->pools[index].config;
+
+    /* A reload in this very moment may have turned TLS off. */
+    if (!pool->tls_client ||
+        link_secure(e->link, pool->tls_client, tls_name(farm, pool, e->member->backend)) != 0)
+        answer(s, (struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LOST, .loss = SMTP_LOSS_NONE });
+}
+
+void errand_handshake_ended(struct session *s)
+{
+    const struct errand *e = s->errand;
+
+    record_handshake(s->worker, ADMIN_TLS_BACKEND, &e->link->stream, e->member->backend->name);
+}
+
 static void refused(struct session *s, enum placement_verdict verdict)
 {
     end_retry(s->errand);
-    answer(s, SMTP_EVENT_BACKEND_REFUSED, verdict == PLACEMENT_NOT_CAPABLE ? not_capable : no_backend);
+    answer_refused(s, verdict == PLACEMENT_NOT_CAPABLE ? not_capable : no_backend);
 }
 
 static void deliver(void *session, enum placement_verdict verdict, struct member *member)
@@ -137,25 +286,13 @@ static bool may_try(struct errand *e)
     return e->retrying;
 }
 
-/* The pool of that name in the worker's current snapshot: a session kept for days follows the configuration.
- */
 static void aim(struct session *s)
 {
     struct errand *e = s->errand;
-    struct farm *farm = s->worker->front->farm;
-    const struct pool *own = errand_pool(s);
+    size_t index;
 
-    e->wish.farm = s->front->farm;
-    e->wish.pool = &s->front->farm->pools[s->listener->pool];
-    if (farm == s->front->farm)
-        return;
-    for (size_t i = 0; i < farm->n_pools; i++) {
-        /* By name: one that was removed and has come back is another object. */
-        if (strcmp(farm->pools[i].config->name, own->config->name) == 0) {
-            e->wish.farm = farm;
-            e->wish.pool = &farm->pools[i];
-        }
-    }
+    e->wish.farm = current_farm(s, &index);
+    e->wish.pool = &e->wish.farm->pools[index];
 }
 
 static void try_backends(struct session *s)
@@ -195,31 +332,6 @@ static uint64_t client_hash(const struct peer *peer)
     return hash;
 }
 
-/* In the words of XCLIENT. A Unix socket has no address to tell. */
-static void describe_client(struct session *s)
-{
-    struct smtp_identity *identity = &s->errand->identity;
-    char text[ADDRESS_TEXT_MAX];
-    enum smtp_introduction how = SMTP_INTRODUCE_NOT;
-
-    switch (errand_pool(s)->config->identity) {
-    case CONFIG_IDENTITY_NONE: break;
-    case CONFIG_IDENTITY_PROXY_V1:
-    case CONFIG_IDENTITY_PROXY_V2: how = SMTP_INTRODUCE_PROXY; break;
-    case CONFIG_IDENTITY_XCLIENT: how = SMTP_INTRODUCE_XCLIENT; break;
-    case CONFIG_IDENTITY_XFORWARD: how = SMTP_INTRODUCE_XFORWARD; break;
-    }
-    memset(identity, 0, sizeof *identity);
-    if (!s->nameless && s->peer.family != AF_UNIX) {
-        peer_format(&s->peer, false, text);
-        memcpy(identity->address, text, strnlen(text, sizeof identity->address - 1));
-        identity->ipv6 = s->peer.family == AF_INET6;
-        identity->port = s->peer.port;
-    }
-    identity->login = s->login;
-    smtp_dialog_introduce(&s->dialog, how, identity);
-}
-
 void errand_begin(struct session *s, uint32_t needs, uint64_t size)
 {
     struct errand *e = s->errand;
@@ -227,12 +339,11 @@ void errand_begin(struct session *s, uint32_t needs, uint64_t size)
     if (!e) {
         e = s->errand = calloc(1, sizeof *e);
         if (!e) {
-            answer(s, SMTP_EVENT_BACKEND_REFUSED, no_backend);
+            answer_refused(s, no_backend);
             return;
         }
         e->wish.hash_key = client_hash(&s->peer);
     }
-    describe_client(s);
     if (!e->began)
         e->began = s->worker->now;
     e->wish.needs = needs;
@@ -241,6 +352,12 @@ void errand_begin(struct session *s, uint32_t needs, uint64_t size)
 }
 
 /* --- what becomes of a link --- */
+
+static void forget_tried(struct errand *e)
+{
+    while (e->wish.n_tried)
+        backend_release(&e->wish.tried[--e->wish.n_tried]);
+}
 
 static struct member_stats *stats(const struct session *s)
 {
@@ -268,12 +385,26 @@ static enum reply_phase phase_of(const struct smtp_action_arg *arg)
     return arg->replied.verb == SMTP_VERB_RCPT ? PHASE_RCPT : PHASE_DATA;
 }
 
+/* An exchange of AUTH is over, well or not: the backend is had, and the first transaction begins with MAIL.
+ */
+static void errand_authenticated(struct errand *e)
+{
+    e->began = 0;
+    e->attempts = 0;
+    forget_tried(e);
+}
+
 void errand_replied(struct session *s, const struct smtp_action_arg *arg)
 {
     struct errand *e = s->errand;
     uint32_t took = s->dialog.tick - arg->replied.sent;
     enum reply_phase phase = phase_of(arg);
 
+    if (arg->replied.verb == SMTP_VERB_AUTH) {
+        if (arg->replied.final)
+            errand_authenticated(e);
+        return;
+    }
     if (arg->replied.verb == SMTP_VERB_RSET || arg->replied.verb == SMTP_VERB_XFORWARD)
         return;
     if (!e->began)
@@ -319,15 +450,10 @@ static void report_loss(const struct session *s, enum smtp_loss loss)
     case SMTP_LOSS_BUSY: health_report(backend, HEALTH_LOAD, now); break;
     case SMTP_LOSS_TIMEOUT: health_report(backend, kept_waiting(s) ? HEALTH_LOAD : HEALTH_HARD, now); break;
     case SMTP_LOSS_CLOSED:
+    case SMTP_LOSS_TLS:
     case SMTP_LOSS_REJECTED:
     case SMTP_LOSS_GARBAGE: health_report(backend, HEALTH_HARD, now); break;
     }
-}
-
-static void forget_input(struct session *s)
-{
-    free(s->reply_input.kept);
-    s->reply_input = (struct input){ 0 };
 }
 
 void errand_quit(struct session *s)
@@ -364,12 +490,6 @@ bool errand_time_is_up(struct session *s)
         return true;
     }
     return false;
-}
-
-static void forget_tried(struct errand *e)
-{
-    while (e->wish.n_tried)
-        backend_release(&e->wish.tried[--e->wish.n_tried]);
 }
 
 void errand_over(struct session *s, const struct smtp_transaction *t)

@@ -240,6 +240,17 @@ static bool open_sockets(struct front *front, struct front *old, char *error, si
 
 /* --- the snapshot --- */
 
+static enum smtp_starttls starttls_policy(enum config_tls tls)
+{
+    switch (tls) {
+    case CONFIG_TLS_OFF:
+    case CONFIG_TLS_IMPLICIT: return SMTP_STARTTLS_OFF;
+    case CONFIG_TLS_STARTTLS: return SMTP_STARTTLS_OFFERED;
+    case CONFIG_TLS_REQUIRED: return SMTP_STARTTLS_REQUIRED;
+    }
+    return SMTP_STARTTLS_OFF;
+}
+
 static bool fill_listeners(struct front *front, struct front *old)
 {
     const struct config *config = front->farm->config;
@@ -257,6 +268,8 @@ static bool fill_listeners(struct front *front, struct front *old)
             .max_recipients = listener->config->max_recipients,
             .max_message_size = listener->config->max_message_size,
             .max_errors = listener->config->max_errors,
+            .starttls = starttls_policy(listener->config->tls),
+            .auth = listener->config->auth == CONFIG_AUTH_RELAY,
             .greet_delay = listener->config->greet_delay > 0,
         };
         listener->state = state_for(listener->config->name, old);

@@ -18,35 +18,62 @@ static int send_header(struct link *link, const struct link_target *target)
     if (target->identity == CONFIG_IDENTITY_PROXY_V1)
         part.iov_len = proxy_header_format_v1(target->client, target->local, header);
     else if (target->identity == CONFIG_IDENTITY_PROXY_V2)
-        part.iov_len = proxy_header_format_v2(target->client, target->local, header);
+        part.iov_len = proxy_header_format_v2(target->client, target->local, target->client_tls, header);
     return part.iov_len ? stream_write(&link->stream, &part, 1) : 0;
+}
+
+int link_secure(struct link *link, const struct tls_client *tls, const char *name)
+{
+    struct tls_resumption *resumption = &link->member->resumptions[link->worker->index];
+
+    return stream_connect_tls(&link->stream, tls, name, resumption);
+}
+
+static int begin(struct link *link, const struct link_target *target, stream_handler *handler)
+{
+    struct address to;
+    int error;
+
+    if (!backend_address(link->member->backend, &to))
+        return -EHOSTUNREACH;
+    link->near = address_is_private(&to);
+    error = stream_connect(&link->stream, link->worker->loop, &to, target->source, handler);
+    if (error != 0)
+        return error;
+    link->stream.secrets = target->secrets;
+    error = send_header(link, target);
+    if (error == 0 && target->tls)
+        error = link_secure(link, target->tls, target->tls_name);
+    if (error != 0)
+        stream_close(&link->stream);
+    return error;
 }
 
 struct link *link_open(struct worker *worker, struct session *session, struct member *member,
                        const struct link_target *target, stream_handler *handler, int *error)
 {
     struct link *link = calloc(1, sizeof *link);
-    struct address to;
 
     if (!link) {
         *error = -ENOMEM;
-        return NULL;
-    }
-    if (!backend_address(member->backend, &to))
-        *error = -EHOSTUNREACH;
-    else
-        *error = stream_connect(&link->stream, worker->loop, &to, target->source, handler);
-    if (*error == 0 && (*error = send_header(link, target)) != 0)
-        stream_close(&link->stream);
-    if (*error != 0) {
-        free(link);
         return NULL;
     }
     link->worker = worker;
     link->session = session;
     link->member = member;
     link->began = worker->now;
+    *error = begin(link, target, handler);
+    if (*error != 0) {
+        free(link);
+        return NULL;
+    }
     return link;
+}
+
+int link_reconnect(struct link *link, const struct link_target *target, stream_handler *handler)
+{
+    stream_close(&link->stream);
+    return begin(link, target, handler);
 }
 
 static void unlist(struct link *link)

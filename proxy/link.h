@@ -21,19 +21,28 @@ struct link {
     struct link *previous, *next; /* while leaving */
     int64_t leaving_until;
     int64_t began;
+    bool near; /* its address is loopback, private or a Unix socket */
 };
 
 /* What a connection to a backend begins with. */
 struct link_target {
-    const struct address *source;      /* length 0: any */
-    enum config_identity identity;     /* PROXY_V1, PROXY_V2: a header goes first */
-    const struct peer *client, *local; /* for the header */
+    const struct address *source;             /* length 0: any */
+    enum config_identity identity;            /* PROXY_V1, PROXY_V2: a header goes first */
+    const struct peer *client, *local;        /* for the header */
+    const struct tls_description *client_tls; /* for the header; NULL: the client has none */
+    const struct tls_client *tls;             /* begin TLS at once; NULL: in the clear, so far */
+    const char *tls_name;
+    bool secrets; /* passwords may go there */
 };
 
 /* Connect to the member's backend. NULL with *error = -errno; the member and its place then stay the
  * caller's. `handler` gets the stream's events while a session owns the link. */
 struct link *link_open(struct worker *worker, struct session *session, struct member *member,
                        const struct link_target *target, stream_handler *handler, int *error);
+/* The same backend and place once more, over a new connection. 0 or -errno; the link stays the owner's. */
+int link_reconnect(struct link *link, const struct link_target *target, stream_handler *handler);
+/* Begin TLS, behind STARTTLS. */
+int link_secure(struct link *link, const struct tls_client *tls, const char *name);
 /* The owner has sent QUIT: wait for the backend's farewell without the session. */
 void link_leave(struct link **link);
 /* Close now and give the place back. */

@@ -87,6 +87,9 @@ static void show_counters(void *arg, struct admin_counters *out)
         out->sessions_refused += atomic_load_explicit(&stats->sessions_refused, memory_order_relaxed);
         out->bytes_in += atomic_load_explicit(&stats->bytes_in, memory_order_relaxed);
         out->bytes_out += atomic_load_explicit(&stats->bytes_out, memory_order_relaxed);
+        for (size_t k = 0; k < sizeof out->handshakes / sizeof(uint64_t); k++)
+            (&out->handshakes[0][0])[k] +=
+                atomic_load_explicit(&(&stats->handshakes[0][0])[k], memory_order_relaxed);
     }
 }
 

@@ -9,6 +9,7 @@ static void add_session(struct log_record *r, const struct session *s)
     static const char hex[] = "0123456789abcdef";
     char text[ADDRESS_TEXT_MAX];
     char id[17];
+    struct tls_description tls;
 
     for (int i = 0; i < 16; i++)
         id[i] = hex[(s->id >> (60 - 4 * i)) & 15];
@@ -17,6 +18,34 @@ static void add_session(struct log_record *r, const struct session *s)
     log_plain(r, "listener", s->listener->config->name);
     log_plain(r, "client", peer_format(&s->peer, true, text));
     log_string(r, "helo", s->dialog.helo);
+    if (stream_tls(&s->client, &tls)) {
+        log_plain(r, "tls", tls.version);
+        log_plain(r, "cipher", tls.cipher);
+        log_string(r, "sni", tls.sni);
+    }
+    log_string(r, "user", s->dialog.user ? s->dialog.user : s->login);
+}
+
+void record_handshake(struct worker *worker, enum admin_tls_side side, const struct stream *stream,
+                      const char *whom)
+{
+    static _Atomic int64_t told_until;
+    int64_t until = atomic_load_explicit(&told_until, memory_order_relaxed);
+    struct tls_description tls;
+    enum admin_tls_result result = ADMIN_TLS_FAILED;
+    const char *why = stream_tls_failure(stream);
+
+    if (stream_tls(stream, &tls))
+        result = tls.resumed ? ADMIN_TLS_RESUMED : ADMIN_TLS_FULL;
+    stat_add(&worker->stats.handshakes[side][result], 1);
+    if (result != ADMIN_TLS_FAILED)
+        return;
+    if (!*why)
+        why = "the handshake took too long";
+    if (side == ADMIN_TLS_CLIENT)
+        log_message(LOG_LEVEL_INFO, "tls", "%s: %s", whom, why);
+    else if (worker->now >= until && atomic_compare_exchange_strong(&told_until, &until, worker->now + 1000))
+        log_message(LOG_LEVEL_WARNING, "tls", "backend %s: %s", whom, why);
 }
 
 static void add_count(struct log_record *r, const struct smtp_transaction *t)

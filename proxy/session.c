@@ -25,6 +25,7 @@
 
 #define COMMAND_READ 16384 /* one read outside bodies: a few commands at most */
 #define WAITING_MAX  8192  /* what a client may send ahead while its commands wait */
+#define HANDSHAKE_MS 30000 /* for a client's TLS handshake, which is a few round trips */
 
 static void on_client(struct stream *stream, enum stream_event event);
 static void on_timer(struct ev_loop *loop, ev_timer *timer, int events);
@@ -54,6 +55,7 @@ void session_begin(struct worker *worker, size_t index, int fd, const struct pee
     stat_add(&worker->stats.sessions_active, 1);
     ev_init(&s->timer, on_timer);
     s->timer.data = s;
+    s->input.secrets = listener->config->auth == CONFIG_AUTH_RELAY;
     stream_open(&s->client, worker->loop, fd, on_client);
     arrival_begin(s);
 }
@@ -73,7 +75,7 @@ void session_free(struct session *s)
     ev_timer_stop(worker->loop, &s->timer);
     stream_close(&s->client);
     errand_drop(s);
-    free(s->input.kept);
+    input_drop(&s->input);
     free(s->login);
     smtp_dialog_free(&s->dialog);
     if (s->counted)
@@ -139,6 +141,15 @@ static void begin_close(struct session *s, bool linger)
         close_written(s);
 }
 
+static void secure_client(struct session *s)
+{
+    if (stream_accept_tls(&s->client, s->listener->config->tls_server, NULL, 0) == 0)
+        return;
+    s->client_ended = s->client_failed = s->client_end_told = true;
+    s->answer = (struct smtp_event){ .kind = SMTP_EVENT_CLIENT_LOST };
+    s->has_answer = true;
+}
+
 static void perform(struct session *s, const struct smtp_action_arg *arg)
 {
     switch (arg->action) {
@@ -146,6 +157,9 @@ static void perform(struct session *s, const struct smtp_action_arg *arg)
     case SMTP_ACTION_NEED_BACKEND: errand_begin(s, arg->need.needs, arg->need.size); break;
     case SMTP_ACTION_BACKEND_GREETED: errand_greeted(s, arg->capabilities); break;
     case SMTP_ACTION_REPLIED: errand_replied(s, arg); break;
+    case SMTP_ACTION_STARTTLS_CLIENT: secure_client(s); break;
+    case SMTP_ACTION_STARTTLS_BACKEND: errand_secure(s); break;
+    case SMTP_ACTION_RECONNECT_BACKEND: errand_reconnect(s); break;
     case SMTP_ACTION_QUIT_BACKEND: errand_quit(s); break;
     case SMTP_ACTION_ABORT_BACKEND: errand_abort(s, arg->loss); break;
     case SMTP_ACTION_XCLIENT: arrival_anew(s, arg->xclient); break;
@@ -197,16 +211,21 @@ static bool feed_backend(struct session *s)
 
 static bool feed_client(struct session *s)
 {
+    char *begin = s->input.data;
     size_t used;
+    bool secrets;
 
     if (!s->input.size || s->finished || output_full(s))
         return false;
-    used = smtp_dialog_client_bytes(&s->dialog, s->input.data, s->input.size);
+    used = smtp_dialog_client_bytes(&s->dialog, begin, s->input.size);
+    secrets = s->worker->wire.secrets;
     s->input.data += used;
     s->input.size -= used;
     if (!used && smtp_wire_idle(&s->worker->wire))
         return false;
     obey(s);
+    if (secrets)
+        explicit_bzero(begin, used);
     return true;
 }
 
@@ -229,6 +248,15 @@ static bool feed_client_end(struct session *s)
     return true;
 }
 
+void input_drop(struct input *input)
+{
+    if (input->kept && input->secrets)
+        explicit_bzero(input->kept, input->kept_size);
+    free(input->kept);
+    input->kept = NULL;
+    input->kept_size = 0;
+}
+
 /* Octets that stay unconsumed move out of the worker's buffer, which belongs to whoever reads next. */
 void input_keep(struct input *input)
 {
@@ -242,9 +270,12 @@ void input_keep(struct input *input)
             memcpy(kept, input->data, input->size);
         else
             input->lost = true;
+        if (input->secrets)
+            explicit_bzero(input->data, input->size);
     }
-    free(input->kept);
+    input_drop(input);
     input->kept = kept;
+    input->kept_size = kept ? input->size : 0;
     input->data = kept;
     if (!kept)
         input->size = 0;
@@ -252,12 +283,20 @@ void input_keep(struct input *input)
 
 /* --- what comes next --- */
 
+uint32_t session_handshake_limit(const struct session *s)
+{
+    uint32_t timeout = s->listener->config->command_timeout;
+
+    return timeout < HANDSHAKE_MS ? timeout : HANDSHAKE_MS;
+}
+
 static uint32_t duration(const struct session *s, enum smtp_timer timer)
 {
     const struct config_listener *listener = s->listener->config;
 
     switch (timer) {
     case SMTP_TIMER_GREET_DELAY: return listener->greet_delay;
+    case SMTP_TIMER_HANDSHAKE: return session_handshake_limit(s);
     case SMTP_TIMER_COMMAND: return listener->command_timeout;
     case SMTP_TIMER_DATA_BLOCK: return listener->data_timeout;
     case SMTP_TIMER_BACKEND: return errand_pool(s)->config->queue_timeout;
@@ -386,6 +425,13 @@ static bool too_slow(const struct session *s)
            smtp_dialog_body_size(&s->dialog) * 1000 < (uint64_t)elapsed * s->listener->config->min_data_rate;
 }
 
+static void handshake_ended(struct session *s)
+{
+    char text[ADDRESS_TEXT_MAX];
+
+    record_handshake(s->worker, ADMIN_TLS_CLIENT, &s->client, peer_format(&s->peer, true, text));
+}
+
 static void on_client(struct stream *stream, enum stream_event event)
 {
     struct session *s = (struct session *)stream; /* the stream is the first member */
@@ -393,7 +439,12 @@ static void on_client(struct stream *stream, enum stream_event event)
 
     s->dialog.tick = (uint32_t)s->worker->now;
     if (s->prelude) {
-        arrival_header(s);
+        arrival_event(s, event);
+        return;
+    }
+    if (event == STREAM_SECURED) {
+        handshake_ended(s);
+        session_event(s, &(struct smtp_event){ .kind = SMTP_EVENT_CLIENT_SECURED });
         return;
     }
     if (event == STREAM_DRAINED) {
@@ -414,6 +465,8 @@ static void on_client(struct stream *stream, enum stream_event event)
         s->bytes_in += (size_t)n;
         stat_add(&s->worker->stats.bytes_in, (uint64_t)n);
     } else {
+        if (smtp_dialog_client_state(&s->dialog) == SMTP_CLIENT_TLS)
+            handshake_ended(s);
         s->client_ended = true;
         s->client_failed = n < 0;
     }
@@ -444,6 +497,8 @@ static void time_is_up(struct session *s)
     } else if (output_full(s)) {
         /* it moves, slowly */
     } else if (!errand_time_is_up(s)) {
+        if (smtp_dialog_client_state(&s->dialog) == SMTP_CLIENT_TLS)
+            handshake_ended(s);
         smtp_dialog_event(&s->dialog, &(struct smtp_event){ .kind = SMTP_EVENT_TIMEOUT });
     }
     s->deadline = 0;
@@ -456,7 +511,7 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int events)
 
     (void)events;
     if (s->prelude) {
-        arrival_failed(s, "no PROXY header in time");
+        arrival_timeout(s);
         return;
     }
     s->dialog.tick = (uint32_t)s->worker->now;

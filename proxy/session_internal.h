@@ -17,7 +17,16 @@ struct input {
     char *data;
     size_t size;
     char *kept; /* malloc()ed, or NULL */
-    bool lost;  /* could not be kept */
+    size_t kept_size;
+    bool lost;    /* could not be kept */
+    bool secrets; /* may hold credentials: no copy is left behind */
+};
+
+/* What comes before the dialog. */
+enum prelude {
+    PRELUDE_NONE,
+    PRELUDE_HEADER,    /* its PROXY header has not come yet */
+    PRELUDE_HANDSHAKE, /* of implicit TLS */
 };
 
 /* What a session does about backends: the place it wants, the link it has, and the times for the log. From
@@ -50,7 +59,8 @@ struct session {
     uint32_t timer_serial;
     uint8_t timer_kind; /* enum smtp_timer */
     bool counted;       /* in the listener's counts */
-    bool prelude;       /* its PROXY header has not come yet */
+    uint8_t prelude;    /* enum prelude */
+    bool local_channel; /* it came over a Unix socket */
     bool nameless;      /* … and told no address: no access list matches */
     bool closing, linger, finished;
     bool client_ended, client_failed, client_end_told;
@@ -72,11 +82,12 @@ ssize_t session_read(struct session *s, struct stream *stream, struct input *inp
 void session_free(struct session *s);
 /* Octets that stay unconsumed move out of the worker's buffer, which belongs to whoever reads next. */
 void input_keep(struct input *input);
+void input_drop(struct input *input);
 
 /* arrival.c */
-void arrival_begin(struct session *s);                                    /* accepted */
-void arrival_header(struct session *s);                                   /* octets in front of the dialog */
-void arrival_failed(struct session *s, const char *why);                  /* frees the session */
+void arrival_begin(struct session *s);                          /* accepted */
+void arrival_event(struct session *s, enum stream_event event); /* in front of the dialog */
+void arrival_timeout(struct session *s);
 void arrival_anew(struct session *s, const struct smtp_xclient *xclient); /* it speaks for somebody else */
 void session_leave_listener(const struct listener *listener, const struct peer *peer);
 
@@ -84,12 +95,17 @@ void session_leave_listener(const struct listener *listener, const struct peer *
 void errand_begin(struct session *s, uint32_t needs, uint64_t size);
 void errand_greeted(struct session *s, const struct smtp_capabilities *capabilities);
 void errand_replied(struct session *s, const struct smtp_action_arg *arg);
+void errand_secure(struct session *s); /* begin TLS with the backend */
+void errand_handshake_ended(struct session *s);
+void errand_reconnect(struct session *s); /* the same backend, without TLS */
 void errand_quit(struct session *s);
 void errand_abort(struct session *s, enum smtp_loss loss);
 void errand_over(struct session *s, const struct smtp_transaction *transaction);
 bool errand_time_is_up(struct session *s); /* true if it was the errand's own time */
 void errand_drop(struct session *s);       /* the session ends */
 
+/* For a handshake with the client, ms. */
+uint32_t session_handshake_limit(const struct session *s);
 /* Where the client came in: what the PROXY header said, or the socket. */
 const struct peer *session_local(struct session *s);
 

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "admin/http.h"
 #include "net/mailbox.h"
 #include "proxy/front.h"
 #include "smtp/dialog.h"
@@ -23,6 +24,7 @@ struct worker_stats {
     _Atomic uint64_t sessions_refused;
     _Atomic uint64_t sessions_active;
     _Atomic uint64_t bytes_in, bytes_out; /* of clients */
+    _Atomic uint64_t handshakes[ADMIN_TLS_SIDES][ADMIN_TLS_RESULTS];
 };
 
 struct session;

@@ -7,17 +7,17 @@
 #include "smtp/dialog_internal.h"
 
 static const char *const client_names[] = {
-    "GREETING", "HELO", "READY", "MAIL", "RCPT", "DATA", "BODY", "FAILED", "CLOSING",
+    "GREETING", "TLS", "HELO", "READY", "AUTH", "MAIL", "RCPT", "DATA", "BODY", "FAILED", "CLOSING",
 };
 _Static_assert(sizeof client_names / sizeof *client_names == SMTP_CLIENT_STATES, "one name each");
 
 static const char *const backend_names[] = {
-    "NONE", "WANTED", "BANNER", "EHLO", "HELO", "IDENTITY", "READY", "BODY", "END_OF_DATA",
+    "NONE", "WANTED", "BANNER", "EHLO", "HELO", "STARTTLS", "TLS", "IDENTITY", "READY", "BODY", "END_OF_DATA",
 };
 _Static_assert(sizeof backend_names / sizeof *backend_names == SMTP_BACKEND_STATES, "one name each");
 
 static const char *const loss_names[] = {
-    "none", "closed", "refused", "timeout", "busy", "rejected", "garbage", "down",
+    "none", "closed", "refused", "timeout", "busy", "rejected", "garbage", "tls", "down",
 };
 _Static_assert(sizeof loss_names / sizeof *loss_names == SMTP_LOSSES, "one name each");
 
@@ -50,7 +50,8 @@ static void exchange_tidy(struct smtp_dialog *d)
 {
     struct smtp_exchange *x = d->exchange;
 
-    if (x && x->backend_state == SMTP_BACKEND_NONE && !x->open && x->body == BODY_NONE && !x->count) {
+    if (x && x->backend_state == SMTP_BACKEND_NONE && !x->open && !x->auth_wanted && x->body == BODY_NONE &&
+        !x->count) {
         free(x);
         d->exchange = NULL;
     }
@@ -72,7 +73,7 @@ bool smtp_dialog_next(struct smtp_dialog *d, struct smtp_action_arg *action)
 
 void say(struct smtp_dialog *d, const char *reply)
 {
-    if (!d->client_gone)
+    if (!d->client_gone && d->client_state != SMTP_CLIENT_TLS)
         output_copy(&d->wire->client, reply, strlen(reply));
 }
 
@@ -178,18 +179,23 @@ void part_backend(struct smtp_dialog *d, bool politely, enum smtp_loss loss)
 
 void close_client(struct smtp_dialog *d, enum smtp_ending ending)
 {
+    bool linger;
+
     if (d->client_state == SMTP_CLIENT_CLOSING)
         return;
     d->ending = (uint8_t)ending;
     if (d->exchange) {
-        part_backend(d, !d->exchange->open && !d->exchange->forwards, SMTP_LOSS_NONE);
+        bool idle = !d->exchange->open && !d->exchange->forwards && d->client_state != SMTP_CLIENT_AUTH;
+
+        part_backend(d, idle, SMTP_LOSS_NONE);
         queue_clear(d->exchange);
         d->exchange->body = BODY_NONE;
-        d->exchange->open = false;
+        d->exchange->open = d->exchange->auth_wanted = false;
     }
     d->skip_left = 0;
+    linger = ending != SMTP_ENDING_QUIT && ending != SMTP_ENDING_GONE && d->client_state != SMTP_CLIENT_TLS;
     enter_client(d, SMTP_CLIENT_CLOSING);
-    act(d, SMTP_ACTION_CLOSE)->linger = ending != SMTP_ENDING_QUIT && ending != SMTP_ENDING_GONE;
+    act(d, SMTP_ACTION_CLOSE)->linger = linger;
 }
 
 /* --- life --- */
@@ -212,6 +218,16 @@ void smtp_dialog_allow(struct smtp_dialog *d, bool may_relay)
     d->may_relay = may_relay;
 }
 
+void smtp_dialog_protect(struct smtp_dialog *d, enum smtp_channel channel)
+{
+    d->channel = (uint8_t)channel;
+}
+
+void smtp_dialog_secure_backends(struct smtp_dialog *d, enum smtp_backend_tls tls)
+{
+    d->backend_tls = (uint8_t)tls;
+}
+
 void smtp_dialog_trust_xclient(struct smtp_dialog *d)
 {
     d->xclient_from = true;
@@ -228,8 +244,9 @@ void smtp_dialog_free(struct smtp_dialog *d)
 {
     free(d->exchange);
     free(d->helo);
+    free(d->user);
     d->exchange = NULL;
-    d->helo = NULL;
+    d->helo = d->user = NULL;
 }
 
 /* --- feeding --- */
@@ -256,6 +273,8 @@ static size_t client_step(struct smtp_dialog *d, const char *in, size_t size)
         say(d, "554 5.7.0 Talking before the greeting is not allowed\r\n");
         close_client(d, SMTP_ENDING_REFUSED);
         return size;
+    case SMTP_CLIENT_TLS: return size; /* sent in the clear behind STARTTLS: nobody's (RFC 3207 §6) */
+    case SMTP_CLIENT_AUTH: return client_auth(d, in, size);
     case SMTP_CLIENT_HELO:
     case SMTP_CLIENT_READY:
     case SMTP_CLIENT_MAIL:
@@ -272,6 +291,7 @@ size_t smtp_dialog_client_bytes(struct smtp_dialog *d, const char *in, size_t si
 {
     size_t done = 0;
 
+    d->wire->secrets = false;
     while (done < size && !d->wire->n_actions && wire_has_room(d->wire)) {
         size_t used = client_step(d, in + done, size - done);
 
@@ -287,8 +307,10 @@ static unsigned replies_due(const struct smtp_exchange *x)
 {
     switch (x->backend_state) {
     case SMTP_BACKEND_NONE:
-    case SMTP_BACKEND_WANTED: return 0;
+    case SMTP_BACKEND_WANTED:
+    case SMTP_BACKEND_TLS: return 0;
     case SMTP_BACKEND_BANNER:
+    case SMTP_BACKEND_STARTTLS:
     case SMTP_BACKEND_EHLO:
     case SMTP_BACKEND_HELO:
     case SMTP_BACKEND_IDENTITY: return 1;
@@ -334,6 +356,10 @@ size_t smtp_dialog_backend_bytes(struct smtp_dialog *d, const char *in, size_t s
             break;
         }
         due = replies_due(x);
+        if (x->backend_state == SMTP_BACKEND_STARTTLS && done + reply.size < size) {
+            backend_lost(d, SMTP_LOSS_GARBAGE); /* said in the clear, to be taken for said under TLS */
+            return size;
+        }
         backend_reply(d, in + done, &reply);
         done += reply.size;
         if (done < size && due <= 1) {
@@ -394,6 +420,7 @@ static void timed_out(struct smtp_dialog *d)
 
     switch (smtp_dialog_timer(d, &serial)) {
     case SMTP_TIMER_GREET_DELAY: banner(d); break;
+    case SMTP_TIMER_HANDSHAKE: close_client(d, SMTP_ENDING_TIMEOUT); break;
     case SMTP_TIMER_COMMAND:
     case SMTP_TIMER_DATA_BLOCK:
     case SMTP_TIMER_BACKEND:
@@ -416,6 +443,16 @@ static void stop(struct smtp_dialog *d)
                 SMTP_ENDING_SHUTDOWN);
 }
 
+static void backend_assigned(struct smtp_dialog *d, bool may_have_secrets)
+{
+    struct smtp_exchange *x = d->exchange;
+
+    x->introduced = x->in_clear = false;
+    x->secured = d->backend_tls == SMTP_BACKEND_TLS_IMPLICIT;
+    x->may_have_secrets = may_have_secrets;
+    enter_backend(d, SMTP_BACKEND_BANNER);
+}
+
 void smtp_dialog_event(struct smtp_dialog *d, const struct smtp_event *event)
 {
     if (d->client_state == SMTP_CLIENT_CLOSING)
@@ -429,10 +466,9 @@ void smtp_dialog_event(struct smtp_dialog *d, const struct smtp_event *event)
         say(d, event->reply);
         close_client(d, SMTP_ENDING_REFUSED);
         break;
-    case SMTP_EVENT_BACKEND_ASSIGNED:
-        d->exchange->introduced = false;
-        enter_backend(d, SMTP_BACKEND_BANNER);
-        break;
+    case SMTP_EVENT_BACKEND_ASSIGNED: backend_assigned(d, event->may_have_secrets); break;
+    case SMTP_EVENT_CLIENT_SECURED: client_secured(d); break;
+    case SMTP_EVENT_BACKEND_SECURED: backend_secured(d); break;
     case SMTP_EVENT_BACKEND_REFUSED: backend_refused(d, event->reply); break;
     case SMTP_EVENT_BACKEND_LOST: backend_lost(d, event->loss); break;
     case SMTP_EVENT_CLIENT_LOST: client_lost(d); break;
@@ -460,6 +496,8 @@ enum smtp_timer smtp_dialog_timer(const struct smtp_dialog *d, uint32_t *serial)
     *serial = d->serial;
     if (d->client_state == SMTP_CLIENT_GREETING)
         return SMTP_TIMER_GREET_DELAY;
+    if (d->client_state == SMTP_CLIENT_TLS)
+        return SMTP_TIMER_HANDSHAKE;
     if (d->client_state == SMTP_CLIENT_CLOSING)
         return SMTP_TIMER_LINGER;
     if (d->skip_left || (x && x->body != BODY_NONE))
@@ -469,9 +507,11 @@ enum smtp_timer smtp_dialog_timer(const struct smtp_dialog *d, uint32_t *serial)
     switch (x->backend_state) {
     case SMTP_BACKEND_NONE: break;
     case SMTP_BACKEND_WANTED: return SMTP_TIMER_BACKEND;
-    case SMTP_BACKEND_BANNER: return SMTP_TIMER_CONNECT;
+    case SMTP_BACKEND_BANNER:
+    case SMTP_BACKEND_TLS: return SMTP_TIMER_CONNECT;
     case SMTP_BACKEND_EHLO:
     case SMTP_BACKEND_HELO:
+    case SMTP_BACKEND_STARTTLS:
     case SMTP_BACKEND_IDENTITY: return SMTP_TIMER_REPLY;
     case SMTP_BACKEND_READY:
     case SMTP_BACKEND_BODY:
@@ -505,5 +545,5 @@ enum smtp_backend_state smtp_dialog_backend_state(const struct smtp_dialog *d)
 
 bool smtp_dialog_waiting(const struct smtp_dialog *d)
 {
-    return busy(d) && !smtp_dialog_in_body(d);
+    return (busy(d) || (d->exchange && d->exchange->auth_wanted)) && !smtp_dialog_in_body(d);
 }

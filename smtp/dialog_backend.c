@@ -119,7 +119,8 @@ static void ehlo_reply(struct smtp_dialog *d, const char *in, const struct smtp_
         memset(&x->backend, 0, sizeof x->backend);
         if (x->backend_state == SMTP_BACKEND_EHLO)
             smtp_capabilities_parse(&x->backend, in, reply->size);
-        introduce(d);
+        if (!backend_tls_begin(d))
+            introduce(d);
     } else if (may_be_old(d, reply->code)) {
         send_greeting(d, "HELO ", SMTP_BACKEND_HELO); /* RFC 5321 §3.2: an old server */
     } else if (reply->code < 400) {
@@ -140,7 +141,7 @@ static enum smtp_outcome outcome_of(int code)
     }
 }
 
-static void pass_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *reply)
+void pass_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *reply)
 {
     struct smtp_output *out = &d->wire->client;
 
@@ -189,6 +190,14 @@ static void fate_unknown(struct smtp_dialog *d)
         close_client(d, SMTP_ENDING_GONE);
 }
 
+void session_give_up(struct smtp_dialog *d, const char *reply)
+{
+    say(d, reply);
+    transaction_note_own(d, reply);
+    transaction_end(d, SMTP_OUTCOME_FAILED);
+    close_client(d, SMTP_ENDING_NO_BACKEND);
+}
+
 void backend_lost(struct smtp_dialog *d, enum smtp_loss loss)
 {
     struct smtp_exchange *x = d->exchange;
@@ -197,12 +206,16 @@ void backend_lost(struct smtp_dialog *d, enum smtp_loss loss)
 
     if (!x || x->backend_state == SMTP_BACKEND_NONE || x->backend_state == SMTP_BACKEND_WANTED)
         return;
+    if (backend_retry_in_clear(d, loss))
+        return;
     was = x->backend_state;
-    open = x->open;
+    open = x->open || x->auth_wanted;
     committed = x->committed;
     x->committed = false; /* keeps the queue, for those whom it must be answered */
     part_backend(d, false, open || loss == SMTP_LOSS_GARBAGE ? loss : SMTP_LOSS_NONE);
     x->committed = committed;
+    if (auth_lost(d))
+        return;
     if (!open)
         return; /* idle: nobody is told, the next MAIL asks anew */
     if (was == SMTP_BACKEND_END_OF_DATA) {
@@ -227,6 +240,8 @@ void backend_refused(struct smtp_dialog *d, const char *reply)
     if (!x || x->backend_state != SMTP_BACKEND_WANTED)
         return;
     enter_backend(d, SMTP_BACKEND_NONE);
+    if (auth_backend_refused(d, reply))
+        return;
     if (x->lost_at_work) {
         /* There was one, and it failed at this transaction: that need not end the session. */
         fail_transaction(d, REPLY_LOST);
@@ -236,10 +251,7 @@ void backend_refused(struct smtp_dialog *d, const char *reply)
         fail_transaction(d, reply);
         return;
     }
-    say(d, reply);
-    transaction_note_own(d, reply);
-    transaction_end(d, SMTP_OUTCOME_FAILED);
-    close_client(d, SMTP_ENDING_NO_BACKEND);
+    session_give_up(d, reply);
 }
 
 /* The reply that decides a message. The only place from which a client hears 2xx for one. */
@@ -324,6 +336,8 @@ static bool class_fits(const struct smtp_exchange *x, const struct pending *entr
 {
     int class = code / 100;
 
+    if (entry->verb == SMTP_VERB_AUTH)
+        return class >= 4 || code == 334 || code == 235;
     if (class == 3)
         return entry->verb == SMTP_VERB_DATA && !entry->final && code == 354 && !x->refused;
     if (class == 2 && entry->verb == SMTP_VERB_DATA && !entry->final)
@@ -339,7 +353,7 @@ static void measured(struct smtp_dialog *d, const struct pending *entry, const s
     struct smtp_action_arg *arg = act(d, SMTP_ACTION_REPLIED);
 
     arg->replied.verb = (enum smtp_verb)entry->verb;
-    arg->replied.final = entry->final;
+    arg->replied.final = entry->final || (entry->verb == SMTP_VERB_AUTH && reply->code != 334);
     arg->replied.code = reply->code;
     arg->replied.status_class = reply->status_class;
     arg->replied.subject = reply->subject;
@@ -370,6 +384,11 @@ static void command_reply(struct smtp_dialog *d, const char *in, const struct sm
             backend_lost(d, SMTP_LOSS_GARBAGE);
         else
             queue_pump(d);
+        return;
+    }
+    if (entry.verb == SMTP_VERB_AUTH) {
+        queue_pop(d);
+        auth_reply(d, in, reply);
         return;
     }
     pass_reply(d, in, reply);
@@ -416,6 +435,14 @@ static void early_reply(struct smtp_dialog *d, const char *in, const struct smtp
     body_hold(d, outcome_of(reply->code), clean, reply->size);
 }
 
+void backend_secured(struct smtp_dialog *d)
+{
+    if (!d->exchange || d->exchange->backend_state != SMTP_BACKEND_TLS)
+        return;
+    d->exchange->secured = true;
+    send_greeting(d, "EHLO ", SMTP_BACKEND_EHLO);
+}
+
 void backend_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *reply)
 {
     switch (d->exchange->backend_state) {
@@ -429,6 +456,11 @@ void backend_reply(struct smtp_dialog *d, const char *in, const struct smtp_repl
         break;
     case SMTP_BACKEND_EHLO:
     case SMTP_BACKEND_HELO: ehlo_reply(d, in, reply); break;
+    case SMTP_BACKEND_STARTTLS:
+        if (starttls_reply(d, reply))
+            introduce(d);
+        break;
+    case SMTP_BACKEND_TLS: break;
     case SMTP_BACKEND_IDENTITY: identity_reply(d, reply); break;
     case SMTP_BACKEND_READY:
     case SMTP_BACKEND_END_OF_DATA: command_reply(d, in, reply); break;

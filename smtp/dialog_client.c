@@ -17,11 +17,16 @@
 /* A refused chunk of this many octets is still read and thrown away; a larger one ends the session. */
 #define SKIP_MAX (UINT64_C(1) << 30)
 
+#define TLS_HANDSHAKE 0x16 /* RFC 8446 §5.1: the content type of a record */
+
 enum {
     NOW = 1,     /* answered here: waits until nothing forwarded is unanswered */
     GREETED = 2, /* needs HELO or EHLO */
     CHATTER = 4, /* brings no mail forward */
+    CLEAR = 8,   /* allowed before TLS where that is required, or refused there in words of its own */
 };
+
+#define STARTTLS_FIRST "530 5.7.0 STARTTLS comes first\r\n"
 
 struct verb_rule {
     bool (*handle)(struct smtp_dialog *d, const struct smtp_command *command);
@@ -44,6 +49,11 @@ void complain(struct smtp_dialog *d, const char *reply)
     close_client(d, SMTP_ENDING_ERRORS);
 }
 
+static bool tls_comes_first(const struct smtp_dialog *d)
+{
+    return d->policy->starttls == SMTP_STARTTLS_REQUIRED && d->channel != SMTP_CHANNEL_TLS;
+}
+
 /* --- greeting --- */
 
 static bool greet(struct smtp_dialog *d, const struct smtp_command *command, bool extended)
@@ -62,7 +72,11 @@ static bool greet(struct smtp_dialog *d, const struct smtp_command *command, boo
     transaction_leave(d, true);
     if (extended) {
         char *reply = output_reserve(out, SMTP_EHLO_REPLY_MAX + XCLIENT_OFFER_MAX);
-        size_t size = smtp_capabilities_format(&d->offer, d->policy->hostname, reply);
+        struct smtp_capabilities offer = d->offer;
+        size_t size;
+
+        offer.flags = offered_now(d);
+        size = smtp_capabilities_format(&offer, d->policy->hostname, reply);
 
         output_commit(out, d->xclient_from ? add_xclient(reply, size) : size);
     } else {
@@ -93,9 +107,10 @@ static const char *mail_refusal(const struct smtp_dialog *d, struct smtp_span ar
 
     if (d->client_state != SMTP_CLIENT_READY && d->client_state != SMTP_CLIENT_FAILED)
         return "503 5.5.1 A transaction is open already\r\n";
-    if (!d->may_relay)
-        return "550 5.7.1 Relaying from your address is not allowed\r\n";
-    reply = smtp_mail_parse(argument, d->offer.flags, mail);
+    if (!d->may_relay && !d->authenticated)
+        return d->policy->auth ? "530 5.7.0 Authentication required\r\n"
+                               : "550 5.7.1 Relaying from your address is not allowed\r\n";
+    reply = smtp_mail_parse(argument, offered_now(d), mail);
     if (reply)
         return reply;
     if (d->offer.size_limit && mail->size > d->offer.size_limit)
@@ -121,10 +136,10 @@ static void transaction_begin(struct smtp_dialog *d, const struct smtp_mail *mai
     x->early = x->lost_at_work = false;
 }
 
-static bool backend_can_carry(const struct smtp_exchange *x)
+static bool backend_can_carry(const struct smtp_exchange *x, const struct smtp_mail *mail)
 {
-    return x->backend_state == SMTP_BACKEND_READY && !(x->needs & ~x->backend.flags) &&
-           !(x->declared_size && x->backend.size_limit && x->declared_size > x->backend.size_limit);
+    return x->backend_state == SMTP_BACKEND_READY && !(mail->uses & ~x->backend.flags) &&
+           !(mail->size && x->backend.size_limit && mail->size > x->backend.size_limit);
 }
 
 static bool on_mail(struct smtp_dialog *d, const struct smtp_command *command)
@@ -141,8 +156,14 @@ static bool on_mail(struct smtp_dialog *d, const struct smtp_command *command)
         close_client(d, SMTP_ENDING_SHUTDOWN);
         return true;
     }
+    if (auth_mail_refused(d))
+        return true;
     if (!exchange_begin(d)) {
         say(d, "451 4.3.0 Out of memory\r\n");
+        return true;
+    }
+    if (d->authenticated && !backend_can_carry(d->exchange, &mail)) {
+        say(d, "451 4.3.5 The relay that you authenticated to can't carry this message\r\n");
         return true;
     }
     if (!queue_identity(d) ||
@@ -150,7 +171,7 @@ static bool on_mail(struct smtp_dialog *d, const struct smtp_command *command)
         return false;
     transaction_begin(d, &mail);
     enter_client(d, SMTP_CLIENT_MAIL);
-    if (backend_can_carry(d->exchange)) {
+    if (backend_can_carry(d->exchange, &mail)) {
         queue_pump(d);
         return true;
     }
@@ -292,6 +313,8 @@ static const char *chunk_refusal(struct smtp_dialog *d, uint64_t octets)
     struct smtp_exchange *x = d->exchange;
     bool told = d->told_failure;
 
+    if (tls_comes_first(d))
+        return STARTTLS_FIRST;
     if (!(d->offer.flags & SMTP_CAP_CHUNKING))
         return "502 5.5.1 BDAT is not offered\r\n";
     if (d->client_state == SMTP_CLIENT_FAILED) {
@@ -419,25 +442,25 @@ static bool http(struct smtp_dialog *d, const struct smtp_command *command)
 }
 
 static const struct verb_rule rules[SMTP_VERB_COUNT] = {
-    [SMTP_VERB_UNKNOWN] = {unknown,      NOW          },
-    [SMTP_VERB_HELO] = { on_helo,     NOW | CHATTER},
-    [SMTP_VERB_EHLO] = { on_ehlo,     NOW | CHATTER},
-    [SMTP_VERB_MAIL] = { on_mail,     NOW | GREETED},
-    [SMTP_VERB_RCPT] = { on_rcpt,     GREETED      },
-    [SMTP_VERB_DATA] = { on_data,     GREETED      },
-    [SMTP_VERB_BDAT] = { on_bdat,     NOW          },
-    [SMTP_VERB_RSET] = { on_rset,     NOW | CHATTER},
-    [SMTP_VERB_NOOP] = { on_noop,     NOW | CHATTER},
-    [SMTP_VERB_VRFY] = { on_vrfy,     NOW | CHATTER},
-    [SMTP_VERB_EXPN] = { not_offered, NOW          },
-    [SMTP_VERB_HELP] = { on_help,     NOW | CHATTER},
-    [SMTP_VERB_QUIT] = { on_quit,     NOW          },
-    [SMTP_VERB_STARTTLS] = { not_offered, NOW          },
-    [SMTP_VERB_AUTH] = { not_offered, NOW          },
-    [SMTP_VERB_ETRN] = { not_offered, NOW          },
-    [SMTP_VERB_XCLIENT] = { on_xclient,  NOW          },
-    [SMTP_VERB_XFORWARD] = { on_xforward, NOW          },
-    [SMTP_VERB_HTTP] = { http,        NOW          },
+    [SMTP_VERB_UNKNOWN] = {unknown,      NOW | CLEAR          },
+    [SMTP_VERB_HELO] = { on_helo,     NOW | CHATTER        },
+    [SMTP_VERB_EHLO] = { on_ehlo,     NOW | CHATTER | CLEAR},
+    [SMTP_VERB_MAIL] = { on_mail,     NOW | GREETED        },
+    [SMTP_VERB_RCPT] = { on_rcpt,     GREETED              },
+    [SMTP_VERB_DATA] = { on_data,     GREETED              },
+    [SMTP_VERB_BDAT] = { on_bdat,     NOW | CLEAR          },
+    [SMTP_VERB_RSET] = { on_rset,     NOW | CHATTER        },
+    [SMTP_VERB_NOOP] = { on_noop,     NOW | CHATTER | CLEAR},
+    [SMTP_VERB_VRFY] = { on_vrfy,     NOW | CHATTER        },
+    [SMTP_VERB_EXPN] = { not_offered, NOW                  },
+    [SMTP_VERB_HELP] = { on_help,     NOW | CHATTER        },
+    [SMTP_VERB_QUIT] = { on_quit,     NOW | CLEAR          },
+    [SMTP_VERB_STARTTLS] = { on_starttls, NOW | CLEAR          },
+    [SMTP_VERB_AUTH] = { on_auth,     NOW | CLEAR          },
+    [SMTP_VERB_ETRN] = { not_offered, NOW                  },
+    [SMTP_VERB_XCLIENT] = { on_xclient,  NOW                  },
+    [SMTP_VERB_XFORWARD] = { on_xforward, NOW                  },
+    [SMTP_VERB_HTTP] = { http,        NOW | CLEAR          },
 };
 
 /* True if the command was answered or queued. */
@@ -447,6 +470,12 @@ static bool dispatch(struct smtp_dialog *d, const struct smtp_command *command)
 
     if ((rule->flags & NOW) && busy(d))
         return false;
+    if (!(rule->flags & CLEAR) && tls_comes_first(d)) {
+        complain(d, STARTTLS_FIRST);
+        if (command->verb == SMTP_VERB_DATA)
+            refuse_data(d);
+        return true;
+    }
     if ((rule->flags & GREETED) && d->client_state == SMTP_CLIENT_HELO) {
         complain(d, "503 5.5.1 HELO or EHLO comes first\r\n");
         if (command->verb == SMTP_VERB_DATA)
@@ -471,7 +500,7 @@ static size_t line_limit(const char *in, size_t size)
 
 /* The rest of an overlong line, up to its CRLF. A CR at the end of the input stays, to be seen together with
  * its LF. */
-static size_t skip_line(struct smtp_dialog *d, const char *in, size_t size)
+size_t skip_line(struct smtp_dialog *d, const char *in, size_t size)
 {
     const char *end = memmem(in, size, "\r\n", 2);
 
@@ -506,6 +535,13 @@ size_t client_command(struct smtp_dialog *d, const char *in, size_t size)
 
     if (d->skipping)
         return skip_line(d, in, size);
+    if (in[0] == TLS_HANDSHAKE && d->channel != SMTP_CHANNEL_TLS && !busy(d)) {
+        /* A hello of TLS on a port that begins in the clear: nothing that could be said would be understood.
+         */
+        transaction_leave(d, false);
+        close_client(d, SMTP_ENDING_REFUSED);
+        return size;
+    }
     lf = memchr(in, '\n', size);
     line = lf ? (size_t)(lf - in) + 1 : size;
     if (line > line_limit(in, line) || (!lf && line == line_limit(in, line)))

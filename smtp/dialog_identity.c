@@ -78,6 +78,7 @@ bool on_xclient(struct smtp_dialog *d, const struct smtp_command *command)
         complain(d, bad_attributes);
     } else {
         part_backend(d, true, SMTP_LOSS_NONE);
+        forget_authentication(d);
         if (xclient->helo_size)
             d->helo_given = take_helo(d, xclient->helo, xclient->helo_size);
         banner(d);

@@ -6,6 +6,8 @@
  *   dialog_client.c    commands of the client
  *   dialog_body.c      DATA and BDAT content
  *   dialog_identity.c  who the client is, to backends and from in front
+ *   dialog_tls.c       STARTTLS on both sides
+ *   dialog_auth.c      AUTH, relayed
  *   dialog_backend.c   replies of the backend, its greeting, its loss
  *
  * Commands that go to the backend pass through one queue, oldest first:
@@ -24,6 +26,7 @@
 #ifndef WEIR_SMTP_DIALOG_INTERNAL_H
 #define WEIR_SMTP_DIALOG_INTERNAL_H
 
+#include "smtp/auth.h"
 #include "smtp/dialog.h"
 #include "smtp/reply.h"
 
@@ -54,10 +57,20 @@ struct smtp_exchange {
     struct smtp_capabilities backend;
     uint32_t needs;
     uint64_t declared_size;
-    bool introduced; /* XCLIENT was accepted on this connection */
-    bool open;       /* a transaction is */
-    bool committed;  /* a reply of it has been passed on: it cannot move any more */
-    bool refused;    /* its MAIL was */
+    bool introduced;       /* XCLIENT was accepted on this connection */
+    bool secured;          /* the connection is under TLS */
+    bool in_clear;         /* TLS was tried here, or refused, and is not tried again */
+    bool may_have_secrets; /* credentials may go there in the clear */
+    bool auth_wanted;      /* the client's AUTH waits for this backend */
+    bool auth_bad;         /* its exchange was given up for what the client sent */
+    bool auth_user_known;  /* its first response has been looked at */
+    uint32_t auth_mechanism;
+    const char *auth_refused; /* what the waiting AUTH is to be told; static */
+    size_t auth_user_size;
+    char auth_user[SMTP_AUTH_USER_MAX];
+    bool open;      /* a transaction is */
+    bool committed; /* a reply of it has been passed on: it cannot move any more */
+    bool refused;   /* its MAIL was */
     bool utf8;
     bool binary;
     bool chunked;      /* it uses BDAT */
@@ -113,6 +126,8 @@ void transaction_note_own(struct smtp_dialog *d, const char *reply);
 /* The client left it: RSET, EHLO, QUIT, gone. The backend is told by RSET if it is to go on. */
 void transaction_leave(struct smtp_dialog *d, bool reset_backend);
 
+/* Say `reply`, end the transaction as failed, and the session. */
+void session_give_up(struct smtp_dialog *d, const char *reply);
 void part_backend(struct smtp_dialog *d, bool politely, enum smtp_loss loss);
 void close_client(struct smtp_dialog *d, enum smtp_ending ending);
 
@@ -129,7 +144,28 @@ size_t add_xclient(char *reply,
 bool on_xclient(struct smtp_dialog *d, const struct smtp_command *command);
 bool on_xforward(struct smtp_dialog *d, const struct smtp_command *command);
 
+/* dialog_tls.c */
+bool on_starttls(struct smtp_dialog *d, const struct smtp_command *command);
+void client_secured(struct smtp_dialog *d);
+/* The backend's EHLO is read. True if TLS comes next, or the backend had to be given up. */
+bool backend_tls_begin(struct smtp_dialog *d);
+bool starttls_reply(struct smtp_dialog *d, const struct smtp_reply *reply); /* true: go on in the clear */
+bool backend_retry_in_clear(struct smtp_dialog *d, enum smtp_loss loss);
+
+/* dialog_auth.c */
+/* What the client is offered on the channel as it is now: enum smtp_capability bits. */
+uint32_t offered_now(const struct smtp_dialog *d);
+void forget_authentication(struct smtp_dialog *d);
+bool on_auth(struct smtp_dialog *d, const struct smtp_command *command);
+size_t client_auth(struct smtp_dialog *d, const char *in, size_t size); /* a line of an exchange */
+void auth_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *reply);
+/* True: the loss, the refusal or the MAIL has been dealt with, as AUTH demands. */
+bool auth_lost(struct smtp_dialog *d);
+bool auth_backend_refused(struct smtp_dialog *d, const char *reply);
+bool auth_mail_refused(struct smtp_dialog *d);
+
 /* dialog_client.c */
+size_t skip_line(struct smtp_dialog *d, const char *in, size_t size);
 size_t client_command(struct smtp_dialog *d, const char *in, size_t size);
 void refuse_data(struct smtp_dialog *d);
 void complain(struct smtp_dialog *d, const char *reply);
@@ -141,9 +177,11 @@ void body_begin_chunk(struct smtp_dialog *d, uint64_t octets, bool last);
 void body_hold(struct smtp_dialog *d, enum smtp_outcome outcome, const char *reply, size_t size);
 
 /* dialog_backend.c */
+void pass_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *reply);
 void backend_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *reply);
 void banner(struct smtp_dialog *d); /* dialog.c */
 
+void backend_secured(struct smtp_dialog *d); /* its handshake has ended well: EHLO again */
 void backend_want(struct smtp_dialog *d);
 void backend_lost(struct smtp_dialog *d, enum smtp_loss loss);
 void backend_refused(struct smtp_dialog *d, const char *reply);
