@@ -59,7 +59,6 @@ struct pool_stats {
     struct histogram queue_wait;
 };
 
-#define POOL_OFFER_BITS     8                /* keywords of enum smtp_capability */
 #define POOL_OFFER_PATIENCE (10 * 60 * 1000) /* ms of agreement after which a keyword is offered again */
 
 struct wait_queue;
@@ -69,14 +68,15 @@ struct pool_state {
     char *name;
     struct wait_queue *queue;
     _Atomic uint64_t turn;    /* round-robin: placements so far */
-    _Atomic uint32_t offered; /* what EHLO offers: enum smtp_capability bits, by the control thread */
+    _Atomic uint32_t offered; /* what EHLO offers, as far as it is usable: enum smtp_capability bits, by the
+                                 control thread */
     _Atomic uint64_t offered_size;
     /* The control thread's alone, for pool_update_offer(). */
     bool offer_known; /* some backend's EHLO has been seen */
-    int64_t
-        agreed_since[POOL_OFFER_BITS]; /* ms; 0: its backends don't agree on this keyword, or it is offered */
-    uint64_t agreed_size;              /* a larger limit that may follow offered_size … */
-    int64_t agreed_size_since;         /* … if it lasts; 0: none */
+    /* ms; 0: its backends don't agree on this keyword, or it is offered */
+    int64_t agreed_since[SMTP_CAPABILITY_BITS];
+    uint64_t agreed_size;      /* a larger limit that may follow offered_size … */
+    int64_t agreed_size_since; /* … if it lasts; 0: none */
     uint32_t workers;
     struct pool_stats *stats; /* [workers] */
 };

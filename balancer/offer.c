@@ -4,11 +4,15 @@
  * A keyword goes the moment one usable backend lacks it: to offer it any longer would invite transactions
  * that this backend can't serve. It comes (back) when a backend comes up, or when all have agreed on it for
  * ten minutes. A size limit is the same: the smaller counts at once, the larger waits. A backend whose EHLO
- * was never seen has no say.
+ * was never seen has no say. A mechanism of AUTH is a keyword like any other.
+ *
+ * Each keyword waits for itself. What is of no use without another (AUTH, BINARYMIME) is only left out when
+ * the offer is asked for: were it dropped before, its ten minutes would begin again when the other comes.
  */
 #include <stddef.h>
 
 #include "balancer/farm.h"
+#include "smtp/capability.h"
 
 /* What the backends agree on now. False: there is none that could say. */
 static bool agreement(const struct pool *pool, struct smtp_capabilities *out)
@@ -36,7 +40,7 @@ static uint32_t ripe(struct pool_state *state, uint32_t agreed, uint32_t offered
 {
     uint32_t flags = 0;
 
-    for (unsigned bit = 0; bit < POOL_OFFER_BITS; bit++) {
+    for (unsigned bit = 0; bit < SMTP_CAPABILITY_BITS; bit++) {
         uint32_t flag = 1u << bit;
         int64_t *since = &state->agreed_since[bit];
 
@@ -91,8 +95,6 @@ void pool_update_offer(struct pool *pool, int64_t now, bool backend_came_up)
     state->offer_known = true;
     offered &= agreed.flags;
     offered |= ripe(state, agreed.flags, offered, now, at_once);
-    if (!(offered & SMTP_CAP_CHUNKING))
-        offered &= ~(uint32_t)SMTP_CAP_BINARYMIME;
     atomic_store_explicit(&state->offered_size, next_size(state, agreed.size_limit, now, at_once),
                           memory_order_relaxed);
     atomic_store_explicit(&state->offered, offered | SMTP_CAP_PIPELINING, memory_order_relaxed);
@@ -101,7 +103,7 @@ void pool_update_offer(struct pool *pool, int64_t now, bool backend_came_up)
 struct smtp_capabilities pool_offer(const struct pool *pool)
 {
     return (struct smtp_capabilities){
-        .flags = atomic_load_explicit(&pool->state->offered, memory_order_relaxed),
+        .flags = smtp_capabilities_usable(atomic_load_explicit(&pool->state->offered, memory_order_relaxed)),
         .size_limit = atomic_load_explicit(&pool->state->offered_size, memory_order_relaxed),
     };
 }

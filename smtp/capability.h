@@ -17,7 +17,7 @@ enum smtp_capability {
     SMTP_CAP_ENHANCEDSTATUSCODES = 1u << 5, /* RFC 2034 */
     SMTP_CAP_CHUNKING = 1u << 6,            /* RFC 3030 */
     SMTP_CAP_BINARYMIME = 1u << 7,          /* RFC 3030; only with CHUNKING */
-    SMTP_CAP_AUTH = 1u << 8,                /* RFC 4954; only with a mechanism below */
+    SMTP_CAP_AUTH = 1u << 8,                /* RFC 4954; only with a mechanism below, and they with it */
     SMTP_CAP_AUTH_PLAIN = 1u << 9,          /* RFC 4616 */
     SMTP_CAP_AUTH_LOGIN = 1u << 10,
     SMTP_CAP_AUTH_CRAM_MD5 = 1u << 11,      /* RFC 2195 */
@@ -47,20 +47,26 @@ struct smtp_capabilities {
     uint64_t size_limit;        /* octets; 0: none stated */
 };
 
+/* `flags` without what can't be used alone: BINARYMIME without CHUNKING, AUTH without a mechanism that is
+ * carried, mechanisms without AUTH. */
+uint32_t smtp_capabilities_usable(uint32_t flags);
+
 /* Read one EHLO reply, all its lines as they came ("250-name\r\n250-SIZE 1000\r\n250 DSN\r\n"), already found
- * to be well-formed by smtp_reply_parse(). Unknown keywords are ignored; BINARYMIME without CHUNKING is
- * dropped, and so is AUTH without a mechanism that is carried. "AUTH=PLAIN", the old spelling, is AUTH. */
+ * to be well-formed by smtp_reply_parse(). Unknown keywords are ignored; what is not usable is dropped.
+ * "AUTH=PLAIN", the old spelling, is AUTH, and the mechanisms of several lines count together. */
 void smtp_capabilities_parse(struct smtp_capabilities *out, const char *reply, size_t size);
 
-/* Narrow `into` by what `other` lacks; the smaller non-zero size limit is kept. PIPELINING is treated like
- * the rest. */
+/* Narrow `into` by what `other` lacks, and to what is usable then; the smaller non-zero size limit is kept.
+ * PIPELINING is treated like the rest. */
 void smtp_capabilities_intersect(struct smtp_capabilities *into, const struct smtp_capabilities *other);
 
-#define SMTP_EHLO_REPLY_MAX 1024
 /* The flag of a mechanism by its name, without regard to case; 0 if it is not carried. */
 uint32_t smtp_auth_mechanism(const char *name, size_t size);
 
-/* Write the multi-line 250 reply for `hostname` (at most 255 octets). Returns its size. */
+#define SMTP_EHLO_REPLY_MAX 1024
+/* Write the multi-line 250 reply for `hostname` (at most 255 octets), with every flag of the offer that is
+ * usable: AUTH and STARTTLS too, so they must be masked out where this client may not have them. Returns its
+ * size. */
 size_t smtp_capabilities_format(const struct smtp_capabilities *offer, const char *hostname,
                                 char out[SMTP_EHLO_REPLY_MAX]);
 

@@ -178,13 +178,14 @@ static int hex_digit(char octet)
 }
 
 /* xtext (RFC 3461 §4), where blanks and control characters have been ruled out already. What it encodes must
- * be printable (§4.2, §4.4): it ends up as a header line of a report. */
-static bool is_xtext(struct smtp_span text, bool utf8)
+ * be printable (§4.2, §4.4): it ends up in a header line of a report, or in a log. Octets above 0x7F may
+ * stand there as they are, or encoded, or neither. */
+static bool is_xtext(struct smtp_span text, bool plain_utf8, bool coded_utf8)
 {
     for (size_t i = 0; i < text.size; i++) {
         uint8_t octet = (uint8_t)text.data[i];
 
-        if (octet >= 0x80 ? !utf8 : octet == '=')
+        if (octet >= 0x80 ? !plain_utf8 : octet == '=')
             return false;
         if (octet != '+')
             continue;
@@ -193,7 +194,9 @@ static bool is_xtext(struct smtp_span text, bool utf8)
 
         int high = hex_digit(text.data[i + 1]), low = hex_digit(text.data[i + 2]), coded = high * 16 + low;
 
-        if (high < 0 || low < 0 || ((coded < ' ' || coded > '~') && coded != '\t'))
+        if (high < 0 || low < 0 || (coded < ' ' && coded != '\t') || coded == 0x7F)
+            return false;
+        if (coded >= 0x80 && !coded_utf8)
             return false;
         i += 2;
     }
@@ -204,7 +207,14 @@ static bool is_xtext(struct smtp_span text, bool utf8)
 static const char *parameter_envid(struct smtp_span value, struct parameters *p)
 {
     (void)p;
-    return value.size > 0 && value.size <= 100 && is_xtext(value, false) ? NULL : REFUSE_VALUE;
+    return value.size > 0 && value.size <= 100 && is_xtext(value, false, false) ? NULL : REFUSE_VALUE;
+}
+
+/* RFC 4954 §5: who submitted the message first, or "<>", which is xtext as well. */
+static const char *parameter_auth(struct smtp_span value, struct parameters *p)
+{
+    (void)p;
+    return value.size > 0 && value.size <= 500 && is_xtext(value, false, true) ? NULL : REFUSE_VALUE;
 }
 
 /* RFC 3461 §4.1: NEVER stands alone. */
@@ -252,7 +262,7 @@ static const char *parameter_orcpt(struct smtp_span value, struct parameters *p)
     struct smtp_span type = { value.data, (size_t)(semicolon - value.data) };
     struct smtp_span address = { semicolon + 1, value.size - type.size - 1 };
 
-    return is_keyword(type) && address.size > 0 && is_xtext(address, p->utf8) ? NULL : REFUSE_VALUE;
+    return is_keyword(type) && address.size > 0 && is_xtext(address, p->utf8, false) ? NULL : REFUSE_VALUE;
 }
 
 #define CAP_BODY (SMTP_CAP_8BITMIME | SMTP_CAP_BINARYMIME) /* parameter_body() says which */
@@ -269,6 +279,7 @@ static const struct parameter {
     { "SMTPUTF8", SMTP_VERB_MAIL, SMTP_CAP_SMTPUTF8, SMTP_CAP_SMTPUTF8, parameter_smtputf8},
     { "RET",      SMTP_VERB_MAIL, SMTP_CAP_DSN,      SMTP_CAP_DSN,      parameter_ret     },
     { "ENVID",    SMTP_VERB_MAIL, SMTP_CAP_DSN,      SMTP_CAP_DSN,      parameter_envid   },
+    { "AUTH",     SMTP_VERB_MAIL, SMTP_CAP_AUTH,     SMTP_CAP_AUTH,     parameter_auth    },
     { "NOTIFY",   SMTP_VERB_RCPT, SMTP_CAP_DSN,      SMTP_CAP_DSN,      parameter_notify  },
     { "ORCPT",    SMTP_VERB_RCPT, SMTP_CAP_DSN,      SMTP_CAP_DSN,      parameter_orcpt   },
 };

@@ -43,7 +43,7 @@ enum smtp_verb {
 };
 
 /* The longest line of each verb, CRLF included: RFC 5321 §4.5.3.1.4 plus what extensions add. */
-#define SMTP_LINE_MAX      2048  /* MAIL and RCPT with SIZE, DSN, SMTPUTF8; everything else is shorter */
+#define SMTP_LINE_MAX      2048 /* MAIL and RCPT with SIZE, DSN, SMTPUTF8, AUTH; everything else is shorter */
 #define SMTP_LINE_AUTH_MAX 12288 /* RFC 4954 §4 */
 
 struct smtp_command {
