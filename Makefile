@@ -78,6 +78,8 @@ run: build/release/weir
 install: build/release/weir
 	install -D -m 755 build/release/weir $(DESTDIR)$(PREFIX)/sbin/weir
 	install -D -m 644 config/quickstart.yaml $(DESTDIR)$(PREFIX)/share/doc/weir/quickstart.yaml
+	install -d $(DESTDIR)$(PREFIX)/share/doc/weir/examples
+	install -m 644 config/examples/*.yaml $(DESTDIR)$(PREFIX)/share/doc/weir/examples
 	install -D -m 644 docs/weir.8 $(DESTDIR)$(PREFIX)/share/man/man8/weir.8
 
 # Packages that are missing: all of them, or what `make demo` and so on need.

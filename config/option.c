@@ -80,12 +80,12 @@ static const struct option listener_options[] = {
             "STARTTLS and QUIT without it; `implicit`: from the first octet, as on port 465.")),
     ROW(.key = "certificate", .type = OPTION_PATHS, COUNTED(config_listener, certificates), RANGE(0, 1024),
         STANDARD("[]"),
-        MEANS("PEM files, each with a certificate, the chain behind it and its key. A client gets one that "
-              "carries the host name it asks for (SNI), ECDSA or RSA as it can verify; one that asks for "
-              "none, or "
-              "for another, gets the first. FILE.ocsp beside a file is stapled to it. Relative paths begin "
-              "in the "
-              "working directory. A reload reads the files again, as `user`: it must be able to.")),
+        MEANS(
+            "PEM files, each with a certificate, the chain behind it and its key. A client gets the one "
+            "that carries the host name it asks for (SNI); if it asks for none or for another, the first. "
+            "Where there are an ECDSA and an RSA one of the same name, it gets what it can verify. FILE.ocsp "
+            "beside FILE is its OCSP response, to be stapled. Relative paths begin in the working directory. "
+            "A reload reads all files of TLS again, as `user`: they must be readable to it then.")),
     ROW(.key = "tls-min", .type = OPTION_CHOICE, FIELD(config_listener, tls_min), STANDARD("1.2"),
         .choices = tls_versions, MEANS("The oldest TLS version that is spoken with clients.")),
     ROW(.key = "tls-ticket-keys", .type = OPTION_PATH, FIELD(config_listener, tls_ticket_keys),
@@ -110,9 +110,9 @@ static const struct option listener_options[] = {
         MEANS(
             "`relay`: offer AUTH over TLS and on Unix sockets and let the backend judge; who has "
             "authenticated may send mail wherever it comes from. Passwords go to a backend in the clear only "
-            "where it is on a loopback, private or link-local address or a Unix socket: an address "
-            "elsewhere in a pool with `tls` `off` is an error here, a host name that leads there when it is "
-            "connected to.")),
+            "where it is on a loopback, private or link-local address or a Unix socket: in a pool with `tls` "
+            "`off` any other address is an error in the file, and a host name is judged when it is connected "
+            "to.")),
     ROW(.key = "proxy-protocol-from", .type = OPTION_NETWORKS, COUNTED(config_listener, proxy_protocol_from),
         RANGE(0, 4096), STANDARD("[]"),
         MEANS("Peers that must begin with a PROXY header, v1 or v2; all others must not. They may claim any "

@@ -21,6 +21,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
             abort();                                                                                         \
     } while (0)
 
+/* No open relay, and no password in the clear. */
+static void check_listener(const struct config_listener *listener, const struct config_pool *pool)
+{
+    bool certified = listener->tls >= CONFIG_TLS_REQUIRED && *listener->client_ca;
+    bool judged = pool->identity != CONFIG_IDENTITY_NONE && pool->identity != CONFIG_IDENTITY_XFORWARD;
+    for (size_t i = 0; i < listener->n_allow_from; i++)
+        CHECK(listener->open_to_all || certified || judged || network_is_private(&listener->allow_from[i]));
+    CHECK((listener->tls_server != NULL) == (listener->tls != CONFIG_TLS_OFF));
+    for (size_t i = 0; i < listener->n_addresses; i++)
+        CHECK(listener->auth == CONFIG_AUTH_OFF || listener->tls_server ||
+              listener->addresses[i].sa.sa_family == AF_UNIX);
+}
+
 static void check_config(const struct config *config)
 {
     CHECK(config->references == 1 && *config->hostname && config->workers >= 1 && config->workers <= 256);
@@ -29,18 +42,19 @@ static void check_config(const struct config *config)
         CHECK(config->listeners[i].n_addresses && config->listeners[i].pool < config->n_pools);
         for (size_t k = 0; k < config->listeners[i].n_addresses; k++)
             CHECK(config->listeners[i].addresses[k].length);
-        for (size_t k = 0; k < config->listeners[i].n_allow_from; k++)
-            CHECK(config->listeners[i].open_to_all ||
-                  network_is_private(&config->listeners[i].allow_from[k]));
+        check_listener(&config->listeners[i], &config->pools[config->listeners[i].pool]);
     }
     for (size_t i = 0; i < config->n_pools; i++) {
         CHECK(config->pools[i].n_backends && config->pools[i].connect_timeout);
+        CHECK((config->pools[i].tls_client != NULL) == (config->pools[i].tls != CONFIG_POOL_TLS_OFF));
         for (size_t k = 0; k < config->pools[i].n_backends; k++)
             CHECK(config->pools[i].backends[k] < config->n_backends);
     }
     for (size_t i = 0; i < config->n_backends; i++) {
         CHECK((config->backends[i].address.length != 0) == (config->backends[i].host == NULL));
         CHECK(config->backends[i].weight <= 1000 && config->backends[i].priority <= 255);
+        CHECK(*config_backend_tls_name(&config->backends[i]) ||
+              config->backends[i].address.sa.sa_family == AF_UNIX);
     }
 }
 

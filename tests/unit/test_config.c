@@ -25,6 +25,7 @@
 
 #define BROKEN_DIRECTORY   "tests/config/broken"
 #define EXAMPLES_DIRECTORY "config/examples"
+#define TLS_DIRECTORY      "tests/config/tls"
 
 static void assert_errors(const char *text, const char *expected)
 {
@@ -163,24 +164,54 @@ static void test_files(void **state)
     errors_close(&errors);
 }
 
-static void load_example(const char *name)
+/* What each is there to show. */
+static void check_example(const char *name, const struct config *config)
 {
-    char path[512];
-    struct errors errors;
-    snprintf(path, sizeof path, EXAMPLES_DIRECTORY "/%s", name);
-    errors_open(&errors);
-    struct config *config = config_load(path, errors.stream);
-    assert_string_equal(errors_text(&errors), "");
-    assert_non_null(config);
-    /* What each is there to show. */
+    const struct config_listener *listeners = config->listeners;
     if (strcmp(name, "inbound-mx.yaml") == 0) {
         assert_int_equal(config->pools[0].identity, CONFIG_IDENTITY_XCLIENT);
-        assert_false(config->listeners[0].open_to_all);
+        assert_false(listeners[0].open_to_all);
+        assert_int_equal(listeners[0].tls, CONFIG_TLS_STARTTLS);
+        assert_int_equal(listeners[0].n_certificates, 2);
     } else if (strcmp(name, "behind-nlb.yaml") == 0) {
-        assert_int_equal(config->listeners[0].n_proxy_protocol_from, 1);
+        assert_int_equal(listeners[0].n_proxy_protocol_from, 1);
+        assert_true(*listeners[0].tls_ticket_keys != '\0');
+    } else if (strcmp(name, "submission-farm.yaml") == 0) {
+        assert_int_equal(listeners[0].tls, CONFIG_TLS_REQUIRED);
+        assert_int_equal(listeners[1].tls, CONFIG_TLS_IMPLICIT);
+        for (size_t i = 0; i < 2; i++) {
+            assert_int_equal(listeners[i].auth, CONFIG_AUTH_RELAY);
+            assert_int_equal(listeners[i].n_allow_from, 0);
+        }
+        assert_int_equal(config->pools[0].tls, CONFIG_POOL_TLS_VERIFY);
+        assert_string_equal(config_backend_tls_name(&config->backends[1]), "out2.example.net");
     }
+}
+
+/* With the fixtures in place of the operator's files, which have the same names. */
+static void load_example(const char *name)
+{
+    static const char theirs[] = "/etc/weir/tls/", ours[] = TLS_DIRECTORY "/";
+    char path[512], *adapted;
+    size_t size, adapted_size;
+    struct errors errors;
+    snprintf(path, sizeof path, EXAMPLES_DIRECTORY "/%s", name);
+    char *text = read_whole(path, &size);
+    FILE *out = open_memstream(&adapted, &adapted_size);
+    const char *rest = text;
+    for (const char *found; (found = strstr(rest, theirs)); rest = found + strlen(theirs))
+        fprintf(out, "%.*s%s", (int)(found - rest), rest, ours);
+    fputs(rest, out);
+    fclose(out);
+    errors_open(&errors);
+    struct config *config = config_parse(name, adapted, adapted_size, errors.stream);
+    assert_string_equal(errors_text(&errors), "");
+    assert_non_null(config);
+    check_example(name, config);
     config_release(&config);
     errors_close(&errors);
+    free(adapted);
+    free(text);
 }
 
 static void test_examples(void **state)
@@ -196,7 +227,7 @@ static void test_examples(void **state)
         n++;
     }
     closedir(directory);
-    assert_true(n >= 2);
+    assert_true(n >= 3);
 }
 
 /* A text made of a beginning, n times the same and an end. */
