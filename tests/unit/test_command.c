@@ -20,7 +20,11 @@
 #define UTF8   SMTP_CAP_SMTPUTF8
 #define SIZE   SMTP_CAP_SIZE
 #define EIGHT  SMTP_CAP_8BITMIME
+#define AUTH   SMTP_CAP_AUTH
 #define BINARY (SMTP_CAP_BINARYMIME | SMTP_CAP_CHUNKING)
+
+#define X10  "xxxxxxxxxx"
+#define X100 X10 X10 X10 X10 X10 X10 X10 X10 X10 X10
 
 static void assert_span(struct smtp_span span, const char *expected)
 {
@@ -161,6 +165,12 @@ static void test_mail_accepted(void **state)
         { "FROM:<a@b> RET=FULL", DSN, "<a@b>", "RET=FULL", DSN, 0, SMTP_BODY_7BIT },
         { "FROM:<a@b> RET=hdrs", DSN, "<a@b>", "RET=hdrs", DSN, 0, SMTP_BODY_7BIT },
         { "FROM:<a@b> ENVID=QQ+2B1+09+7e", DSN, "<a@b>", "ENVID=QQ+2B1+09+7e", DSN, 0, SMTP_BODY_7BIT },
+        { "FROM:<a@b> AUTH=<>", AUTH, "<a@b>", "AUTH=<>", AUTH, 0, SMTP_BODY_7BIT },
+        { "FROM:<a@b> auth=e+3Dmc2@example.com", AUTH, "<a@b>", "auth=e+3Dmc2@example.com", AUTH, 0,
+          SMTP_BODY_7BIT },
+        { "FROM:<> AUTH=jos+C3+A9 SIZE=1", ALL, "<>", "AUTH=jos+C3+A9 SIZE=1", AUTH | SIZE, 1, SMTP_BODY_7BIT },
+        { "FROM:<> AUTH=" X100 X100 X100 X100 X100, AUTH, "<>", "AUTH=" X100 X100 X100 X100 X100, AUTH, 0,
+          SMTP_BODY_7BIT },
         { "FROM:<a@b> RET=FULL  SIZE=5 BODY=8BITMIME ENVID=x SMTPUTF8", ALL, "<a@b>",
          "RET=FULL  SIZE=5 BODY=8BITMIME ENVID=x SMTPUTF8", DSN | SIZE | EIGHT | UTF8, 5,
          SMTP_BODY_8BITMIME },
@@ -199,9 +209,6 @@ static void check_refusal(const struct refusal *c, const char *reply)
     assert_true(strlen(reply) > 2 && strchr(reply, '\r') == reply + strlen(reply) - 2);
     assert_int_equal(reply[strlen(reply) - 1], '\n');
 }
-
-#define X10  "xxxxxxxxxx"
-#define X100 X10 X10 X10 X10 X10 X10 X10 X10 X10 X10
 
 static void test_mail_refused(void **state)
 {
@@ -281,7 +288,19 @@ static void test_mail_refused(void **state)
         { "FROM:<a@b> ENVID=" X100 "x", ALL, "501 5.5.4" },
         { "FROM:<a@b> NOTIFY=NEVER", ALL, "555 5.5.4" }, /* that is RCPT's */
         { "FROM:<a@b> ORCPT=rfc822;a@b", ALL, "555 5.5.4" },
-        { "FROM:<a@b> AUTH=<>", ALL, "555 5.5.4" },
+        { "FROM:<a@b> AUTH=<>", ALL & ~AUTH, "555 5.5.4" },
+        { "FROM:<a@b> AUTH=<>", SMTP_CAP_AUTH_MECHANISMS, "555 5.5.4" },
+        { "FROM:<a@b> AUTH", ALL, "501 5.5.4" },
+        { "FROM:<a@b> AUTH=", ALL, "501 5.5.4" },
+        { "FROM:<a@b> AUTH=a=b", ALL, "501 5.5.4" },
+        { "FROM:<a@b> AUTH=a+", ALL, "501 5.5.4" },
+        { "FROM:<a@b> AUTH=a+0D+0ARCPT", ALL, "501 5.5.4" },
+        { "FROM:<a@b> AUTH=a+00", ALL, "501 5.5.4" },
+        { "FROM:<a@b> AUTH=a+7F", ALL, "501 5.5.4" },
+        { "FROM:<a@b> AUTH=\xC3\xA9 SMTPUTF8", ALL, "501 5.5.4" },
+        { "FROM:<a@b> SMTPUTF8 AUTH=\xC3\xA9", ALL, "501 5.5.4" },
+        { "FROM:<a@b> AUTH=<> AUTH=<>", ALL, "501 5.5.4" },
+        { "FROM:<a@b> AUTH=" X100 X100 X100 X100 X100 "x", ALL, "501 5.5.4" },
         { "FROM:<a@b> SIZ=1", ALL, "555 5.5.4" },
         { "FROM:<a@b> SIZES=1", ALL, "555 5.5.4" },
         { "FROM:<a@b> X-Y=1 SIZE=1", ALL, "555 5.5.4" },
@@ -386,10 +405,12 @@ static void test_rcpt_refused(void **state)
         { "TO:<a@b> ORCPT=rf+20;a@b",                        ALL,        "501 5.5.4"},
         { "TO:<a@b> ORCPT=rfc822;a=b",                       ALL,        "501 5.5.4"},
         { "TO:<a@b> ORCPT=rfc822;a+0Ab",                     ALL,        "501 5.5.4"},
+        { "TO:<a@b> ORCPT=utf-8;+C3+A9",                     ALL,        "501 5.5.4"},
         { "TO:<a@b> ORCPT=utf-8;\xC3\xA9",                   ALL,        "501 5.5.4"},
         { "TO:<a@b> ORCPT=rfc822;" X100 X100 X100 X100 X100, ALL,        "501 5.5.4"},
         { "TO:<a@b> SIZE=1",                                 ALL,        "555 5.5.4"},
         { "TO:<a@b> RET=FULL",                               ALL,        "555 5.5.4"},
+        { "TO:<a@b> AUTH=<>",                                ALL,        "555 5.5.4"},
     };
 
     (void)state;

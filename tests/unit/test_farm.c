@@ -271,6 +271,62 @@ static void test_a_backend_coming_up_brings_keywords_back(void **state)
     offers(SOME, 1000);
 }
 
+#define PLAIN (SMTP_CAP_AUTH | SMTP_CAP_AUTH_PLAIN)
+#define LOGIN (SMTP_CAP_AUTH | SMTP_CAP_AUTH_LOGIN)
+
+static void test_offer_of_auth_is_what_all_mechanisms_have_in_common(void **state)
+{
+    (void)state;
+    says(o.a, SMTP_CAP_STARTTLS | PLAIN | LOGIN, 0);
+    says(o.b, SMTP_CAP_STARTTLS | PLAIN | SMTP_CAP_AUTH_SCRAM_SHA_512, 0);
+    pool_update_offer(o.pool, 1, true);
+    offers(PLAIN, 0); /* STARTTLS is not a backend's to offer */
+    says(o.b, LOGIN, 0);
+    pool_update_offer(o.pool, 2, false); /* PLAIN goes at once, and AUTH with it */
+    offers(0, 0);
+    pool_update_offer(o.pool, 1 + 10 * MINUTE, false);
+    offers(0, 0);
+    pool_update_offer(o.pool, 2 + 10 * MINUTE, false); /* LOGIN comes, and AUTH at the same moment */
+    offers(LOGIN, 0);
+    says(o.b, SMTP_CAP_DSN, 0);
+    pool_update_offer(o.pool, 3 + 10 * MINUTE, false);
+    offers(0, 0);
+}
+
+static void test_auth_needs_a_common_mechanism(void **state)
+{
+    (void)state;
+    says(o.a, PLAIN, 0);
+    says(o.b, LOGIN, 0);
+    pool_update_offer(o.pool, 1, true);
+    offers(0, 0);
+    says(o.b, PLAIN | LOGIN, 0);
+    pool_update_offer(o.pool, 2, false);
+    offers(0, 0);
+    pool_update_offer(o.pool, 2 + 10 * MINUTE, false);
+    offers(PLAIN, 0);
+    assert_true(backend_capable(o.b, LOGIN, 0));
+    assert_false(backend_capable(o.a, LOGIN, 0));
+}
+
+static void test_binarymime_comes_with_chunking(void **state)
+{
+    const uint32_t both = SMTP_CAP_BINARYMIME | SMTP_CAP_CHUNKING;
+
+    (void)state;
+    says(o.a, both, 0);
+    says(o.b, both, 0);
+    pool_update_offer(o.pool, 1, true);
+    offers(both, 0);
+    says(o.b, 0, 0);
+    pool_update_offer(o.pool, 2, false);
+    says(o.b, both, 0);
+    pool_update_offer(o.pool, 3, false);
+    offers(0, 0);
+    pool_update_offer(o.pool, 3 + 10 * MINUTE, false);
+    offers(both, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -282,6 +338,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_offer_is_what_all_have, offer_begin, offer_end),
         cmocka_unit_test_setup_teardown(test_offer_does_not_flap, offer_begin, offer_end),
         cmocka_unit_test_setup_teardown(test_agreement_must_last, offer_begin, offer_end),
+        cmocka_unit_test_setup_teardown(test_offer_of_auth_is_what_all_mechanisms_have_in_common, offer_begin,
+                                        offer_end),
+        cmocka_unit_test_setup_teardown(test_auth_needs_a_common_mechanism, offer_begin, offer_end),
+        cmocka_unit_test_setup_teardown(test_binarymime_comes_with_chunking, offer_begin, offer_end),
         cmocka_unit_test_setup_teardown(test_a_backend_coming_up_brings_keywords_back, offer_begin,
                                         offer_end),
     };
