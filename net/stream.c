@@ -6,16 +6,18 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "net/stream_internal.h"
+
 /*
- * Which events the loop polls for is decided in one place, watch(), from two facts: is anything unsent, and
- * is the read watcher on. The write watcher exists only while the kernel refuses octets.
+ * Which events the loop polls for is decided in one place, stream_watch(), from two facts: is anything
+ * unsent, and is the read watcher on. The write watcher exists only while the kernel refuses octets.
  */
 
 #define TCP_UNACKNOWLEDGED_MS 30000 /* a backend that vanished without a word is noticed after this */
 
 static void on_ready(struct ev_loop *loop, ev_io *io, int events);
 
-static void watch(struct stream *stream)
+void stream_watch(struct stream *stream)
 {
     int events = (stream->reading ? EV_READ : 0) | (stream->unsent ? EV_WRITE : 0);
 
@@ -28,6 +30,8 @@ static void watch(struct stream *stream)
         ev_io_set(&stream->io, stream->io.fd, events);
         ev_io_start(stream->loop, &stream->io);
     }
+    if (stream->tls)
+        stream_tls_announce(stream);
 }
 
 void stream_init(struct stream *stream)
@@ -98,39 +102,68 @@ ssize_t stream_read(struct stream *stream, void *buffer, size_t size)
 {
     ssize_t n;
 
+    if (stream->tls)
+        return stream_tls_read(stream, buffer, size);
     do {
         n = recv(stream->io.fd, buffer, size, 0);
     } while (n < 0 && errno == EINTR);
+    if (n == 0 && stream->error)
+        return -stream->error;
     return n < 0 ? -errno : n;
 }
 
-/* Keep the last `size` octets of `parts`. */
+void stream_cut(struct stream *stream)
+{
+    (void)shutdown(stream->io.fd, SHUT_RDWR);
+}
+
+static void forget_unsent(struct stream *stream)
+{
+    if (stream->secrets && stream->unsent)
+        explicit_bzero(stream->unsent, stream->unsent_size);
+    free(stream->unsent);
+    stream->unsent = NULL;
+    stream->unsent_start = stream->unsent_end = stream->unsent_size = 0;
+}
+
+/* Have room for `more` octets behind what is unsent. realloc() would leave copies of secrets behind. */
+static bool make_room(struct stream *stream, size_t more)
+{
+    size_t held = stream_unsent(stream), size = held + more;
+    char *grown;
+
+    if (stream->unsent_size - stream->unsent_end >= more)
+        return true;
+    if (stream->unsent_size >= size) {
+        memmove(stream->unsent, stream->unsent + stream->unsent_start, held);
+        if (stream->secrets)
+            explicit_bzero(stream->unsent + held, stream->unsent_start);
+    } else {
+        size += held / 2; /* a long message against a full socket is not copied once a block */
+        grown = malloc(size);
+        if (!grown)
+            return false;
+        if (held)
+            memcpy(grown, stream->unsent + stream->unsent_start, held);
+        forget_unsent(stream);
+        stream->unsent = grown;
+        stream->unsent_size = size;
+    }
+    stream->unsent_start = 0;
+    stream->unsent_end = held;
+    return true;
+}
+
+/* Keep all of `parts` but the first `skip` octets. */
 static int keep(struct stream *stream, const struct iovec *parts, int n, size_t skip)
 {
     size_t total = 0;
 
     for (int i = 0; i < n; i++)
         total += parts[i].iov_len;
-    total -= skip;
-    if (stream->unsent_size - stream->unsent_end < total) {
-        size_t held = stream->unsent_end - stream->unsent_start;
-        char *grown;
-
-        if (stream->unsent_start) {
-            memmove(stream->unsent, stream->unsent + stream->unsent_start, held);
-            stream->unsent_start = 0;
-            stream->unsent_end = held;
-        }
-        if (stream->unsent_size - held < total) {
-            grown = realloc(stream->unsent, held + total);
-            if (!grown) {
-                /* Nothing may follow the octets that are missing now: the peer and the owner see an end. */
-                (void)shutdown(stream->io.fd, SHUT_RDWR);
-                return -ENOMEM;
-            }
-            stream->unsent = grown;
-            stream->unsent_size = held + total;
-        }
+    if (!make_room(stream, total - skip)) {
+        stream_cut(stream);
+        return -ENOMEM;
     }
     for (int i = 0; i < n; i++) {
         size_t part = parts[i].iov_len;
@@ -143,33 +176,33 @@ static int keep(struct stream *stream, const struct iovec *parts, int n, size_t 
         stream->unsent_end += part - skip;
         skip = 0;
     }
-    watch(stream);
+    stream_watch(stream);
     return 0;
 }
 
-static void forget_unsent(struct stream *stream)
-{
-    free(stream->unsent);
-    stream->unsent = NULL;
-    stream->unsent_start = stream->unsent_end = stream->unsent_size = 0;
-}
-
-static ssize_t write_once(int fd, const struct iovec *parts, int n)
+ssize_t stream_send_once(struct stream *stream, const struct iovec *parts, int n)
 {
     struct msghdr message = { .msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)n };
+    int fd = stream->io.fd;
     ssize_t sent;
 
     do {
         sent = n == 1 ? send(fd, parts[0].iov_base, parts[0].iov_len, MSG_NOSIGNAL)
                       : sendmsg(fd, &message, MSG_NOSIGNAL);
     } while (sent < 0 && errno == EINTR);
-    if (sent < 0)
-        /* A connect still in progress takes octets later, like a full socket. */
-        return errno == EAGAIN || errno == ENOTCONN ? 0 : -errno;
-    return sent;
+    if (sent >= 0)
+        return sent;
+    /* A connect still in progress takes octets later, like a full socket. */
+    if (errno == EAGAIN || errno == ENOTCONN)
+        return 0;
+    /* The kernel tells an error once: the owner asks for it by reading, where it would now find a bare end.
+     * EPIPE is no more than that. */
+    if (errno != EPIPE)
+        stream->error = errno;
+    return -errno;
 }
 
-int stream_write(struct stream *stream, const struct iovec *parts, int n)
+int stream_send(struct stream *stream, const struct iovec *parts, int n)
 {
     size_t total = 0;
     ssize_t sent = 0;
@@ -179,13 +212,18 @@ int stream_write(struct stream *stream, const struct iovec *parts, int n)
     if (!total)
         return 0;
     if (!stream->unsent) {
-        sent = write_once(stream->io.fd, parts, n);
+        sent = stream_send_once(stream, parts, n);
         if (sent < 0)
             return (int)sent;
         if ((size_t)sent == total)
             return 0;
     }
     return keep(stream, parts, n, (size_t)sent);
+}
+
+int stream_write(struct stream *stream, const struct iovec *parts, int n)
+{
+    return stream->tls ? stream_tls_write(stream, parts, n) : stream_send(stream, parts, n);
 }
 
 size_t stream_unsent(const struct stream *stream)
@@ -197,7 +235,7 @@ size_t stream_unsent(const struct stream *stream)
 static void drain(struct stream *stream)
 {
     struct iovec part = { stream->unsent + stream->unsent_start, stream_unsent(stream) };
-    ssize_t sent = write_once(stream->io.fd, &part, 1);
+    ssize_t sent = stream_send_once(stream, &part, 1);
 
     /* A dead connection: what is unsent never will be. The owner learns of it by reading, as it always does.
      */
@@ -206,7 +244,9 @@ static void drain(struct stream *stream)
     stream->unsent_start += (size_t)sent;
     if ((size_t)sent == part.iov_len) {
         forget_unsent(stream);
-        watch(stream);
+        if (stream->tls)
+            stream_tls_drained(stream);
+        stream_watch(stream);
         stream->handler(stream, STREAM_DRAINED);
     }
 }
@@ -216,7 +256,9 @@ void stream_want_read(struct stream *stream, bool wanted)
     stream->read_wanted = wanted;
     if (wanted && !stream->reading) {
         stream->reading = true;
-        watch(stream);
+        stream_watch(stream);
+    } else if (wanted && stream->tls) {
+        stream_tls_announce(stream);
     }
 }
 
@@ -226,34 +268,49 @@ static void on_ready(struct ev_loop *loop, ev_io *io, int events)
     int pending;
 
     (void)loop;
-    if ((events & EV_READ) && !stream->read_wanted) {
+    if ((events & EV_READ) && !stream->read_wanted && !(stream->tls && stream_tls_insists(stream))) {
         stream->reading = false;
-        watch(stream);
+        stream_watch(stream);
         events &= ~EV_READ;
     }
     /* Each handler may close the stream or free its owner: nothing of it is touched behind a call. When both
      * events fire, the write comes first and the level-triggered read fires again. */
     pending = events & (stream->unsent ? EV_WRITE : 0);
-    if (pending)
+    if (pending) {
+        if (stream->tls)
+            stream_tls_announce(stream);
         drain(stream);
-    else if (events & EV_READ)
-        stream->handler(stream, STREAM_READABLE);
+    } else if (events & EV_READ) {
+        if (stream->tls)
+            stream_tls_readable(stream);
+        else
+            stream->handler(stream, STREAM_READABLE);
+    }
 }
 
 void stream_shutdown(struct stream *stream)
 {
-    (void)shutdown(stream->io.fd, SHUT_WR);
+    if (stream->tls)
+        stream_tls_shutdown(stream);
+    else
+        (void)shutdown(stream->io.fd, SHUT_WR);
 }
 
-void stream_close(struct stream *stream)
+static void end(struct stream *stream, bool farewell)
 {
-    if (stream->io.fd < 0)
-        return;
+    if (stream->tls)
+        stream_tls_end(stream, farewell);
     /* The loop forgets a closed descriptor by itself: no system call but close() is made here. */
     ev_io_stop(stream->loop, &stream->io);
     close(stream->io.fd);
     stream->io.fd = -1;
     forget_unsent(stream);
+}
+
+void stream_close(struct stream *stream)
+{
+    if (stream->io.fd >= 0)
+        end(stream, true);
 }
 
 void stream_abort(struct stream *stream)
@@ -263,5 +320,5 @@ void stream_abort(struct stream *stream)
     if (stream->io.fd < 0)
         return;
     (void)setsockopt(stream->io.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-    stream_close(stream);
+    end(stream, false);
 }

@@ -39,6 +39,7 @@ struct stream {
     bool read_wanted;
     bool reading;          /* the read watcher is on */
     bool secrets;          /* passwords may pass: what was kept of them is wiped */
+    int error;             /* why writing failed, for the reader to be told */
     struct tls_state *tls; /* NULL: in the clear */
 };
 
