@@ -1,11 +1,11 @@
 #!/bin/sh
 # Install what the package list names and this machine lacks. Arguments: kinds, as for packages.sh.
 #
-# It takes nothing away (a postfix would replace another mail server), and starts nothing: the tests run postfix, nginx
-# and haproxy with files of their own, and ports 25 and 80 stay as they were.
+# It takes nothing away (a postfix would replace another mail server), and starts nothing: the tests run postfix, nginx,
+# haproxy and others with files of their own, and ports 25 and 80 stay as they were.
 set -eu
 here=$(dirname "$0")
-services="postfix nginx haproxy"
+services="postfix nginx haproxy hitch stunnel4"
 policy=/usr/sbin/policy-rc.d # its exit code 101 forbids package scripts to start services
 
 say() {

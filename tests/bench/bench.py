@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Weir beside HAProxy and nginx, in one run: smtp-source, a proxy with one thread, three smtp-sinks.
+"""Weir beside HAProxy, nginx and hitch, in one run: smtp-source, a proxy with one thread, three smtp-sinks.
 
 Every round gives every proxy the same work, the order turning by one each round, so that what the machine does
 besides falls on all alike. Figures are medians over the rounds; ratios are medians of the ratios within a round.
@@ -18,6 +18,7 @@ import time
 import measure
 import parts
 import report
+import tls
 from parts import BenchError, note
 
 BASE = "haproxy"  # what the others are compared with
@@ -27,14 +28,14 @@ DOCUMENT = os.path.join(parts.ROOT, "docs/benchmarks.md")
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    keys = [proxy.key for proxy in parts.PROXIES]
-    works = [key for key, _, _ in measure.WORKS]
+    keys = list(dict.fromkeys(proxy.key for proxy in parts.PROXIES + tls.PROXIES))
+    works = [key for key, _, _ in measure.WORKS] + [key for key, _ in tls.WORKS]
     parser.add_argument("--quick", action="store_true", help="a short run: two rounds of half a second")
     parser.add_argument("--only", metavar="LIST", help="these proxies, separated by commas: " + ",".join(keys))
     parser.add_argument("--works", metavar="LIST", help="these works: " + ",".join(works))
     parser.add_argument("--rounds", type=int, help="rounds (default 8)")
     parser.add_argument("--seconds", type=float, help="about how long a proxy gets for a work in a round (default 1)")
-    parser.add_argument("--sessions", type=int, default=2000, help="idle sessions for the memory figure (default 2000)")
+    parser.add_argument("--sessions", type=int, default=2000, help="idle sessions for the memory figures (default 2000)")
     parser.add_argument("--pin", action="store_true", help="the proxy on processor 0, all else on the others")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
     options = parser.parse_args()
@@ -70,6 +71,8 @@ class Bench:
         self.idle = {}
         self.calls = {}
         self.scan = []
+        self.plain_works = [key for key, _, _ in measure.WORKS if key in options.works]
+        self.tls = None
 
     def select(self):
         wanted = []
@@ -90,6 +93,12 @@ class Bench:
 
     def run(self):
         self.sinks = parts.start_sinks(self.directory, 3, self.other_cpus)
+        self.tls = tls.TlsBench(self.options, self.directory, self.sinks, self.proxy_cpus, self.other_cpus)
+        if self.plain_works:
+            self.run_plain()
+        self.tls.run()
+
+    def run_plain(self):
         wanted = self.select()
         self.measure_idle(wanted)
         self.proxies = []
@@ -111,6 +120,8 @@ class Bench:
                 proxy.stop(process)
 
     def measure_load(self):
+        if not self.proxies:
+            return
         counts = self.calibrate()
         processes = [process for process, _ in self.sinks]
         for proxy, process in self.proxies:
@@ -120,7 +131,7 @@ class Bench:
             figures = {}
             neighbours = measure.Neighbours(pids)
             turn = number % len(self.proxies)
-            for work in self.options.works:
+            for work in self.plain_works:
                 for proxy, process in self.proxies[turn:] + self.proxies[:turn]:
                     count = counts[proxy.key, work]
                     figures[proxy.key, work] = measure.load(proxy.port, process, work, count, self.other_cpus)
@@ -132,14 +143,14 @@ class Bench:
         """How many messages fill the time, from a short first go, which also warms every proxy up."""
         counts = {}
         for proxy, process in self.proxies:
-            for work in self.options.works:
+            for work in self.plain_works:
                 rate, _ = measure.load(proxy.port, process, work, 100 if work == "large" else 400, self.other_cpus)
                 counts[proxy.key, work] = max(100, int(rate * self.options.seconds))
         return counts
 
     def round_line(self, figures):
         cells = []
-        for work in self.options.works:
+        for work in self.plain_works:
             cpu = [f"{proxy.key} {figures[proxy.key, work][1]:.0f}" for proxy, process in self.proxies if process]
             cells.append(f"{work} " + " ".join(cpu))
         return "; ".join(cells) + f" (CPU us per message); others used {self.neighbours[-1]:.0%} of the machine"
@@ -151,7 +162,7 @@ class Bench:
         for proxy, process in self.proxies:
             if proxy.key not in ("haproxy", "weir"):
                 continue
-            for work in self.options.works:
+            for work in self.plain_works:
                 count = 40 if work == "large" else 1000
                 self.calls[proxy.key, work] = measure.system_calls(proxy.port, process, work, count, self.directory)
 
@@ -163,6 +174,8 @@ class Bench:
     def stop(self):
         for proxy, process in self.proxies:
             proxy.stop(process)
+        if self.tls:
+            self.tls.stop()
         for process, _ in self.sinks:
             process.stop()
 
@@ -170,7 +183,7 @@ class Bench:
         """What the report needs, per proxy and work: medians, and the ratio to HAProxy with its range."""
         cells = {}
         for proxy, process in self.proxies:
-            for work in self.options.works:
+            for work in self.plain_works:
                 rates = [figures[proxy.key, work][0] for figures in self.rounds]
                 cell = {"rate": statistics.median(rates), "cpu": None, "ratios": []}
                 if process:

@@ -153,17 +153,17 @@ class IdleClient:
         self.selector.close()
 
 
-def idle_memory(port, process, sessions):
+def idle_memory(port, process, sessions, client_kind=IdleClient):
     """KiB of user memory per session that stands idle after EHLO. `process` must be fresh: one that has carried load
     has freed memory at hand, and its sessions would look cheaper than they are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     pids = process.pids()
-    warm = IdleClient(port)
+    warm = client_kind(port)
     warm.open(20)
     warm.close()
     before = settled_kib(pids)
-    client = IdleClient(port)
+    client = client_kind(port)
     try:
         client.open(sessions)
         return (settled_kib(pids) - before) / sessions
@@ -173,8 +173,19 @@ def idle_memory(port, process, sessions):
 
 
 def system_calls(port, process, work, messages, directory):
-    """Calls per message, as [(name, per message)] with the most frequent first. The strain of strace shifts how much
-    work a wake-up finds, so these are for finding waste, not for times."""
+    """Calls per message, as traced_calls()."""
+
+    def run():
+        send(port, work, messages)
+        return messages
+
+    return traced_calls(process, run, directory)
+
+
+def traced_calls(process, run, directory):
+    """System calls while run() works, for each of the things that it says it did, as [(name, calls)] with the most
+    frequent first. The strain of strace shifts how much work a wake-up finds, so these are for finding waste, not for
+    times."""
     report = os.path.join(directory, "strace.out")
     pids = [argument for pid in process.pids() for argument in ("-p", str(pid))]
     strace = subprocess.Popen(
@@ -185,7 +196,7 @@ def system_calls(port, process, work, messages, directory):
             line = strace.stderr.readline()
             if "attached" not in line:
                 raise BenchError(f"strace: {line.strip() or 'ended'}")
-        send(port, work, messages)
+        count = run()
     finally:
         strace.send_signal(signal.SIGINT)
         strace.communicate()
@@ -194,5 +205,5 @@ def system_calls(port, process, work, messages, directory):
         for line in f:
             row = re.match(r"\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?([a-z_0-9]+)\s*$", line)
             if row and row.group(2) != "total":
-                calls.append((row.group(2), int(row.group(1)) / messages))
+                calls.append((row.group(2), int(row.group(1)) / count))
     return sorted(calls, key=lambda call: -call[1])

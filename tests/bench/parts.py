@@ -74,7 +74,7 @@ class Process:
                 self.popen.wait()
 
 
-def wait_for_mail(process, port):
+def wait_for_mail(process, port, mail_client=smtplib.SMTP):
     """Until one whole message gets through. A refused connect or a 4xx only means: not yet."""
     deadline = time.monotonic() + START_SECONDS
     why = "nothing"
@@ -82,7 +82,7 @@ def wait_for_mail(process, port):
         if process.popen.poll() is not None:
             process.fail(f"ended with {process.popen.returncode}")
         try:
-            with smtplib.SMTP("127.0.0.1", port, "bench.test", timeout=5) as client:
+            with mail_client("127.0.0.1", port, "bench.test", timeout=5) as client:
                 client.sendmail("ready@bench.test", ["ready@bench.test"], "Subject: ready\r\n\r\nready\r\n")
             return
         except (OSError, smtplib.SMTPException) as error:
@@ -120,6 +120,7 @@ class Proxy:
 
     key = title = ""
     note = ""
+    mail_client = staticmethod(smtplib.SMTP)
 
     def __init__(self):
         self.port = None
@@ -139,11 +140,14 @@ class Proxy:
         self.helper_cpus = helper_cpus
         process = self.launch(directory, sinks, cpus)
         try:
-            wait_for_mail(process, self.port)
+            self.await_ready(process)
         except BenchError:
             self.stop(process)
             raise
         return process
+
+    def await_ready(self, process):
+        wait_for_mail(process, self.port, self.mail_client)
 
     def stop(self, process):
         if process:
@@ -164,6 +168,7 @@ class Direct(Proxy):
 class Haproxy(Proxy):
     key, title, note = "haproxy", "HAProxy", "`mode tcp`, leastconn, as installed"
     tuning = ""
+    bind = ""
     options = ""
 
     def missing(self):
@@ -183,7 +188,7 @@ class Haproxy(Proxy):
     timeout client 5m
     timeout server 5m
 listen smtp
-    bind 127.0.0.1:{self.port}
+    bind 127.0.0.1:{self.port}{self.bind}
     balance leastconn
     option smtpchk EHLO bench.test
 {self.options}{servers}"""
@@ -272,6 +277,9 @@ class Weir(Proxy):
     def version(self):
         return "Weir " + version([WEIR, "--version"], r"(\d+\.\d+\S*)")
 
+    def listeners(self, directory):
+        return f'  smtp: {{ address: ["127.0.0.1:{self.port}"], pool: relays }}\n'
+
     def config(self, directory, sinks, name="weir"):
         backends = ", ".join(f'r{i + 1}: {{ address: "127.0.0.1:{port}" }}' for i, port in enumerate(sinks))
         return write(
@@ -281,8 +289,7 @@ hostname: bench.test
 log: {{ destination: {directory}/{name}.log, format: logfmt, level: info }}
 http: {{ address: "" }}
 listeners:
-  smtp: {{ address: ["127.0.0.1:{self.port}"], pool: relays }}
-pools:
+{self.listeners(directory)}pools:
   relays:
     backends: {{ {backends} }}
 """,

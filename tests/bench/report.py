@@ -7,6 +7,7 @@ import statistics
 import time
 
 import measure
+import tls
 
 FIRST_MARK = "<!-- figures: written by tests/bench/bench.py --write -->"
 LAST_MARK = "<!-- end of figures -->"
@@ -15,6 +16,12 @@ LAST_MARK = "<!-- end of figures -->"
 # What Weir must reach: the ratio to HAProxy of processor time per message, and KiB per idle session.
 RATIO_GOALS = {"connect": 1.0, "kept": 0.9, "large": 0.7}
 IDLE_GOAL = 1.0
+# With TLS: the ratio to the better peer of processor time per handshake; KiB per idle session above libssl's floor, and
+# its ratio to HAProxy; the ratio to Weir's own plain figure of processor time per message.
+HANDSHAKE_GOAL = 1.05
+TLS_IDLE_ABOVE_FLOOR_GOAL = 1.5
+TLS_IDLE_RATIO_GOAL = 0.8
+TLS_MAIL_GOAL = 1.3
 
 
 def table(head, rows, align):
@@ -38,7 +45,7 @@ def ratio_text(ratios):
 def tables(bench, cells):
     lines = []
     for work, title, _ in measure.WORKS:
-        if work not in bench.options.works:
+        if work not in bench.plain_works:
             continue
         rows = []
         for proxy, _ in bench.proxies:
@@ -51,6 +58,7 @@ def tables(bench, cells):
         rows = [[proxy.title, f"{bench.idle[proxy.key]:.2f}"] for proxy, _ in bench.proxies if proxy.key in bench.idle]
         lines += [f"**idle sessions after EHLO** ({bench.options.sessions} at a time)", ""]
         lines += table(["", "KiB of user memory per session"], rows, "<>") + [""]
+    lines += handshake_lines(bench.tls) + tls_idle_lines(bench.tls) + tls_mail_lines(bench.tls)
     lines += call_lines(bench)
     if bench.scan:
         lines += ["**end-of-data scan**", "", "```", *bench.scan, "```", ""]
@@ -65,24 +73,88 @@ def goal_lines(bench, cells):
             rows.append(goal_row(f"CPU, Weir / HAProxy, {title}", statistics.median(ratios), RATIO_GOALS[work]))
     if "weir" in bench.idle:
         rows.append(goal_row("KiB per idle session", bench.idle["weir"], IDLE_GOAL))
+    rows += tls_goal_rows(bench.tls)
     return ["**goals**", "", *table(["", "Weir", "goal", ""], rows, "<>><"), ""] if rows else []
 
 
 def goal_row(title, value, goal):
-    return [title, f"{value:.3f}", f"≤ {goal:.1f}", "reached" if value <= goal else "missed"]
+    return [title, f"{value:.3f}", f"≤ {goal}", "reached" if value <= goal else "missed"]
+
+
+def handshake_lines(bench):
+    if not bench.rounds:
+        return []
+    rows = []
+    for proxy, _ in bench.proxies:
+        rate, cpu = (statistics.median(figures[proxy.key][i] for figures in bench.rounds) for i in range(2))
+        ratios = [ratio_text(bench.ratios(proxy.key, reference)) for reference in tls.REFERENCES]
+        rows.append([proxy.title, f"{rate:.0f}", f"{cpu:.1f}", *ratios, bench.negotiated[proxy.key]])
+    head = ["", "handshakes/s", "CPU µs per handshake", "ratio to HAProxy (range)", "ratio to hitch (range)", "negotiated"]
+    return [f"**{bench.title('tls-handshake')}**", "", *table(head, rows, "<>>>><"), ""]
+
+
+def tls_idle_lines(bench):
+    if not bench.idle:
+        return []
+    rows = [[kind.title, f"{bench.idle[kind.key]:.2f}"] for kind in tls.PROXIES if kind.key in bench.idle]
+    head = ["", "KiB of user memory per session"]
+    return [f"**{bench.title('tls-idle')}** ({bench.options.sessions} at a time)", "", *table(head, rows, "<>"), ""]
+
+
+def tls_mail_lines(bench):
+    if not bench.mail:
+        return []
+    rows = []
+    for kind, title in (("plain", "Weir, plain"), ("starttls", "Weir, STARTTLS")):
+        rate, cpu = (statistics.median(figures[kind][i] for figures in bench.mail) for i in range(2))
+        ratio = ratio_text(bench.mail_ratios()) if kind == "starttls" else "1.00"
+        rows.append([title, f"{rate:.0f}", f"{cpu:.1f}", ratio])
+    each = bench.mail_count / measure.PARALLEL
+    head = ["", "messages/s", "CPU µs per message", "ratio to plain (range)"]
+    return [
+        f"**{bench.title('tls-mail')}** (about {each:.0f} messages to a session, its handshake included)",
+        "",
+        *table(head, rows, "<>>>"),
+        "",
+    ]
+
+
+def tls_goal_rows(bench):
+    rows = []
+    handshake = bench.handshake_ratio()
+    if handshake is not None:
+        title = "CPU, Weir / the better of HAProxy and hitch, new TLS handshake"
+        rows.append(goal_row(title, handshake, HANDSHAKE_GOAL))
+    idle = bench.idle
+    if "weir" in idle and "bare-tls" in idle:
+        title = "KiB per idle TLS session above libssl's floor"
+        rows.append(goal_row(title, idle["weir"] - idle["bare-tls"], TLS_IDLE_ABOVE_FLOOR_GOAL))
+    if "weir" in idle and "haproxy" in idle:
+        title = "KiB per idle TLS session, Weir / HAProxy"
+        rows.append(goal_row(title, idle["weir"] / idle["haproxy"], TLS_IDLE_RATIO_GOAL))
+    if bench.mail:
+        title = "CPU, STARTTLS / plain, kept sessions, 4 KB"
+        rows.append(goal_row(title, statistics.median(bench.mail_ratios()), TLS_MAIL_GOAL))
+    return rows
 
 
 def call_lines(bench):
-    if not bench.calls:
+    if not bench.calls and not bench.tls.calls:
         return []
     rows = []
+
+    def add(title, calls):
+        most = ", ".join(f"{name} {count:.1f}" for name, count in calls if count >= 0.05)
+        rows.append([title, f"{sum(count for _, count in calls):.1f}", most])
+
     for work, title, _ in measure.WORKS:
         for proxy, _ in bench.proxies:
             calls = bench.calls.get((proxy.key, work))
             if calls:
-                most = ", ".join(f"{name} {count:.1f}" for name, count in calls if count >= 0.05)
-                rows.append([f"{title}: {proxy.title}", f"{sum(count for _, count in calls):.1f}", most])
-    return ["**system calls per message** (`strace -c -f`)", ""] + table(["", "calls", "of which"], rows, "<><") + [""]
+                add(f"{title}: {proxy.title}", calls)
+    for title, calls in bench.tls.calls:
+        add(title, calls)
+    return ["**system calls per message or handshake** (`strace -c -f`)", ""] + table(["", "calls", "of which"], rows, "<><") + [""]
 
 
 def processor():
@@ -102,7 +174,9 @@ def distribution():
 
 def write_document(path, bench, lines, command):
     """Replace what stands between the two marks; the words around them are written by hand."""
-    versions = sorted({proxy.version() for proxy, _ in bench.proxies if proxy.version()})
+    versions = sorted({proxy.version() for proxy, _ in bench.proxies if proxy.version()} | set(bench.tls.versions()))
+    rows = [f"{proxy.title}: {proxy.note}" for proxy, _ in bench.proxies]
+    rows += [f"{proxy.title}, TLS: {proxy.note}" for proxy, _ in bench.tls.proxies]
     options = bench.options
     facts = [
         f"- Machine: {processor()}; Linux {platform.release()}; {distribution()}",
@@ -111,9 +185,9 @@ def write_document(path, bench, lines, command):
         f"- Date: {time.strftime('%Y-%m-%d')}",
         f"- {options.rounds} rounds of about {options.seconds:g} s a work and proxy, {measure.PARALLEL} sessions at a "
         f"time, {'pinned' if options.pin else 'not pinned'}",
-        f"- Other processes used {statistics.median(bench.neighbours):.0%} of the machine meanwhile (median of the rounds)",
+        f"- Other processes used {statistics.median(bench.neighbours + bench.tls.neighbours or [0]):.0%} of the machine meanwhile (median of the rounds)",
         "",
-        "Rows: " + "; ".join(f"{proxy.title}: {proxy.note}" for proxy, _ in bench.proxies) + ".",
+        "Rows: " + "; ".join(rows) + ".",
         "",
     ]
     with open(path) as f:
