@@ -1,5 +1,5 @@
 /*
- *   CONNECT ──2 s──▶ BANNER ──5 s──▶ EHLO ──timeout──▶ QUIT ──2 s──▶ ended
+ *   CONNECT ──2 s──▶ [TLS], BANNER ──5 s──▶ EHLO, [STARTTLS, TLS, EHLO] ──timeout──▶ QUIT ──2 s──▶ ended
  *      └── depth connect: passed, ended
  *
  * All of it within `timeout`, but for the last farewell. One timer, set anew at each stage.
@@ -29,6 +29,9 @@ struct check {
     bool connected;
     bool decided;
     int start_error; /* of stream_connect(), told by the timer: never out of check_start() */
+    const struct tls_client *tls_client;
+    char *tls_name;
+    struct config *config; /* held; may be NULL */
     char hostname[SMTP_PROBE_COMMAND_MAX];
     struct smtp_probe probe;
     size_t in_size;
@@ -50,6 +53,8 @@ static void check_free(struct check *check)
     ev_io_stop(check->loop, &check->connecting);
     ev_timer_stop(check->loop, &check->timer);
     stream_close(&check->stream);
+    config_release(&check->config);
+    free(check->tls_name);
     free(check);
 }
 
@@ -134,7 +139,15 @@ static void connect_failed(struct check *check, int error)
     conclude(check, own_fault(error) ? CHECK_INCONCLUSIVE : CHECK_FAILED, reason);
 }
 
-/* Known to be connected, by whichever event came first. */
+/* Begin the handshake that the probe waits for. May end the check. */
+static void secure(struct check *check)
+{
+    check->in_size = 0;
+    if (stream_connect_tls(&check->stream, check->tls_client, check->tls_name, NULL) != 0)
+        conclude(check, CHECK_INCONCLUSIVE, "out of memory");
+}
+
+/* Known to be connected, by whichever event came first. May end the check. */
 static void connected(struct check *check)
 {
     if (check->connected)
@@ -142,6 +155,8 @@ static void connected(struct check *check)
     check->connected = true;
     ev_io_stop(check->loop, &check->connecting);
     arm(check, CHECK_BANNER_LIMIT);
+    if (check->probe.stage == SMTP_PROBE_TLS)
+        secure(check);
 }
 
 static void on_connected(struct ev_loop *loop, ev_io *io, int events)
@@ -155,9 +170,10 @@ static void on_connected(struct ev_loop *loop, ev_io *io, int events)
         ev_io_stop(check->loop, io);
         return;
     }
-    connected(check);
     if (check->depth == CONFIG_DEPTH_CONNECT)
         conclude(check, CHECK_PASSED, "");
+    else
+        connected(check);
 }
 
 static void send_command(struct check *check)
@@ -174,7 +190,9 @@ static void send_command(struct check *check)
 
 static void read_error(struct check *check, ssize_t n)
 {
-    if (n == 0)
+    if (n == -EPROTO)
+        break_off(check, stream_tls_failure(&check->stream), false);
+    else if (n == 0)
         break_off(check, "closed", false);
     else if (!check->connected && !stream_connected(&check->stream))
         connect_failed(check, (int)n);
@@ -186,14 +204,31 @@ static void read_error(struct check *check, ssize_t n)
                   false);
 }
 
-static void on_stream(struct stream *stream, enum stream_event event)
+/* Do what the probe says. May end the check. */
+static void act(struct check *check, enum smtp_probe_action action)
 {
-    struct check *check = (struct check *)stream; /* its first member */
-    ssize_t n;
+    switch (action) {
+    case SMTP_PROBE_READ:
+        /* The parser refuses whatever is longer than this buffer less one; still, never read into nothing. */
+        if (check->in_size == sizeof check->in)
+            break_off(check, "malformed", false);
+        break;
+    case SMTP_PROBE_SEND:
+        send_command(check);
+        tell(check, false);
+        break;
+    case SMTP_PROBE_SECURE: secure(check); break;
+    case SMTP_PROBE_CLOSE:
+        tell(check, false);
+        end(check);
+        break;
+    }
+}
 
-    if (event == STREAM_DRAINED)
-        return;
-    n = stream_read(stream, check->in + check->in_size, sizeof check->in - check->in_size);
+static void read_more(struct check *check)
+{
+    ssize_t n = stream_read(&check->stream, check->in + check->in_size, sizeof check->in - check->in_size);
+
     if (n == -EAGAIN)
         return;
     if (n >= 0 && check->depth == CONFIG_DEPTH_CONNECT) {
@@ -204,21 +239,28 @@ static void on_stream(struct stream *stream, enum stream_event event)
         read_error(check, n);
         return;
     }
+    if (check->probe.stage == SMTP_PROBE_TLS) { /* octets, and a reset behind them, in front of a handshake */
+        break_off(check, "reset", false);
+        return;
+    }
     connected(check);
     check->in_size += (size_t)n;
-    switch (smtp_probe_feed(&check->probe, check->in, check->in_size)) {
-    case SMTP_PROBE_READ:
-        /* The parser refuses whatever is longer than this buffer less one; still, never read into nothing. */
-        if (check->in_size == sizeof check->in)
-            break_off(check, "malformed", false);
-        break;
-    case SMTP_PROBE_SEND:
-        send_command(check);
-        tell(check, false);
-        break;
-    case SMTP_PROBE_CLOSE:
-        tell(check, false);
-        end(check);
+    act(check, smtp_probe_feed(&check->probe, check->in, check->in_size));
+}
+
+static void on_stream(struct stream *stream, enum stream_event event)
+{
+    struct check *check = (struct check *)stream; /* its first member */
+
+    switch (event) {
+    case STREAM_DRAINED: break;
+    case STREAM_SECURED: act(check, smtp_probe_secured(&check->probe)); break;
+    case STREAM_READABLE:
+        /* Octets in front of an implicit handshake are the handshake's, to fail by. */
+        if (check->probe.stage == SMTP_PROBE_TLS && !check->connected && stream_connected(stream))
+            connected(check);
+        else
+            read_more(check);
         break;
     }
 }
@@ -279,6 +321,32 @@ static int introduce(struct check *check, const struct check_target *target)
     return 0;
 }
 
+static enum smtp_probe_tls probe_tls(const struct check_target *target)
+{
+    switch (target->tls) {
+    case CONFIG_POOL_TLS_OFF: return SMTP_PROBE_CLEAR;
+    case CONFIG_POOL_TLS_OPPORTUNISTIC:
+        return target->depth == CONFIG_DEPTH_STARTTLS ? SMTP_PROBE_TLS_REQUIRED
+                                                      : SMTP_PROBE_TLS_OPPORTUNISTIC;
+    case CONFIG_POOL_TLS_REQUIRE:
+    case CONFIG_POOL_TLS_VERIFY: return SMTP_PROBE_TLS_REQUIRED;
+    case CONFIG_POOL_TLS_IMPLICIT:
+    case CONFIG_POOL_TLS_IMPLICIT_VERIFY:
+        return target->depth == CONFIG_DEPTH_CONNECT ? SMTP_PROBE_CLEAR : SMTP_PROBE_TLS_IMPLICIT;
+    }
+    return SMTP_PROBE_CLEAR;
+}
+
+static bool keep_tls(struct check *check, const struct check_target *target)
+{
+    check->tls_client = target->tls_client;
+    if (target->config)
+        check->config = config_hold(target->config);
+    if (target->tls_name)
+        check->tls_name = strdup(target->tls_name);
+    return check->tls_name || !target->tls_name;
+}
+
 struct check *check_start(struct ev_loop *loop, const struct check_target *target,
                           const struct check_handler *handler)
 {
@@ -291,13 +359,15 @@ struct check *check_start(struct ev_loop *loop, const struct check_target *targe
     check->handler = *handler;
     check->depth = target->depth;
     (void)snprintf(check->hostname, sizeof check->hostname, "%.255s", target->hostname);
-    smtp_probe_init(&check->probe, check->hostname, target->depth == CONFIG_DEPTH_EHLO);
+    smtp_probe_init(&check->probe, check->hostname, target->depth >= CONFIG_DEPTH_EHLO, probe_tls(target));
     ev_init(&check->connecting, on_connected);
     ev_timer_init(&check->timer, on_timer, 0, 0);
     check->connecting.data = check->timer.data = check;
     ev_now_update(loop);
     check->ends = clock_milliseconds() + target->timeout;
     check->start_error = stream_connect(&check->stream, loop, target->address, target->source, on_stream);
+    if (!keep_tls(check, target) && !check->start_error)
+        check->start_error = -ENOMEM;
     if (!check->start_error)
         check->start_error = introduce(check, target);
     if (check->start_error) {

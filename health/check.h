@@ -1,5 +1,7 @@
 /*
- * One check of one backend: connect, and the dialogue of smtp/probe.h, with a clock on every stage.
+ * One check of one backend: connect, and the dialogue of smtp/probe.h, with a clock on every stage. TLS is
+ * what the pool's traffic speaks; each handshake is a full one, because in a resumed session the backend
+ * shows no certificate, and one that has expired would go unnoticed until the sessions have too.
  */
 #ifndef WEIR_HEALTH_CHECK_H
 #define WEIR_HEALTH_CHECK_H
@@ -13,7 +15,7 @@
 #include "smtp/capability.h"
 
 #define CHECK_CONNECT_LIMIT 2000 /* ms */
-#define CHECK_BANNER_LIMIT  5000 /* ms from the connection to the whole banner */
+#define CHECK_BANNER_LIMIT  5000 /* ms from the connection to the whole banner, implicit TLS included */
 #define CHECK_QUIT_LIMIT    2000 /* ms for the 221, when the verdict is there already */
 
 enum check_verdict {
@@ -37,7 +39,11 @@ struct check_target {
     const char *hostname;          /* for EHLO; at most 255 octets; not kept */
     enum config_health_depth depth;
     enum config_identity identity; /* as traffic passes it on; the check's client is Weir itself */
-    uint32_t timeout;              /* of the whole check, ms */
+    enum config_pool_tls tls;
+    const struct tls_client *tls_client; /* NULL with TLS off */
+    const char *tls_name;                /* not kept; NULL: none */
+    struct config *config; /* what tls_client belongs to: held by the check; NULL: outlives it */
+    uint32_t timeout;      /* of the whole check, ms */
 };
 
 struct check_handler {

@@ -106,6 +106,10 @@ static void start(struct record *record)
         .hostname = health->farm->config->hostname,
         .depth = settings(record)->depth,
         .identity = record->pool->identity,
+        .tls = record->pool->tls,
+        .tls_client = record->pool->tls_client,
+        .tls_name = config_backend_tls_name(record->configured),
+        .config = health->farm->config,
         .timeout = settings(record)->timeout,
     };
 

@@ -6,7 +6,9 @@
 
 #include "smtp/reply.h"
 
-static const char *const stage_names[] = { "banner", "EHLO", "HELO", "identity", "QUIT", "end" };
+static const char *const stage_names[] = {
+    "banner", "EHLO", "HELO", "STARTTLS", "TLS", "identity", "QUIT", "end",
+};
 static_assert(sizeof stage_names / sizeof *stage_names == SMTP_PROBE_STAGES, "a name for each stage");
 
 const char *smtp_probe_stage_name(enum smtp_probe_stage stage)
@@ -14,12 +16,13 @@ const char *smtp_probe_stage_name(enum smtp_probe_stage stage)
     return stage_names[stage];
 }
 
-void smtp_probe_init(struct smtp_probe *probe, const char *hostname, bool ehlo)
+void smtp_probe_init(struct smtp_probe *probe, const char *hostname, bool ehlo, enum smtp_probe_tls tls)
 {
     memset(probe, 0, sizeof *probe);
     probe->hostname = hostname;
     probe->ehlo = ehlo;
-    probe->stage = SMTP_PROBE_BANNER;
+    probe->tls = tls;
+    probe->stage = tls == SMTP_PROBE_TLS_IMPLICIT ? SMTP_PROBE_TLS : SMTP_PROBE_BANNER;
 }
 
 /* 0: it lists nothing that would tell who the client is. */
@@ -45,6 +48,8 @@ static enum smtp_probe_action enter(struct smtp_probe *probe, enum smtp_probe_st
     case SMTP_PROBE_HELO:
         size = snprintf(probe->out, sizeof probe->out, "HELO %s\r\n", probe->hostname);
         break;
+    case SMTP_PROBE_STARTTLS: size = snprintf(probe->out, sizeof probe->out, "STARTTLS\r\n"); break;
+    case SMTP_PROBE_TLS: return SMTP_PROBE_SECURE;
     case SMTP_PROBE_IDENTITY: size = format_identity(probe); break;
     case SMTP_PROBE_QUIT: size = snprintf(probe->out, sizeof probe->out, "QUIT\r\n"); break;
     case SMTP_PROBE_BANNER: return SMTP_PROBE_READ;
@@ -63,13 +68,6 @@ static void fail(struct smtp_probe *probe, const char *what, size_t size)
                    what);
 }
 
-void smtp_probe_break(struct smtp_probe *probe, const char *what)
-{
-    if (probe->verdict == SMTP_PROBE_OPEN)
-        fail(probe, what, strlen(what));
-    (void)enter(probe, SMTP_PROBE_ENDED);
-}
-
 static enum smtp_probe_action refused(struct smtp_probe *probe, const struct smtp_reply *reply)
 {
     char what[SMTP_PROBE_REASON_MAX];
@@ -83,23 +81,93 @@ static enum smtp_probe_action refused(struct smtp_probe *probe, const struct smt
     return enter(probe, reply->code == 421 ? SMTP_PROBE_ENDED : SMTP_PROBE_QUIT);
 }
 
-static enum smtp_probe_action passed(struct smtp_probe *probe, const struct smtp_reply *reply)
+static enum smtp_probe_action passed(struct smtp_probe *probe)
 {
-    probe->code = reply->code;
     probe->verdict = SMTP_PROBE_PASSED;
     return enter(probe, SMTP_PROBE_QUIT);
 }
 
-/* A relay that does not take the client's identity is not used where that is passed on. */
-static enum smtp_probe_action introduce(struct smtp_probe *probe)
+/* It lacks what traffic cannot do without. */
+static enum smtp_probe_action lacks(struct smtp_probe *probe, enum smtp_probe_stage stage)
 {
     static const char missing[] = "is not offered";
 
-    if (format_identity(probe))
-        return enter(probe, SMTP_PROBE_IDENTITY);
-    probe->stage = SMTP_PROBE_IDENTITY;
+    probe->stage = stage;
     fail(probe, missing, sizeof missing - 1);
     return enter(probe, SMTP_PROBE_QUIT);
+}
+
+/* What is left behind EHLO and TLS. A relay that does not take the client's identity is not used where that
+ * is passed on. */
+static enum smtp_probe_action introduce(struct smtp_probe *probe)
+{
+    if (!probe->introduce || probe->introduced)
+        return passed(probe);
+    return format_identity(probe) ? enter(probe, SMTP_PROBE_IDENTITY) : lacks(probe, SMTP_PROBE_IDENTITY);
+}
+
+void smtp_probe_break(struct smtp_probe *probe, const char *what)
+{
+    bool dispensable = probe->stage == SMTP_PROBE_TLS && probe->tls == SMTP_PROBE_TLS_OPPORTUNISTIC;
+
+    if (probe->verdict != SMTP_PROBE_OPEN) {
+        /* nothing changes it */
+    } else if (!dispensable) {
+        fail(probe, what, strlen(what));
+    } else if (probe->introduce && !format_identity(probe)) {
+        (void)lacks(probe, SMTP_PROBE_IDENTITY); /* it was not in the EHLO in the clear, which counts now */
+    } else {
+        (void)passed(probe);
+    }
+    (void)enter(probe, SMTP_PROBE_ENDED);
+}
+
+/* Whether STARTTLS has yet to be dealt with. Behind XCLIENT's 220 it is not said: traffic does not either. */
+static bool is_tls_due(const struct smtp_probe *probe)
+{
+    switch (probe->tls) {
+    case SMTP_PROBE_CLEAR:
+    case SMTP_PROBE_TLS_IMPLICIT: return false;
+    case SMTP_PROBE_TLS_OPPORTUNISTIC:
+    case SMTP_PROBE_TLS_REQUIRED: break;
+    }
+    return !probe->secured && !probe->in_clear && !probe->introduced;
+}
+
+/* EHLO or HELO was taken. */
+static enum smtp_probe_action greeted(struct smtp_probe *probe)
+{
+    bool required = probe->tls == SMTP_PROBE_TLS_REQUIRED;
+
+    probe->capabilities_known = !required || probe->secured;
+    if (!is_tls_due(probe))
+        return introduce(probe);
+    if (probe->capabilities.flags & SMTP_CAP_STARTTLS)
+        return enter(probe, SMTP_PROBE_STARTTLS);
+    return required ? lacks(probe, SMTP_PROBE_STARTTLS) : introduce(probe);
+}
+
+/* Only a refusal is a reason to stay in the clear: a relay that says anything else is confused or closing. */
+static enum smtp_probe_action starttls_reply(struct smtp_probe *probe, const struct smtp_reply *reply)
+{
+    if (reply->code == 220)
+        return enter(probe, SMTP_PROBE_TLS);
+    if (probe->tls == SMTP_PROBE_TLS_REQUIRED || reply->code < 400 || reply->code == 421)
+        return refused(probe, reply);
+    probe->in_clear = true;
+    return introduce(probe);
+}
+
+enum smtp_probe_action smtp_probe_secured(struct smtp_probe *probe)
+{
+    assert(probe->stage == SMTP_PROBE_TLS);
+    probe->secured = true;
+    if (probe->tls == SMTP_PROBE_TLS_IMPLICIT)
+        return enter(probe, SMTP_PROBE_BANNER);
+    /* What was said in the clear is forgotten (RFC 3207 §4.2). */
+    probe->capabilities_known = false;
+    memset(&probe->capabilities, 0, sizeof probe->capabilities);
+    return enter(probe, SMTP_PROBE_EHLO);
 }
 
 /* XCLIENT is answered with 220 and starts anew, XFORWARD with 250. */
@@ -110,7 +178,7 @@ static enum smtp_probe_action introduced(struct smtp_probe *probe, const struct 
     if (reply->code != (xclient ? 220 : 250))
         return refused(probe, reply);
     probe->introduced = true;
-    return xclient ? enter(probe, SMTP_PROBE_EHLO) : passed(probe, reply);
+    return xclient ? enter(probe, SMTP_PROBE_EHLO) : passed(probe);
 }
 
 /* A complete reply: choose the next stage. */
@@ -122,21 +190,18 @@ static enum smtp_probe_action on_reply(struct smtp_probe *probe, const struct sm
         if (reply->code != 220)
             return refused(probe, reply);
         probe->greeted = true;
-        return probe->ehlo ? enter(probe, SMTP_PROBE_EHLO) : passed(probe, reply);
+        return probe->ehlo ? enter(probe, SMTP_PROBE_EHLO) : passed(probe);
     case SMTP_PROBE_EHLO:
         if (!probe->no_helo && reply->code >= 500 && reply->code <= 504 && reply->code != 503)
             return enter(probe, SMTP_PROBE_HELO); /* RFC 5321 §4.2.4: an old server */
         if (reply->code != 250)
             return refused(probe, reply);
-        probe->capabilities_known = true;
         smtp_capabilities_parse(&probe->capabilities, in, reply->size);
-        return probe->introduce && !probe->introduced ? introduce(probe) : passed(probe, reply);
-    case SMTP_PROBE_HELO:
-        if (reply->code != 250)
-            return refused(probe, reply);
-        probe->capabilities_known = true;
-        return probe->introduce && !probe->introduced ? introduce(probe) : passed(probe, reply);
+        return greeted(probe);
+    case SMTP_PROBE_HELO: return reply->code == 250 ? greeted(probe) : refused(probe, reply);
+    case SMTP_PROBE_STARTTLS: return starttls_reply(probe, reply);
     case SMTP_PROBE_IDENTITY: return introduced(probe, reply);
+    case SMTP_PROBE_TLS:
     case SMTP_PROBE_QUIT:
     case SMTP_PROBE_ENDED: break;
     }
@@ -148,6 +213,7 @@ enum smtp_probe_action smtp_probe_feed(struct smtp_probe *probe, const char *in,
     struct smtp_reply reply;
     int found;
 
+    assert(probe->stage != SMTP_PROBE_TLS); /* it would be said in the clear */
     if (probe->stage == SMTP_PROBE_ENDED)
         return SMTP_PROBE_CLOSE;
     found = smtp_reply_parse(in, size, &reply);
