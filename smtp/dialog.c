@@ -545,5 +545,9 @@ enum smtp_backend_state smtp_dialog_backend_state(const struct smtp_dialog *d)
 
 bool smtp_dialog_waiting(const struct smtp_dialog *d)
 {
-    return (busy(d) || (d->exchange && d->exchange->auth_wanted)) && !smtp_dialog_in_body(d);
+    const struct smtp_exchange *x = d->exchange;
+    bool auth =
+        x && x->auth_wanted && x->backend_state != SMTP_BACKEND_NONE && x->backend_state < SMTP_BACKEND_READY;
+
+    return (busy(d) || auth) && !smtp_dialog_in_body(d);
 }

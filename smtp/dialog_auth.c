@@ -42,7 +42,7 @@ static const char *auth_refusal(const struct smtp_dialog *d, struct smtp_span ar
                                 struct smtp_auth *auth)
 {
     if (!d->policy->auth)
-        return "502 5.5.1 AUTH is not offered\r\n";
+        return "502 5.5.1 Not implemented here\r\n";
     if (d->channel == SMTP_CHANNEL_CLEAR)
         return "538 5.7.11 AUTH needs an encrypted connection\r\n";
     if (d->authenticated)
@@ -176,10 +176,13 @@ static void auth_response(struct smtp_dialog *d, struct smtp_span line)
     }
 }
 
+/* Lines end as those of commands do: see client_command(). */
 size_t client_auth(struct smtp_dialog *d, const char *in, size_t size)
 {
+    static const struct smtp_span not_base64 = { "?", 1 };
+    struct smtp_span answer = { in, 0 };
     const char *lf;
-    size_t line, text;
+    size_t line;
 
     if (d->skipping)
         return skip_line(d, in, size);
@@ -190,15 +193,19 @@ size_t client_auth(struct smtp_dialog *d, const char *in, size_t size)
     line = lf ? (size_t)(lf - in) + 1 : size;
     if (line > SMTP_LINE_AUTH_MAX || (!lf && line == SMTP_LINE_AUTH_MAX)) {
         d->skipping = true;
-        auth_response(d, (struct smtp_span){ "?", 1 });
+        auth_response(d, not_base64);
         return skip_line(d, in, size);
     }
     if (!lf)
         return 0;
-    text = line - 1;
-    if (text && in[text - 1] == '\r')
-        text--;
-    auth_response(d, (struct smtp_span){ in, text });
+    answer.size = line - 1;
+    if (answer.size && in[answer.size - 1] == '\r') {
+        answer.size--;
+    } else if (d->policy->newline == SMTP_NEWLINE_REJECT) {
+        d->skipping = true;
+        answer = not_base64;
+    }
+    auth_response(d, answer);
     return line;
 }
 

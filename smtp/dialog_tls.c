@@ -22,7 +22,7 @@ static void forget_client(struct smtp_dialog *d)
 bool on_starttls(struct smtp_dialog *d, const struct smtp_command *command)
 {
     if (d->policy->starttls == SMTP_STARTTLS_OFF) {
-        complain(d, "502 5.5.1 STARTTLS is not offered\r\n");
+        complain(d, "502 5.5.1 Not implemented here\r\n");
     } else if (command->argument.size) {
         complain(d, "501 5.5.4 STARTTLS takes no argument\r\n");
     } else if (d->channel == SMTP_CHANNEL_TLS) {

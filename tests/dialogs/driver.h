@@ -112,6 +112,18 @@ static inline void driver_act(struct driver *d, const struct smtp_action_arg *ar
         CHECK(!d->backend && !d->wanted && !d->closed, "NEED_BACKEND while there is one");
         d->wanted = true;
         break;
+    case SMTP_ACTION_STARTTLS_CLIENT:
+        CHECK(!d->closed && !d->backend && !d->wanted, "STARTTLS_CLIENT with a backend");
+        break;
+    case SMTP_ACTION_STARTTLS_BACKEND:
+        CHECK(d->backend && !d->backend_in.size,
+              "STARTTLS_BACKEND without one, or behind octets in the clear");
+        break;
+    case SMTP_ACTION_RECONNECT_BACKEND:
+        CHECK(d->backend, "RECONNECT_BACKEND without one");
+        d->backend_in.size = 0;
+        observer_assigned(&d->observer);
+        break;
     case SMTP_ACTION_QUIT_BACKEND: CHECK(d->backend, "QUIT_BACKEND without one"); /* fall through */
     case SMTP_ACTION_ABORT_BACKEND:
         CHECK(d->backend || d->wanted, "ABORT_BACKEND without one");
@@ -200,7 +212,7 @@ static inline bool driver_feed_client(struct driver *d)
 {
     size_t used, n = d->client_in.size;
     char *copy;
-    bool moved;
+    bool moved, tls;
 
     if (!n)
         return false;
@@ -208,11 +220,13 @@ static inline bool driver_feed_client(struct driver *d)
     if (!copy)
         abort();
     memcpy(copy, d->client_in.data, n);
+    tls = smtp_dialog_client_state(&d->dialog) == SMTP_CLIENT_TLS;
     used = smtp_dialog_client_bytes(&d->dialog, copy, n);
+    CHECK(!tls || (used == n && smtp_wire_idle(d->wire)), "octets in the clear behind STARTTLS");
     CHECK(used <= n, "more client octets consumed than were fed");
     text_take(&d->client_in, used);
     moved = used || !smtp_wire_idle(d->wire);
-    driver_write(d, copy, used);
+    driver_write(d, copy, tls ? 0 : used);
     free(copy);
     return moved;
 }

@@ -20,7 +20,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum thing { THING_OTHER, THING_MAIL, THING_RCPT, THING_DATA, THING_CHUNK, THING_END, THINGS };
+enum thing { THING_OTHER, THING_AUTH, THING_MAIL, THING_RCPT, THING_DATA, THING_CHUNK, THING_END, THINGS };
 
 #define TAP_QUEUE 4096u
 #define TAP_LINE  2100 /* as much of a line as is looked at */
@@ -34,6 +34,7 @@ struct tap {
     uint64_t chunk_left;
     bool chunk_last, binary;
     char chunk_previous;   /* the content's last octet, over all its chunks */
+    bool response;         /* the next line is one of AUTH's exchange */
     unsigned first, count; /* unanswered */
     uint8_t queue[TAP_QUEUE];
     unsigned told[THINGS][6]; /* replies by class */
@@ -110,7 +111,12 @@ static inline void tap_line(struct tap *tap)
     tap->bare = false;
     while (size && (tap->line[size - 1] == '\r' || tap->line[size - 1] == '\n'))
         size--;
-    if (!bare && tap_verb(tap, size, "BDAT") && tap_chunk(tap, size)) {
+    if (tap->response) {
+        tap->response = false;
+        tap_push(tap, THING_AUTH);
+    } else if (tap_verb(tap, size, "AUTH")) {
+        tap_push(tap, THING_AUTH);
+    } else if (!bare && tap_verb(tap, size, "BDAT") && tap_chunk(tap, size)) {
         tap->mode = TAP_CHUNK;
         if (!tap->chunk_left)
             tap_chunk_over(tap);
@@ -151,7 +157,8 @@ static inline void tap_body_octet(struct tap *tap, char octet)
 static inline void observe_client_command(struct observer *o, char octet)
 {
     struct tap *tap = &o->client;
-    size_t limit = tap->line_size >= 4 && strncasecmp(tap->line, "AUTH", 4) == 0 ? 12288 : 2048;
+    size_t limit =
+        tap->line_size >= 4 && (tap->response || strncasecmp(tap->line, "AUTH", 4) == 0) ? 12288 : 2048;
 
     if (tap->line_size && tap->previous == '\r' && octet != '\n')
         tap->bare = true;
@@ -166,7 +173,8 @@ static inline void observe_client_command(struct observer *o, char octet)
         if (skip)
             tap->mode = TAP_SKIP;
     } else if (tap->line_size >= limit) {
-        tap_push(tap, THING_OTHER);
+        tap_push(tap, tap->response ? THING_AUTH : THING_OTHER);
+        tap->response = false;
         tap->mode = TAP_SKIP;
         tap->line_size = 0;
         tap->bare = false;
@@ -224,6 +232,8 @@ static inline void observe_told(struct observer *o, bool closing)
     if (class == 2 || class == 3)
         CHECK(o->client.told[thing][class] <= o->backend.told[thing][class],
               "a promise that no backend made");
+    if (thing == THING_AUTH && class == 3)
+        o->client.response = true;
     if (thing == THING_DATA && class == 3) {
         o->client.mode = TAP_BODY;
         o->client.matched = 2;
@@ -267,6 +277,14 @@ static inline void observe_backend_command(struct observer *o)
     int end = 0;
 
     memcpy(line, tap->line, tap->line_size < TAP_LINE ? tap->line_size : TAP_LINE);
+    if (tap->response) {
+        size_t n = strspn(line, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=");
+
+        CHECK(n == TAP_LINE || strcmp(line + n, "\r\n") == 0 || strcmp(line, "*\r\n") == 0,
+              "not a response for a backend");
+        tap_line(tap);
+        return;
+    }
     if (strncmp(line, "MAIL", 4) == 0) {
         tap->binary = strcasestr(line, "BODY=BINARYMIME");
         tap->chunk_previous = '\n';
@@ -274,6 +292,7 @@ static inline void observe_backend_command(struct observer *o)
     CHECK(strncmp(line, "EHLO weir.test\r", 15) == 0 || strncmp(line, "HELO weir.test\r", 15) == 0 ||
               strncmp(line, "MAIL FROM:<", 11) == 0 || strncmp(line, "RCPT TO:<", 9) == 0 ||
               strcmp(line, "DATA\r\n") == 0 || strncmp(line, "BDAT ", 5) == 0 ||
+              strcmp(line, "STARTTLS\r\n") == 0 || strncmp(line, "AUTH ", 5) == 0 ||
               strncmp(line, "XCLIENT ", 8) == 0 || strncmp(line, "XFORWARD ", 9) == 0 ||
               strncmp(line, "EHLO client.test\r", 17) == 0 || strcmp(line, "RSET\r\n") == 0 ||
               strcmp(line, "QUIT\r\n") == 0,
@@ -347,6 +366,8 @@ static inline void observe_backend_reply(struct observer *o, const char *in, siz
     if (!o->tainted)
         tap->told[thing][in[0] - '0']++;
     o->tainted = false;
+    if (thing == THING_AUTH && memcmp(in, "334", 3) == 0)
+        tap->response = true;
     if (thing == THING_DATA && memcmp(in, "354", 3) == 0) {
         tap->mode = TAP_BODY;
         tap->matched = 2;

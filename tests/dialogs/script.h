@@ -142,13 +142,19 @@ static const struct {
     { "ENHANCEDSTATUSCODES", SMTP_CAP_ENHANCEDSTATUSCODES},
     { "CHUNKING",            SMTP_CAP_CHUNKING           },
     { "BINARYMIME",          SMTP_CAP_BINARYMIME         },
+    { "STARTTLS",            SMTP_CAP_STARTTLS           },
+    { "AUTH",                SMTP_CAP_AUTH               },
+    { "PLAIN",               SMTP_CAP_AUTH_PLAIN         },
+    { "LOGIN",               SMTP_CAP_AUTH_LOGIN         },
+    { "CRAM-MD5",            SMTP_CAP_AUTH_CRAM_MD5      },
+    { "SCRAM-SHA-256",       SMTP_CAP_AUTH_SCRAM_SHA_256 },
 };
 #define CAPABILITIES (sizeof capabilities / sizeof *capabilities)
 
 static const char *const outcomes[] = { "delivered", "rejected", "deferred", "failed", "aborted", "unknown" };
 static const char *const timers[] = {
-    "GREET_DELAY", "COMMAND",    "DATA_BLOCK", "BACKEND", "CONNECT",
-    "REPLY",       "REPLY_DATA", "REPLY_END",  "LINGER",
+    "GREET_DELAY", "HANDSHAKE", "COMMAND",    "DATA_BLOCK", "BACKEND",
+    "CONNECT",     "REPLY",     "REPLY_DATA", "REPLY_END",  "LINGER",
 };
 _Static_assert(sizeof timers / sizeof *timers == SMTP_TIMERS, "one name each");
 

@@ -5,9 +5,11 @@
  *      C… c…   octets of the client, at once or one by one        S START    A BACKEND_ASSIGNED    T TIMEOUT
  *      B… b…   octets of the backend, likewise                    R REFUSE   F, G BACKEND_REFUSED  D DRAIN
  *      Z z     a backend's whole greeting, with and without       X CLIENT_LOST    L BACKEND_LOST  K STOP
- *              PIPELINING, if one is wanted
+ *      y       PIPELINING, if one is wanted; with STARTTLS and AUTH
+ *      U CLIENT_SECURED    V BACKEND_SECURED, when they are waited for
  *
- * The first octet chooses the policy. What must hold is in driver.h and observer.h; and no session may hang:
+ * The first octet chooses the policy; with its highest bit a second one chooses what is said of TLS and AUTH.
+ * What must hold is in driver.h and observer.h; and no session may hang:
  * when nothing comes but timeouts, it ends.
  */
 #include <stdbool.h>
@@ -42,6 +44,15 @@ enum {
     POLICY_FEW_ERRORS = 16,
     POLICY_BARE_OFFER = 32,
     POLICY_STRANGER = 64,
+    POLICY_SECURE = 128,
+};
+
+/* The second octet. */
+enum {
+    SECURE_STARTTLS = 3, /* enum smtp_starttls */
+    SECURE_AUTH = 4,
+    SECURE_CHANNEL = 8,
+    SECURE_BACKEND_SHIFT = 4, /* enum smtp_backend_tls */
 };
 
 static const uint32_t everything = SMTP_CAP_PIPELINING | SMTP_CAP_CARRIED;
@@ -95,9 +106,21 @@ static void record(struct driver *d, const char *in, size_t size, bool *client_g
                     "250-BINARYMIME\r\n250 CHUNKING\r\n");
         break;
     case 'z': greeting(d, "250-relay\r\n250-SIZE 1000\r\n250 CHUNKING\r\n"); break;
+    case 'y':
+        greeting(d, "250-relay\r\n250-STARTTLS\r\n250-AUTH PLAIN LOGIN CRAM-MD5\r\n250 PIPELINING\r\n");
+        break;
     case 'A':
         if (d->wanted)
-            event(d, SMTP_EVENT_BACKEND_ASSIGNED);
+            driver_event(
+                d, &(struct smtp_event){ .kind = SMTP_EVENT_BACKEND_ASSIGNED, .may_have_secrets = size > 1 });
+        break;
+    case 'U':
+        if (smtp_dialog_client_state(&d->dialog) == SMTP_CLIENT_TLS)
+            event(d, SMTP_EVENT_CLIENT_SECURED);
+        break;
+    case 'V':
+        if (smtp_dialog_backend_state(&d->dialog) == SMTP_BACKEND_TLS)
+            event(d, SMTP_EVENT_BACKEND_SECURED);
         break;
     case 'F':
     case 'G':
@@ -123,7 +146,7 @@ static void record(struct driver *d, const char *in, size_t size, bool *client_g
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct driver d;
-    unsigned choice = size ? data[0] : 0;
+    unsigned choice = size ? data[0] : 0, secure = choice & POLICY_SECURE && size > 1 ? data[1] : 0;
     struct smtp_policy policy = {
         .hostname = "weir.test",
         .newline = choice & POLICY_NORMALIZE ? SMTP_NEWLINE_NORMALIZE : SMTP_NEWLINE_REJECT,
@@ -131,6 +154,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .max_message_size = choice & POLICY_SMALL ? 20 : 0,
         .max_errors = choice & POLICY_FEW_ERRORS ? 3 : 20,
         .greet_delay = choice & POLICY_GREET_DELAY,
+        .starttls = (enum smtp_starttls)((secure & SECURE_STARTTLS) % (SMTP_STARTTLS_REQUIRED + 1)),
+        .auth = secure & SECURE_AUTH,
     };
     struct smtp_capabilities offer = { .flags =
                                            choice & POLICY_BARE_OFFER ? SMTP_CAP_PIPELINING : everything };
@@ -138,8 +163,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bool client_gone = false;
 
     driver_begin(&d, &policy, &offer, !(choice & POLICY_STRANGER));
+    if (secure & SECURE_CHANNEL)
+        smtp_dialog_protect(&d.dialog, SMTP_CHANNEL_TLS);
+    smtp_dialog_secure_backends(&d.dialog, (enum smtp_backend_tls)(secure >> SECURE_BACKEND_SHIFT & 3));
     event(&d, SMTP_EVENT_START);
-    for (in += size > 0; in < end;) {
+    in += size > 0;
+    in += choice & POLICY_SECURE && size > 1;
+    while (in < end) {
         const char *stop = memchr(in, RECORD_END, (size_t)(end - in));
 
         if (!stop)

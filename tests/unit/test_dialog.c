@@ -58,6 +58,8 @@ struct replay {
     struct smtp_policy policy;
     struct smtp_capabilities offer;
     bool stranger, xclient_from, begun;
+    enum smtp_channel channel;
+    enum smtp_backend_tls backend_tls;
     enum smtp_introduction introduction;
     bool whole; /* the next segment is not split */
     char side;  /* whose segment is being gathered: 'C', 'B' or 0 */
@@ -90,6 +92,9 @@ static void print_action(FILE *out, const struct replay *r, size_t i)
         fprintf(out, "REPLIED %s %d%s status=%d.%d", smtp_verb_name(arg->replied.verb), arg->replied.code,
                 arg->replied.final ? " final" : "", arg->replied.status_class, arg->replied.subject);
         break;
+    case SMTP_ACTION_STARTTLS_CLIENT: fprintf(out, "STARTTLS_CLIENT"); break;
+    case SMTP_ACTION_STARTTLS_BACKEND: fprintf(out, "STARTTLS_BACKEND"); break;
+    case SMTP_ACTION_RECONNECT_BACKEND: fprintf(out, "RECONNECT_BACKEND"); break;
     case SMTP_ACTION_QUIT_BACKEND: fprintf(out, "QUIT_BACKEND"); break;
     case SMTP_ACTION_ABORT_BACKEND: fprintf(out, "ABORT_BACKEND %s", smtp_loss_name(arg->loss)); break;
     case SMTP_ACTION_XCLIENT:
@@ -278,8 +283,19 @@ static void set_policy(struct replay *r, const char *text)
             r->xclient_from = true;
         else if (strcmp(word, "greet-delay") == 0)
             r->policy.greet_delay = true;
+        else if (strcmp(word, "auth") == 0)
+            r->policy.auth = true;
         else if (!value)
             broken("no policy %s", word);
+        else if (strcmp(word, "starttls") == 0)
+            r->policy.starttls =
+                strcmp(value, "required") == 0 ? SMTP_STARTTLS_REQUIRED : SMTP_STARTTLS_OFFERED;
+        else if (strcmp(word, "channel") == 0)
+            r->channel = strcmp(value, "tls") == 0 ? SMTP_CHANNEL_TLS : SMTP_CHANNEL_LOCAL;
+        else if (strcmp(word, "backend-tls") == 0)
+            r->backend_tls = strcmp(value, "required") == 0   ? SMTP_BACKEND_TLS_REQUIRED
+                             : strcmp(value, "implicit") == 0 ? SMTP_BACKEND_TLS_IMPLICIT
+                                                              : SMTP_BACKEND_TLS_OPPORTUNISTIC;
         else if (strcmp(word, "introduce") == 0)
             r->introduction = strcmp(value, "xclient") == 0    ? SMTP_INTRODUCE_XCLIENT
                               : strcmp(value, "xforward") == 0 ? SMTP_INTRODUCE_XFORWARD
@@ -318,15 +334,17 @@ static void do_event(struct replay *r, const char *text)
         enum smtp_event_kind kind;
         char letter;
     } kinds[] = {
-        {"START",        SMTP_EVENT_START,            'S'},
-        { "REFUSE",      SMTP_EVENT_REFUSE,           'R'},
-        { "ASSIGNED",    SMTP_EVENT_BACKEND_ASSIGNED, 'A'},
-        { "REFUSED",     SMTP_EVENT_BACKEND_REFUSED,  'F'},
-        { "LOST",        SMTP_EVENT_BACKEND_LOST,     'L'},
-        { "CLIENT_LOST", SMTP_EVENT_CLIENT_LOST,      'X'},
-        { "TIMEOUT",     SMTP_EVENT_TIMEOUT,          'T'},
-        { "DRAIN",       SMTP_EVENT_DRAIN,            'D'},
-        { "STOP",        SMTP_EVENT_STOP,             'K'},
+        {"START",            SMTP_EVENT_START,            'S'},
+        { "REFUSE",          SMTP_EVENT_REFUSE,           'R'},
+        { "ASSIGNED",        SMTP_EVENT_BACKEND_ASSIGNED, 'A'},
+        { "REFUSED",         SMTP_EVENT_BACKEND_REFUSED,  'F'},
+        { "LOST",            SMTP_EVENT_BACKEND_LOST,     'L'},
+        { "CLIENT_LOST",     SMTP_EVENT_CLIENT_LOST,      'X'},
+        { "TIMEOUT",         SMTP_EVENT_TIMEOUT,          'T'},
+        { "DRAIN",           SMTP_EVENT_DRAIN,            'D'},
+        { "STOP",            SMTP_EVENT_STOP,             'K'},
+        { "CLIENT_SECURED",  SMTP_EVENT_CLIENT_SECURED,   'U'},
+        { "BACKEND_SECURED", SMTP_EVENT_BACKEND_SECURED,  'V'},
     };
     struct smtp_event event;
     struct text reply = { 0 };
@@ -346,6 +364,8 @@ static void do_event(struct replay *r, const char *text)
         event.reply = reply.data;
     } else if (event.kind == SMTP_EVENT_BACKEND_LOST) {
         event.loss = parse_loss(argument);
+    } else if (event.kind == SMTP_EVENT_BACKEND_ASSIGNED) {
+        event.may_have_secrets = strcmp(argument, "near") == 0;
     }
     if (r->corpus && event.kind != SMTP_EVENT_START)
         fprintf(r->corpus, "%c\x1e",
@@ -376,14 +396,18 @@ static void begin(struct replay *r)
                       (r->policy.greet_delay ? 2u : 0) | (r->policy.max_recipients < 1000 ? 4u : 0) |
                       (r->offer.size_limit || r->policy.max_message_size ? 8u : 0) |
                       (r->policy.max_errors < 20 ? 16u : 0) | (r->offer.flags & SMTP_CAP_CHUNKING ? 0 : 32u) |
-                      (r->stranger ? 64u : 0);
+                      (r->stranger ? 64u : 0) | 128u;
+    unsigned secure = (unsigned)r->policy.starttls | (r->policy.auth ? 4u : 0) |
+                      (r->channel == SMTP_CHANNEL_TLS ? 8u : 0) | (unsigned)r->backend_tls << 4;
 
     if (r->begun)
         return;
     r->begun = true;
     if (r->corpus)
-        fputc((int)choice, r->corpus);
+        fprintf(r->corpus, "%c%c", (int)choice, (int)secure);
     driver_begin(&r->driver, &r->policy, &r->offer, !r->stranger);
+    smtp_dialog_protect(&r->driver.dialog, r->channel);
+    smtp_dialog_secure_backends(&r->driver.dialog, r->backend_tls);
     if (r->xclient_from)
         smtp_dialog_trust_xclient(&r->driver.dialog);
     smtp_dialog_introduce(&r->driver.dialog, r->introduction, &somebody);
