@@ -78,12 +78,18 @@ def relays():
 
 
 @pytest.fixture
-def start(request):
+def kind():
+    """What start() makes."""
+    return Weir
+
+
+@pytest.fixture
+def start(request, kind):
     """start(backends, ...) runs a Weir. At the end of a test that passed it goes through the epilogue of every row."""
     running = []
 
     def make(*arguments, **options):
-        weir = Weir(*arguments, **options)
+        weir = kind(*arguments, **options)
         running.append(weir)
         return weir
     yield make

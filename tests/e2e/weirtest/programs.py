@@ -1,6 +1,10 @@
-"""Real programs as peers: Postfix, its smtp-source and smtp-sink, aiosmtpd, swaks; and the MIME samples of Python's own tests."""
+"""
+Real programs as peers: Postfix, its smtp-source and smtp-sink, aiosmtpd, swaks, openssl s_client, testssl.sh, sslscan; and the
+MIME samples of Python's own tests.
+"""
 
 import glob
+import json
 import os
 import re
 import shutil
@@ -160,6 +164,80 @@ def swaks(port, *options):
                            "--from", "swaks@client.test", "--to", "to@relay.test", *options],
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
     return done.returncode, done.stdout + done.stderr
+
+
+class SClient:
+    """An `openssl s_client` that can be talked to; what it prints gathers in `text`."""
+
+    def __init__(self, port, *options):
+        self.process = subprocess.Popen(["openssl", "s_client", "-connect", "127.0.0.1:%d" % port, *options],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.text, self.changed = "", threading.Condition()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self):
+        while True:
+            octets = os.read(self.process.stdout.fileno(), 65536)
+            if not octets:
+                return
+            with self.changed:
+                self.text += octets.decode("utf-8", "replace")
+                self.changed.notify_all()
+
+    def send(self, text):
+        try:
+            self.process.stdin.write(text.encode())
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+
+    def wait(self, pattern, timeout=10):
+        """Until `pattern` is in the text."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: re.search(pattern, self.text), timeout), "no %r in:\n%s" % (pattern, self.text)
+
+    def end(self, timeout=10):
+        """Until it has ended by itself; all it said."""
+        self.process.wait(timeout)
+        self.reader.join(timeout)
+        return self.text
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.end()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+def s_client(port, *options):
+    """Run s_client for a handshake and no more; what it said."""
+    done = subprocess.run(["openssl", "s_client", "-connect", "127.0.0.1:%d" % port, *options], input=b"Q\n", timeout=30,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return done.stdout.decode("utf-8", "replace")
+
+
+def testssl(port, name, *options, timeout=55):
+    """Run testssl.sh for some of its checks; its findings, each a dict with id, severity and finding."""
+    program = find_program("testssl.sh") or find_program("testssl")
+    with tempfile.TemporaryDirectory(prefix="weir-testssl-") as directory:
+        path = os.path.join(directory, "findings.json")
+        done = subprocess.run([program, "--quiet", "--color", "0", "--warnings", "off", "--nodns", "none", "--jsonfile", path,
+                               *options, "--ip", "127.0.0.1", "%s:%d" % (name, port)], cwd=directory, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout)
+        try:
+            with open(path) as file:
+                return json.load(file)
+        except (OSError, ValueError):
+            raise AssertionError("no findings:\n" + done.stdout.decode("utf-8", "replace")) from None
+
+
+def sslscan(port, *options):
+    """What sslscan says, without colour."""
+    done = subprocess.run([find_program("sslscan"), "--no-colour", *options, "127.0.0.1:%d" % port], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=55)
+    return done.stdout.decode("utf-8", "replace")
 
 
 class Aiosmtpd:

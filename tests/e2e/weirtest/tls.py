@@ -317,6 +317,18 @@ def leaf(pem):
     return ssl.PEM_cert_to_DER_cert(read(pem).split("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----\n")
 
 
+def client_hello(version=0x0303, ciphers=(0xC02B, 0xC02F, 0xC009, 0xC013, 0x002F, 0x0035, 0x000A), name=b""):
+    """The record of a ClientHello that offers nothing newer than `version` (0x0300 is SSLv3): for what no library says any more."""
+    def vector(octets, width=2):
+        return len(octets).to_bytes(width, "big") + octets
+    extensions = b"".join(kind.to_bytes(2, "big") + vector(content) for kind, content in (
+        [(0, vector(b"\0" + vector(name)))] if name else []) + [
+        (10, vector(bytes.fromhex("001d00170018"))), (11, vector(b"\0", 1)), (13, vector(bytes.fromhex("04030503080408050401020302010101")))])
+    hello = (version.to_bytes(2, "big") + bytes(32) + vector(b"", 1)
+             + vector(b"".join(cipher.to_bytes(2, "big") for cipher in ciphers)) + vector(b"\0", 1) + vector(extensions))
+    return b"\x16" + min(version, 0x0301).to_bytes(2, "big") + vector(b"\1" + vector(hello, 3))
+
+
 # A TLS socket
 
 class TlsSocket:

@@ -193,12 +193,18 @@ class Weir:
             options.setdefault("tls", self.context)
         return Client(self.address, **options)
 
+    def introduce(self, client, sni=None, session=None):
+        """EHLO, over TLS where the listener has it."""
+        client.ehlo()
+        if self.tls in ("starttls", "required") and client.sock is client.raw:
+            client.starttls(self.context, sni, session).ehlo()
+        return client
+
     def introduced(self, sni=None, session=None, **options):
-        """A client that has said EHLO, over TLS where the listener has it."""
+        """A client for which MAIL comes next."""
         if self.tls == "implicit":
-            return self.client(sni=sni, session=session, **options).ehlo()
-        client = self.client(**options).ehlo()
-        return client if self.tls == "off" else client.starttls(self.context, sni, session).ehlo()
+            return self.introduce(self.client(sni=sni, session=session, **options))
+        return self.introduce(self.client(**options), sni, session)
 
     def deliver(self, **envelope):
         """One message in a session of its own."""
@@ -301,9 +307,7 @@ class Weir:
         with self.client(banner=False) as client:
             if client.reply().code != 220:
                 return False
-            client.ehlo()
-            if self.tls in ("starttls", "required"):
-                client.starttls(self.context).ehlo()
+            self.introduce(client)
             if client.command("MAIL FROM:<epilogue@client.test>").code != 250:
                 return False
             client.ok("RCPT TO:<to@relay.test>")
