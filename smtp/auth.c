@@ -298,7 +298,7 @@ size_t smtp_auth_user(uint32_t mechanism, struct smtp_span response, char out[SM
     struct message message = { decoded, decoded };
     struct smtp_span name = no_name;
 
-    if (!response.data || response.size > SMTP_LINE_AUTH_MAX || !smtp_auth_is_base64(response))
+    if (response.size > SMTP_LINE_AUTH_MAX || !smtp_auth_is_base64(response))
         return 0;
     message.end += decode(response, decoded);
     for (size_t i = 0; i < sizeof readers / sizeof readers[0]; i++)
