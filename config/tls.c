@@ -199,20 +199,23 @@ struct culprits {
     const void *ticket_keys, *authority;
 };
 
+/* `text` may go on from the file's name or hold it already, as that of FILE.ocsp does. */
 static void report_file(void *arg, enum tls_culprit culprit, size_t index, const char *text)
 {
     const struct culprits *culprits = arg;
-    const void *field = culprits->tls;
+    const struct origin *file = NULL, *tls = draft_origin(culprits->draft, culprits->tls);
     switch (culprit) {
-    case TLS_CULPRIT_CERTIFICATE: field = &culprits->certificates[index]; break;
-    case TLS_CULPRIT_TICKET_KEYS: field = culprits->ticket_keys; break;
-    case TLS_CULPRIT_AUTHORITY: field = culprits->authority; break;
+    case TLS_CULPRIT_CERTIFICATE: file = draft_origin(culprits->draft, &culprits->certificates[index]); break;
+    case TLS_CULPRIT_TICKET_KEYS: file = draft_origin(culprits->draft, culprits->ticket_keys); break;
+    case TLS_CULPRIT_AUTHORITY: file = draft_origin(culprits->draft, culprits->authority); break;
     case TLS_CULPRIT_NONE: break;
     }
-    const struct origin *origin = draft_origin(culprits->draft, field);
-    if (!origin) /* the system's authorities, which the file does not name */
-        origin = draft_origin(culprits->draft, culprits->tls);
-    report_at(culprits->draft, origin, "%s", text);
+    if (!file) /* the system's authorities, or no file at all */
+        report_at(culprits->draft, tls, "%s", text);
+    else if (strstr(text, file->text))
+        report_at(culprits->draft, file, "%s", text);
+    else
+        report_at(culprits->draft, file, "%s %s", file->text, text);
 }
 
 static void make_server(struct draft *draft, struct config_listener *listener)
