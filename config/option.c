@@ -85,7 +85,8 @@ static const struct option listener_options[] = {
             "that carries the host name it asks for (SNI); if it asks for none or for another, the first. "
             "Where there are an ECDSA and an RSA one of the same name, it gets what it can verify. FILE.ocsp "
             "beside FILE is its OCSP response, to be stapled. Relative paths begin in the working directory. "
-            "A reload reads all files of TLS again, as `user`: they must be readable to it then.")),
+            "A reload reads all files of TLS again as `user`, and `--check` as whoever runs it: both must be "
+            "able to.")),
     ROW(.key = "tls-min", .type = OPTION_CHOICE, FIELD(config_listener, tls_min), STANDARD("1.2"),
         .choices = tls_versions, MEANS("The oldest TLS version that is spoken with clients.")),
     ROW(.key = "tls-ticket-keys", .type = OPTION_PATH, FIELD(config_listener, tls_ticket_keys),
@@ -197,11 +198,12 @@ static const struct option pool_options[] = {
               "connection, which the backend must expect. `xclient`: the backend treats the session as the "
               "client's own. `xforward`: for its log only.")),
     ROW(.key = "tls", .type = OPTION_CHOICE, FIELD(config_pool, tls), STANDARD("off"), .choices = pool_tls,
-        MEANS(
-            "TLS towards backends. `opportunistic`: STARTTLS where it is offered, in the clear where it "
-            "fails; `require`: STARTTLS or no mail, with any certificate; `verify`: with a certificate that "
-            "`ca` vouches for and that carries `tls-name`. `implicit` and `implicit-verify`: like the last "
-            "two, but TLS from the first octet.")),
+        MEANS("TLS towards backends. `opportunistic`: STARTTLS where it is offered, with any certificate, "
+              "and in "
+              "the clear where that fails; `require`: STARTTLS or no mail, with any certificate; `verify`: "
+              "with "
+              "a certificate that `ca` vouches for and that carries `tls-name`. `implicit` and "
+              "`implicit-verify`: like the last two, but TLS from the first octet.")),
     ROW(.key = "ca", .type = OPTION_PATH, FIELD(config_pool, ca), STANDARD("\"\""),
         MEANS("A PEM file of the authorities for `verify` and `implicit-verify`. Empty: the system's.")),
     ROW(.key = "source", .type = OPTION_SOURCE, FIELD(config_pool, source), STANDARD("\"\""),
