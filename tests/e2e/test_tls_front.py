@@ -185,9 +185,8 @@ def test_starttls_on_an_implicit_listener(start, relay, pki):
 def test_required(start, relay, pki):
     weir = secured(start, relay, pki, "required", max_errors=50)
     with weir.client() as client:
-        refused = ("HELO client.test", "MAIL FROM:<a@x>", "RCPT TO:<b@x>", "DATA", "RSET", "VRFY x", "HELP", "AUTH PLAIN AGEAYg==")
-        for line in refused[:1]:
-            assert client.command(line).code == 530
+        refused = ("HELO client.test", "MAIL FROM:<a@x>", "RCPT TO:<b@x>", "DATA", "RSET", "VRFY x", "HELP")
+        assert client.command("HELO client.test").code == 530
         client.ehlo()
         assert "STARTTLS" in client.extensions and "AUTH" not in client.extensions
         for line in refused:
@@ -250,16 +249,28 @@ def test_renegotiation(start, relay, pki, mode):
 
 # Handshakes that do not come to an end
 
+def tell(weir, cases):
+    """Each case on a connection of its own, all at once; label → what came before the end."""
+    clients = {label: below(weir) for label in cases}
+    for label, client in clients.items():
+        try:
+            client.send(cases[label])
+        except OSError:
+            pass
+    said = {label: ends(client) for label, client in clients.items()}
+    for client in clients.values():
+        client.close()
+    return said
+
+
 @pytest.mark.scorecard(21, "a handshake that stalls is closed at its deadline")
-@pytest.mark.parametrize("sent", [b"", b"\x16\x03", client_hello()[:40]], ids=["nothing", "two", "half"])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_handshake_that_stalls(start, relay, pki, mode, sent):
+def test_a_handshake_that_stalls(start, relay, pki, mode):
     weir = secured(start, relay, pki, mode, **QUICK)
-    with below(weir) as client:
-        client.send(sent)
-        ends(client)
-    wait_until(lambda: handshakes(weir, "failed") == 1, what="a failed handshake counted")
-    weir.wait_log(event="tls", message=re.compile(r"127\.0\.0\.1:\d+: \S"))
+    hello = client_hello()
+    tell(weir, {"nothing": b"", "one": b"\x16", "two": b"\x16\x03", "header": hello[:5], "half": hello[:40], "all but one": hello[:-1]})
+    wait_until(lambda: handshakes(weir, "failed") == 6, what="six failed handshakes counted")
+    weir.wait_log(event="tls", message=re.compile(r"127\.0\.0\.1:\d+: \S"), times=6)
 
 
 @pytest.mark.scorecard(21, "a handshake that stalls is closed at its deadline")
@@ -325,20 +336,18 @@ def test_nothing_is_said_before_the_handshake_of_an_implicit_listener(start, rel
         assert client.silent(0.2)
 
 
-@pytest.mark.parametrize("octets", [b"EHLO client.test\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\r\n", bytes(100), b"\x80\x2e\1\3\1" + bytes(60),
-                                    b"QUIT\r\n" * 5000], ids=["ehlo", "http", "crlf", "nuls", "sslv2", "endless"])
+NO_TLS = {"ehlo": b"EHLO client.test\r\n", "http": b"GET / HTTP/1.1\r\n\r\n", "crlf": b"\r\n", "nuls": bytes(100),
+          "sslv2": b"\x80\x2e\1\3\1" + bytes(60), "endless": b"QUIT\r\n" * 5000, "alert": b"\x15\3\3\0\2\2\x28",
+          "data": b"\x17\3\3\0\5hello", "long": b"\x16\3\1\xff\xff" + bytes(70000)}
+
+
 @pytest.mark.parametrize("mode", MODES)
-def test_no_tls_where_tls_is_due(start, relay, pki, mode, octets):
+def test_no_tls_where_tls_is_due(start, relay, pki, mode):
     weir = secured(start, relay, pki, mode, **QUICK)
-    with below(weir) as client:
-        try:
-            client.send(octets)
-        except OSError:
-            pass
-        said = ends(client)
-    assert not said or said[:1] == ALERT, "answered in the clear: %r" % said
-    wait_until(lambda: handshakes(weir, "failed") == 1, what="a failed handshake counted")
-    weir.wait_log(event="tls", message=re.compile(r"127\.0\.0\.1:\d+: \S"))
+    for label, said in tell(weir, NO_TLS).items():
+        assert not said or said[:1] == ALERT, "%s: answered in the clear: %r" % (label, said)
+    wait_until(lambda: handshakes(weir, "failed") == len(NO_TLS), what="as many failed handshakes counted")
+    weir.wait_log(event="tls", message=re.compile(r"127\.0\.0\.1:\d+: \S"), times=len(NO_TLS))
 
 
 def test_tls_on_a_plain_port(start, relay):
@@ -479,8 +488,8 @@ def test_what_a_client_names_is_escaped(start, relay, pki):
     """SNI is the client's word: one well-formed line, whatever it holds (weir.log() refuses anything else)."""
     weir = secured(start, relay, pki, "implicit")
     for name in ("esc\x1b[2Jape", 'quo"te\\', "a=b level=error", "\u202egnp", "x" * 250):
-        said = programs.s_client(weir.port, "-servername", name, "-quiet")
-        assert "220 " in said, said
+        said = programs.s_client(weir.port, "-servername", name)
+        assert "Verify return code" in said, said
     wait_until(lambda: len(weir.find_log(event="session")) >= 5, what="five sessions in the log")
     names = {line["sni"] for line in weir.find_log(event="session")}
     assert 'quo"te\\' in names and "a=b level=error" in names
@@ -534,16 +543,15 @@ TRUST = re.compile(r"cert_(chain_of_trust|trust|expirationStatus|revocation|crlD
 
 @needs("testssl.sh", "testssl")
 @pytest.mark.scorecard(23, "no SSLv3, TLS 1.0, TLS 1.1; testssl.sh finds nothing")
-@pytest.mark.parametrize("checks", [("-p", "-s"), ("-H", "-I", "-T", "-R", "-C")], ids=["protocols", "vulnerabilities"])
-def test_testssl(start, relay, pki, checks):
+def test_testssl(start, relay, pki):
     weir = start([relay], listener=tls_listener("starttls", pki.mx, pki.mx_rsa, max_errors=10000))
-    found = programs.testssl(weir.port, "mx.example.test", "-t", "smtp", "--add-ca", pki.ca, *checks)
-    assert len(found) > 5, found
+    # Protocols, ciphers; Heartbleed, CCS injection, renegotiation, CRIME. In full it takes minutes.
+    found = programs.testssl(weir.port, "mx.example.test", "-t", "smtp", "--add-ca", pki.ca, "-p", "-s", "-H", "-I", "-R", "-C")
+    offered = {one["id"]: one["finding"] for one in found}
+    assert {"TLS1", "TLS1_1", "TLS1_2", "heartbleed", "CCS", "secure_client_renego", "CRIME_TLS"} <= set(offered), found
     bad = [one for one in found if one["severity"] in ("HIGH", "CRITICAL", "FATAL") and not TRUST.match(one["id"])]
     assert not bad, bad
-    if "-p" in checks:
-        offered = {one["id"]: one["finding"] for one in found}
-        assert offered["TLS1"] == "not offered" and offered["TLS1_1"] == "not offered" and offered["TLS1_2"].startswith("offered")
+    assert offered["TLS1"] == "not offered" and offered["TLS1_1"] == "not offered" and offered["TLS1_2"].startswith("offered")
 
 
 @needs("sslscan")
