@@ -252,8 +252,6 @@ static int begin(struct stream *stream, SSL *ssl)
     BIO_set_data(bio, stream);
     BIO_set_init(bio, 1);
     SSL_set_bio(ssl, bio, bio);
-    SSL_set_read_ahead(ssl, 1);
-    SSL_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS);
     tls->ssl = ssl;
     tls->end = 1;
     stream->tls = tls;
@@ -268,8 +266,6 @@ int stream_accept_tls(struct stream *stream, const struct tls_server *server, co
     char *copy = NULL;
     int result;
 
-    if (ssl)
-        SSL_set_accept_state(ssl);
     if (size) {
         copy = malloc(size);
         if (!copy) {
@@ -296,12 +292,8 @@ int stream_accept_tls(struct stream *stream, const struct tls_server *server, co
 int stream_connect_tls(struct stream *stream, const struct tls_client *client, const char *name,
                        struct tls_resumption *resumption)
 {
-    SSL *ssl = tls_client_connection(client, name, resumption);
-    int result;
+    int result = begin(stream, tls_client_connection(client, name, resumption));
 
-    if (ssl)
-        SSL_set_connect_state(ssl);
-    result = begin(stream, ssl);
     if (result == 0) {
         stream->tls->dry = true; /* nothing can have come before the hello has gone */
         advance(stream);

@@ -10,15 +10,25 @@
 #include <cmocka.h>
 
 static bool no_memory;
+static bool unwiped; /* memory was given back with octets in it */
 
-static void *scarce_realloc(void *memory, size_t size)
+static void *scarce_malloc(size_t size)
 {
-    return no_memory ? NULL : realloc(memory, size);
+    return no_memory ? NULL : malloc(size);
 }
 
-#define realloc scarce_realloc
+static void watched_free(void *memory, size_t size)
+{
+    for (size_t i = 0; memory && i < size; i++)
+        unwiped |= ((char *)memory)[i] != '\0';
+    free(memory);
+}
+
+#define malloc       scarce_malloc
+#define free(memory) watched_free(memory, stream->unsent_size)
 #include "net/stream.c"
-#undef realloc
+#undef malloc
+#undef free
 
 #include <sys/socket.h>
 
@@ -68,10 +78,53 @@ static void test_nothing_follows_what_could_not_be_kept(void **state)
     ev_loop_destroy(loop);
 }
 
+/* Kept, moved, grown, sent and forgotten: nowhere is a password left. */
+static void test_secrets_are_wiped(void **state)
+{
+    static char block[1 << 20];
+    struct iovec part = { block, sizeof block };
+    struct ev_loop *loop = ev_loop_new(0);
+
+    (void)state;
+    memset(block, 'a', sizeof block);
+    for (int secrets = 0; secrets < 2; secrets++) {
+        for (int sent = 0; sent < 2; sent++) {
+            struct stream stream;
+            int pair[2];
+            char last;
+
+            assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+            stream_open(&stream, loop, pair[0], ignore);
+            stream.secrets = secrets;
+            unwiped = false;
+            assert_int_equal(stream_write(&stream, &part, 1), 0);
+            assert_true(stream_unsent(&stream) > 0);
+            (void)drain_peer(pair[1], &last);
+            ev_run(loop, EVRUN_NOWAIT); /* some of it goes: what follows is moved to the front */
+            assert_true(stream.unsent_start > 1000);
+            assert_int_equal(stream_write(&stream, &(struct iovec){ block, 1000 }, 1), 0);
+            assert_int_equal(stream.unsent_start, 0);
+            for (size_t i = stream.unsent_end; secrets && i < stream.unsent_size; i++)
+                assert_int_equal(stream.unsent[i], 0);
+            assert_int_equal(stream_write(&stream, &part, 1), 0); /* grown */
+            for (int i = 0; sent && i < 1000 && stream_unsent(&stream); i++) {
+                (void)drain_peer(pair[1], &last);
+                ev_run(loop, EVRUN_NOWAIT);
+            }
+            assert_int_equal(stream_unsent(&stream) == 0, sent);
+            stream_close(&stream);
+            close(pair[1]);
+            assert_int_equal(unwiped, !secrets);
+        }
+    }
+    ev_loop_destroy(loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing_follows_what_could_not_be_kept),
+        cmocka_unit_test(test_secrets_are_wiped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
