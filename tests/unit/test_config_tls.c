@@ -164,22 +164,25 @@ static void test_names(void **state)
 static void test_shared_contexts(void **state)
 {
     (void)state;
-    struct config *config = parse_good(
-        "listeners: { smtp: { address: \"127.0.0.1:2525\", pool: a } }\n"
-        "pools:\n"
-        "  a: { tls: require, backends: { a: { address: \"10.0.0.1:25\" } } }\n"
-        "  b: { tls: verify, ca: " FILES "authority.pem, backends: { b: { address: \"10.0.0.2:25\" } } }\n"
-        "  c: { tls: implicit, backends: { c: { address: \"10.0.0.3:25\" } } }\n"
-        "  d: { tls: implicit-verify, ca: " FILES
-        "authority.pem, backends: { d: { address: \"10.0.0.4:25\" } } }\n"
-        "  e: { tls: verify, ca: " FILES "mx.pem, backends: [b] }\n"
-        "  f: { backends: [a] }\n");
+    struct config *config =
+        parse_good("listeners: { smtp: { address: \"127.0.0.1:2525\", pool: off } }\n"
+                   "pools:\n"
+                   "  off: { backends: { o: { address: \"10.0.0.1:25\" } } }\n"
+                   "  require: { tls: require, backends: [o] }\n"
+                   "  system: { tls: verify, backends: [o] }\n"
+                   "  own: { tls: verify, ca: " FILES "authority.pem, backends: [o] }\n"
+                   "  other: { tls: verify, ca: " FILES "mx.pem, backends: [o] }\n"
+                   "  implicit: { tls: implicit, backends: { i: { address: \"10.0.0.2:465\" } } }\n"
+                   "  implicit-own: { tls: implicit-verify, ca: " FILES "authority.pem, backends: [i] }\n");
     const struct config_pool *pools = config->pools;
-    assert_ptr_equal(pools[0].tls_client, pools[2].tls_client);
-    assert_ptr_equal(pools[1].tls_client, pools[3].tls_client);
-    assert_ptr_not_equal(pools[0].tls_client, pools[1].tls_client);
-    assert_ptr_not_equal(pools[1].tls_client, pools[4].tls_client);
-    assert_null(pools[5].tls_client);
+    assert_null(pools[0].tls_client);
+    for (size_t i = 1; i < 5; i++) {
+        assert_non_null(pools[i].tls_client);
+        for (size_t k = 0; k < i; k++)
+            assert_ptr_not_equal(pools[i].tls_client, pools[k].tls_client);
+    }
+    assert_ptr_equal(pools[5].tls_client, pools[1].tls_client);
+    assert_ptr_equal(pools[6].tls_client, pools[3].tls_client);
     config_release(&config); /* each once: the sanitizer would know */
 }
 
