@@ -226,7 +226,7 @@ static void advance(struct stream *stream)
         if (why != -EAGAIN) {
             explain(tls);
             tls->phase = TLS_FAILED;
-            tls->end = -EPROTO;
+            tls->end = tls->error ? -tls->error : -EPROTO; /* a connect that failed is just that */
             tls->due = true;
         }
     }

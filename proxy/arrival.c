@@ -153,11 +153,9 @@ static void read_header(struct session *s)
 /* The handshake of implicit TLS has ended, well or not. */
 static void handshake_ended(struct session *s, enum stream_event event)
 {
-    char text[ADDRESS_TEXT_MAX];
-
     if (event == STREAM_READABLE && stream_read(&s->client, s->worker->buffer, 1) == -EAGAIN)
         return;
-    record_handshake(s->worker, ADMIN_TLS_CLIENT, &s->client, peer_format(&s->peer, true, text));
+    record_client_handshake(s);
     if (event == STREAM_SECURED)
         begin_dialog(s, NULL);
     else
@@ -176,13 +174,11 @@ void arrival_event(struct session *s, enum stream_event event)
 
 void arrival_timeout(struct session *s)
 {
-    char text[ADDRESS_TEXT_MAX];
-
     if (s->prelude == PRELUDE_HEADER) {
         header_failed(s, "no PROXY header in time");
         return;
     }
-    record_handshake(s->worker, ADMIN_TLS_CLIENT, &s->client, peer_format(&s->peer, true, text));
+    record_client_handshake(s);
     session_free(s);
 }
 

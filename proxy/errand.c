@@ -61,6 +61,15 @@ static enum smtp_loss loss_of(const struct session *s, ssize_t n)
     return SMTP_LOSS_CLOSED;
 }
 
+static void handshake_ended(struct session *s)
+{
+    struct link *link = s->errand->link;
+
+    if (link->handshaking)
+        record_backend_handshake(s);
+    link->handshaking = false;
+}
+
 static void on_backend(struct stream *stream, enum stream_event event)
 {
     struct session *s = ((struct link *)stream)->session;
@@ -68,15 +77,13 @@ static void on_backend(struct stream *stream, enum stream_event event)
 
     s->dialog.tick = (uint32_t)s->worker->now;
     if (event == STREAM_SECURED) {
-        errand_handshake_ended(s);
+        handshake_ended(s);
         smtp_dialog_event(&s->dialog, &(struct smtp_event){ .kind = SMTP_EVENT_BACKEND_SECURED });
     } else if (event == STREAM_READABLE) {
         n = session_read(s, stream, &s->reply_input, REPLY_READ);
         if (n == -EAGAIN)
             return;
         if (n <= 0) {
-            if (n == -EPROTO)
-                errand_handshake_ended(s);
             struct smtp_event lost = { .kind = SMTP_EVENT_BACKEND_LOST, .loss = loss_of(s, n) };
             smtp_dialog_event(&s->dialog, &lost);
         }
@@ -228,6 +235,7 @@ void errand_reconnect(struct session *s)
     struct link_target target = target_of(s, e->member, &client_tls);
 
     forget_input(s);
+    handshake_ended(s);
     if (link_reconnect(e->link, &target, on_backend) != 0)
         answer(s, (struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LOST, .loss = SMTP_LOSS_REFUSED });
 }
@@ -243,13 +251,6 @@ void errand_secure(struct session *s)
     if (!pool->tls_client ||
         link_secure(e->link, pool->tls_client, tls_name(farm, pool, e->member->backend)) != 0)
         answer(s, (struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LOST, .loss = SMTP_LOSS_NONE });
-}
-
-void errand_handshake_ended(struct session *s)
-{
-    const struct errand *e = s->errand;
-
-    record_handshake(s->worker, ADMIN_TLS_BACKEND, &e->link->stream, e->member->backend->name);
 }
 
 static void refused(struct session *s, enum placement_verdict verdict)
@@ -463,6 +464,13 @@ void errand_quit(struct session *s)
     link_leave(&s->errand->link);
 }
 
+/* Not one that was given up, or whose connection never came about. */
+static bool handshake_failed(const struct session *s, enum smtp_loss loss)
+{
+    return loss == SMTP_LOSS_TLS || loss == SMTP_LOSS_CLOSED ||
+           (loss == SMTP_LOSS_TIMEOUT && stream_connected(&s->errand->link->stream));
+}
+
 void errand_abort(struct session *s, enum smtp_loss loss)
 {
     struct errand *e = s->errand;
@@ -471,6 +479,8 @@ void errand_abort(struct session *s, enum smtp_loss loss)
     if (e->waiter)
         waiter_leave(&e->waiter);
     s->has_answer = false;
+    if (e->link && handshake_failed(s, loss))
+        handshake_ended(s);
     if (e->link)
         report_loss(s, loss);
     link_close(&e->link);

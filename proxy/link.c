@@ -26,6 +26,7 @@ int link_secure(struct link *link, const struct tls_client *tls, const char *nam
 {
     struct tls_resumption *resumption = &link->member->resumptions[link->worker->index];
 
+    link->handshaking = true;
     return stream_connect_tls(&link->stream, tls, name, resumption);
 }
 

@@ -21,7 +21,8 @@ struct link {
     struct link *previous, *next; /* while leaving */
     int64_t leaving_until;
     int64_t began;
-    bool near; /* its address is loopback, private or a Unix socket */
+    bool handshaking; /* TLS has begun, and how it ends is to be recorded */
+    bool near;        /* its address is loopback, private or a Unix socket */
 };
 
 /* What a connection to a backend begins with. */

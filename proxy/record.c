@@ -2,7 +2,10 @@
 
 #include "net/decimal.h"
 #include "net/log.h"
+#include "proxy/link.h"
 #include "proxy/session_internal.h"
+
+#define TOLD_EVERY_MS 1000
 
 static void add_session(struct log_record *r, const struct session *s)
 {
@@ -26,26 +29,53 @@ static void add_session(struct log_record *r, const struct session *s)
     log_string(r, "user", s->dialog.user ? s->dialog.user : s->login);
 }
 
-void record_handshake(struct worker *worker, enum admin_tls_side side, const struct stream *stream,
-                      const char *whom)
+static void count_handshake(struct worker *worker, enum admin_tls_side side, const struct stream *stream)
 {
-    static _Atomic int64_t told_until;
-    int64_t until = atomic_load_explicit(&told_until, memory_order_relaxed);
     struct tls_description tls;
     enum admin_tls_result result = ADMIN_TLS_FAILED;
-    const char *why = stream_tls_failure(stream);
 
     if (stream_tls(stream, &tls))
         result = tls.resumed ? ADMIN_TLS_RESUMED : ADMIN_TLS_FULL;
     stat_add(&worker->stats.handshakes[side][result], 1);
-    if (result != ADMIN_TLS_FAILED)
+}
+
+static const char *failure(const struct stream *stream)
+{
+    const char *why = stream_tls_failure(stream);
+
+    return *why ? why : "the handshake took too long";
+}
+
+void record_client_handshake(const struct session *s)
+{
+    char text[ADDRESS_TEXT_MAX];
+    struct log_record r;
+
+    count_handshake(s->worker, ADMIN_TLS_CLIENT, &s->client);
+    if (stream_tls(&s->client, NULL) || !log_begin(&r, LOG_LEVEL_INFO, "tls"))
         return;
-    if (!*why)
-        why = "the handshake took too long";
-    if (side == ADMIN_TLS_CLIENT)
-        log_message(LOG_LEVEL_INFO, "tls", "%s: %s", whom, why);
-    else if (worker->now >= until && atomic_compare_exchange_strong(&told_until, &until, worker->now + 1000))
-        log_message(LOG_LEVEL_WARNING, "tls", "backend %s: %s", whom, why);
+    log_plain(&r, "listener", s->listener->config->name);
+    log_plain(&r, "client", peer_format(&s->peer, true, text));
+    log_string(&r, "reason", failure(&s->client));
+    log_end(&r);
+}
+
+void record_backend_handshake(const struct session *s)
+{
+    static _Atomic int64_t told_until;
+    const struct errand *e = s->errand;
+    int64_t now = s->worker->now, until = atomic_load_explicit(&told_until, memory_order_relaxed);
+    struct log_record r;
+
+    count_handshake(s->worker, ADMIN_TLS_BACKEND, &e->link->stream);
+    if (stream_tls(&e->link->stream, NULL) || now < until ||
+        !atomic_compare_exchange_strong(&told_until, &until, now + TOLD_EVERY_MS) ||
+        !log_begin(&r, LOG_LEVEL_WARNING, "tls"))
+        return;
+    log_plain(&r, "pool", errand_pool(s)->config->name);
+    log_plain(&r, "backend", e->member->backend->name);
+    log_string(&r, "reason", failure(&e->link->stream));
+    log_end(&r);
 }
 
 static void add_count(struct log_record *r, const struct smtp_transaction *t)

@@ -425,13 +425,6 @@ static bool too_slow(const struct session *s)
            smtp_dialog_body_size(&s->dialog) * 1000 < (uint64_t)elapsed * s->listener->config->min_data_rate;
 }
 
-static void handshake_ended(struct session *s)
-{
-    char text[ADDRESS_TEXT_MAX];
-
-    record_handshake(s->worker, ADMIN_TLS_CLIENT, &s->client, peer_format(&s->peer, true, text));
-}
-
 static void on_client(struct stream *stream, enum stream_event event)
 {
     struct session *s = (struct session *)stream; /* the stream is the first member */
@@ -443,7 +436,7 @@ static void on_client(struct stream *stream, enum stream_event event)
         return;
     }
     if (event == STREAM_SECURED) {
-        handshake_ended(s);
+        record_client_handshake(s);
         session_event(s, &(struct smtp_event){ .kind = SMTP_EVENT_CLIENT_SECURED });
         return;
     }
@@ -466,7 +459,7 @@ static void on_client(struct stream *stream, enum stream_event event)
         stat_add(&s->worker->stats.bytes_in, (uint64_t)n);
     } else {
         if (smtp_dialog_client_state(&s->dialog) == SMTP_CLIENT_TLS)
-            handshake_ended(s);
+            record_client_handshake(s);
         s->client_ended = true;
         s->client_failed = n < 0;
     }
@@ -498,7 +491,7 @@ static void time_is_up(struct session *s)
         /* it moves, slowly */
     } else if (!errand_time_is_up(s)) {
         if (smtp_dialog_client_state(&s->dialog) == SMTP_CLIENT_TLS)
-            handshake_ended(s);
+            record_client_handshake(s);
         smtp_dialog_event(&s->dialog, &(struct smtp_event){ .kind = SMTP_EVENT_TIMEOUT });
     }
     s->deadline = 0;

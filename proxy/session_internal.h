@@ -95,8 +95,7 @@ void session_leave_listener(const struct listener *listener, const struct peer *
 void errand_begin(struct session *s, uint32_t needs, uint64_t size);
 void errand_greeted(struct session *s, const struct smtp_capabilities *capabilities);
 void errand_replied(struct session *s, const struct smtp_action_arg *arg);
-void errand_secure(struct session *s); /* begin TLS with the backend */
-void errand_handshake_ended(struct session *s);
+void errand_secure(struct session *s);    /* begin TLS with the backend */
 void errand_reconnect(struct session *s); /* the same backend, without TLS */
 void errand_quit(struct session *s);
 void errand_abort(struct session *s, enum smtp_loss loss);

@@ -219,10 +219,12 @@ static void auth_succeeded(struct smtp_dialog *d)
     enter_client(d, SMTP_CLIENT_READY);
 }
 
-static void auth_failed(struct smtp_dialog *d)
+/* A relay that can't tell just now (4xx) has not found the password wrong. */
+static void auth_failed(struct smtp_dialog *d, int code)
 {
     enter_client(d, SMTP_CLIENT_READY);
-    if (++d->auth_failures < AUTH_FAILURES_MAX && ++d->errors < d->policy->max_errors)
+    d->auth_failures += code >= 500;
+    if (d->auth_failures < AUTH_FAILURES_MAX && ++d->errors < d->policy->max_errors)
         return;
     say(d, "421 4.7.0 Too many failed authentications\r\n");
     close_client(d, SMTP_ENDING_ERRORS);
@@ -248,7 +250,7 @@ void auth_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *
             say(d, "501 5.5.2 Not base64\r\n");
         else
             pass_reply(d, in, reply);
-        auth_failed(d);
+        auth_failed(d, reply->code);
     }
 }
 
