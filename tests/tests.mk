@@ -49,7 +49,7 @@ lint:
 	@tests/lint.sh
 
 # BENCH_ARGS="--quick --only weir,haproxy"; see tests/bench/bench.py --help.
-bench: deps-bench build/release/weir build/release/bench/bench_scan build/release/bench/bare_pipe build/release/bench/bare_tls
+bench: deps-bench build/release/weir $(addprefix build/release/bench/,bench_scan bare_pipe bare_tls tls_pipe)
 	$(PYTHON) tests/bench/bench.py $(BENCH_ARGS)
 
 demo: deps-demo

@@ -16,6 +16,7 @@ import parts
 from parts import BenchError, note
 
 BARE_TLS = os.path.join(parts.ROOT, "build/release/bench/bare_tls")
+TLS_PIPE = os.path.join(parts.ROOT, "build/release/bench/tls_pipe")
 MAIL_TIME = 2  # the mail work gets this much more time than others: the handshakes of its 20 sessions weigh less then
 
 # key, title
@@ -93,9 +94,7 @@ ocsp-dir = ""
 
 
 class Weir(ImplicitTls, parts.Weir):
-    """One process with three listeners: implicit TLS (self.port), plain, and STARTTLS with stunnel in front of it."""
-
-    note = "`workers: 1`, log on; with STARTTLS, stunnel encrypts for `smtp-source` and is not counted"
+    """One process with three listeners: implicit TLS (self.port), plain, and STARTTLS."""
 
     def listeners(self, directory):
         self.plain_port, self.starttls_port = parts.free_ports(2)
@@ -128,25 +127,29 @@ class BareTls(parts.Proxy):
 
 
 PROXIES = [BareTls, Haproxy, Hitch, Weir]
+# Ways of mail to Weir. The first is what the others are compared with, and the second has the goal.
+PATHS = [
+    ("plain", "plain, through tls_pipe"),
+    ("starttls", "STARTTLS, through tls_pipe"),
+    ("stunnel", "STARTTLS, through stunnel"),
+]
 REFERENCES = ("haproxy", "hitch")  # the better of these is what Weir's handshake is compared with
 
 
-class Stunnel:
-    """Takes plain SMTP and speaks STARTTLS to `port`."""
+def start_pipe(directory, name, proxy_port, cpus, *mode):
+    """tls_pipe takes what smtp-source sends to the port that is returned, and hands it to the proxy."""
+    port = parts.free_ports(1)[0]
+    process = parts.Process(name, [TLS_PIPE, str(port), str(proxy_port), *mode], directory, cpus)
+    parts.wait_for_mail(process, port)
+    return process, port
 
-    @staticmethod
-    def missing():
-        return None if shutil.which("stunnel4") else "stunnel4 is not installed"
 
-    @staticmethod
-    def version():
-        return "stunnel " + parts.version(["stunnel4", "-version"], r"stunnel (\S+)")
-
-    def __init__(self, directory, port, cpus):
-        self.port = parts.free_ports(1)[0]
-        path = parts.write(
-            os.path.join(directory, "stunnel.conf"),
-            f"""foreground = yes
+def start_stunnel(directory, proxy_port, cpus):
+    """The same with stunnel, which has a thread for each session."""
+    port = parts.free_ports(1)[0]
+    path = parts.write(
+        os.path.join(directory, "stunnel.conf"),
+        f"""foreground = yes
 pid =
 syslog = no
 debug = warning
@@ -155,13 +158,14 @@ socket = r:TCP_NODELAY=1
 [smtp]
 client = yes
 protocol = smtp
-accept = 127.0.0.1:{self.port}
-connect = 127.0.0.1:{port}
+accept = 127.0.0.1:{port}
+connect = 127.0.0.1:{proxy_port}
 sslVersionMin = TLSv1.3
 """,
-        )
-        self.process = parts.Process("stunnel", ["stunnel4", path], directory, cpus)
-        parts.wait_for_mail(self.process, self.port)
+    )
+    process = parts.Process("stunnel", ["stunnel4", path], directory, cpus)
+    parts.wait_for_mail(process, port)
+    return process, port
 
 
 class TlsSessions:
@@ -246,9 +250,9 @@ class TlsBench:
         self.sinks = sinks
         self.proxy_cpus, self.other_cpus = proxy_cpus, other_cpus
         self.proxies = []  # (Proxy, Process)
-        self.stunnel = None
+        self.paths = {}  # of mail to Weir: ports
         self.rounds = []  # of handshakes: {proxy: (rate, cpu)}
-        self.mail = []  # of each round: {"plain" or "starttls": (rate, cpu)} of Weir
+        self.mail = []  # of each round: {path: (rate, cpu)} of Weir
         self.mail_count = 0
         self.neighbours = []
         self.idle = {}
@@ -300,21 +304,30 @@ class TlsBench:
     def weir(self):
         return next(((proxy, process) for proxy, process in self.proxies if proxy.key == "weir"), None)
 
-    def start_stunnel(self):
+    def start_paths(self):
         """Whether STARTTLS mail can be measured."""
         if "tls-mail" not in self.works or not self.weir():
             return False
-        if Stunnel.missing():
-            note(f"bench: STARTTLS mail is left out: {Stunnel.missing()}")
+        if not os.access(TLS_PIPE, os.X_OK):
+            note("bench: STARTTLS mail is left out: build/release/bench/tls_pipe is not built")
             return False
         proxy, _ = self.weir()
-        self.stunnel = Stunnel(self.directory, proxy.starttls_port, self.other_cpus)
-        proxy.helpers.append(self.stunnel.process)
+        helper, self.paths["plain"] = start_pipe(self.directory, "pipe-plain", proxy.plain_port, self.other_cpus)
+        proxy.helpers.append(helper)
+        helper, self.paths["starttls"] = start_pipe(
+            self.directory, "pipe-starttls", proxy.starttls_port, self.other_cpus, "starttls"
+        )
+        proxy.helpers.append(helper)
+        if shutil.which("stunnel4"):
+            helper, self.paths["stunnel"] = start_stunnel(self.directory, proxy.starttls_port, self.other_cpus)
+            proxy.helpers.append(helper)
+        else:
+            note("bench: STARTTLS mail through stunnel is left out: stunnel4 is not installed")
         return True
 
     def measure_load(self):
         shaking = "tls-handshake" in self.works and self.proxies
-        mailing = self.start_stunnel()
+        mailing = self.start_paths()
         if not shaking and not mailing:
             return
         if mailing:
@@ -348,24 +361,21 @@ class TlsBench:
         self.rounds.append(figures)
         return "handshake " + " ".join(f"{proxy.key} {figures[proxy.key][1]:.0f}" for proxy, _ in self.proxies)
 
-    def mail_ports(self):
-        proxy, _ = self.weir()
-        return [("plain", proxy.plain_port), ("starttls", self.stunnel.port)]
-
     def calibrate_mail(self):
         _, process = self.weir()
-        # The same number for both, so that both have as many messages to a session.
-        rates = [measure.load(port, process, "kept", 400, self.other_cpus)[0] for _, port in self.mail_ports()]
+        # The same number for all, so that all have as many messages to a session.
+        rates = [measure.load(port, process, "kept", 400, self.other_cpus)[0] for port in self.paths.values()]
         self.mail_count = max(400, int(min(rates) * self.options.seconds * MAIL_TIME))
 
     def mail_round(self, number):
         _, process = self.weir()
-        ports = self.mail_ports()
+        paths = list(self.paths.items())
+        turn = number % len(paths)
         figures = {}
-        for kind, port in reversed(ports) if number % 2 else ports:
-            figures[kind] = measure.load(port, process, "kept", self.mail_count, self.other_cpus)
+        for path, port in paths[turn:] + paths[:turn]:
+            figures[path] = measure.load(port, process, "kept", self.mail_count, self.other_cpus)
         self.mail.append(figures)
-        return "mail " + " ".join(f"{kind} {figures[kind][1]:.0f}" for kind, _ in ports)
+        return "mail " + " ".join(f"{path} {figures[path][1]:.0f}" for path, _ in paths)
 
     def measure_calls(self):
         if not shutil.which("strace"):
@@ -376,9 +386,9 @@ class TlsBench:
                 self.calls.append((f"handshake: {proxy.title}", measure.traced_calls(process, run, self.directory)))
         if self.mail:
             _, process = self.weir()
-            for kind, port in self.mail_ports():
-                title = "mail in plain, 4 KB: Weir" if kind == "plain" else "STARTTLS mail, 4 KB: Weir"
-                self.calls.append((title, measure.system_calls(port, process, "kept", 1000, self.directory)))
+            for path, port in self.paths.items():
+                calls = measure.system_calls(port, process, "kept", 1000, self.directory)
+                self.calls.append((f"kept sessions, 4 KB: Weir, {dict(PATHS)[path]}", calls))
 
     @staticmethod
     def title(work):
@@ -397,15 +407,15 @@ class TlsBench:
         medians = [statistics.median(ratios) for ratios in (self.ratios("weir", r) for r in REFERENCES) if ratios]
         return max(medians, default=None)
 
-    def mail_ratios(self):
-        return [figures["starttls"][1] / figures["plain"][1] for figures in self.mail]
+    def mail_ratios(self, path):
+        return [figures[path][1] / figures["plain"][1] for figures in self.mail]
 
     def versions(self):
         found = [proxy.version() for proxy, _ in self.proxies]
         if self.proxies:
             found.append(parts.version(["openssl", "version"], r"^(OpenSSL \S+)"))
-        if self.stunnel:
-            found.append(self.stunnel.version())
+        if "stunnel" in self.paths:
+            found.append("stunnel " + parts.version(["stunnel4", "-version"], r"stunnel (\S+)"))
         return found
 
     def stop(self):
