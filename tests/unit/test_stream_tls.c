@@ -263,6 +263,24 @@ static void test_records_larger_than_the_buffer(void **state)
     free(octets);
 }
 
+/* A fast peer has no turn of the loop to itself. */
+static void test_one_record_a_turn(void **state)
+{
+    char *octets = make_pattern(40000);
+    struct party a, b;
+
+    (void)state;
+    secure_pair(&a, &b);
+    a.most = 1000;
+    assert_int_equal(say(&b, octets, 40000), 0);
+    ev_run(loop, EVRUN_NOWAIT);
+    assert_in_range(a.n, 1, 17000);
+    AWAIT(a.n == 40000);
+    close_party(&a);
+    close_party(&b);
+    free(octets);
+}
+
 static void test_reading_is_held_back(void **state)
 {
     char *octets = make_pattern(40000);
@@ -325,6 +343,31 @@ static void test_the_rest_survives_a_full_socket(void **state)
     AWAIT(b.n == 600000);
     check_pattern(&a, 10000);
     check_pattern(&b, 600000);
+    close_party(&a);
+    close_party(&b);
+    free(octets);
+}
+
+/* Both in one event: the write goes first, and the read is not forgotten. */
+static void test_the_rest_and_room_at_once(void **state)
+{
+    char *octets = make_pattern(600000);
+    struct party a, b;
+
+    (void)state;
+    secure_pair(&a, &b);
+    a.most = 1000;
+    a.halt = true;
+    assert_int_equal(say(&b, octets, 10000), 0);
+    AWAIT(a.n == 1000);
+    a.halt = false;
+    stream_want_read(&b.stream, false);
+    assert_int_equal(say(&a, octets, 600000), 0);
+    settle();
+    while (recv(b.stream.io.fd, octets, 600000, MSG_DONTWAIT) > 0)
+        ;
+    stream_want_read(&a.stream, true);
+    AWAIT(a.n == 10000);
     close_party(&a);
     close_party(&b);
     free(octets);
@@ -424,6 +467,7 @@ static void test_shutdown_of_a_full_socket(void **state)
     stream_want_read(&b.stream, true);
     AWAIT(b.ended != OPEN);
     assert_int_equal(b.ended, 0);
+    assert_int_equal(recv(b.stream.io.fd, octets, 1, MSG_DONTWAIT), 0);
     check_pattern(&b, 600000);
     close_party(&a);
     close_party(&b);
@@ -478,8 +522,10 @@ int main(void)
         cmocka_unit_test(test_system_calls),
         cmocka_unit_test(test_octets_behind_the_handshake),
         cmocka_unit_test(test_records_larger_than_the_buffer),
+        cmocka_unit_test(test_one_record_a_turn),
         cmocka_unit_test(test_reading_is_held_back),
         cmocka_unit_test(test_the_rest_survives_a_full_socket),
+        cmocka_unit_test(test_the_rest_and_room_at_once),
         cmocka_unit_test(test_close_notify),
         cmocka_unit_test(test_the_end_behind_octets),
         cmocka_unit_test(test_cut_short),
