@@ -254,7 +254,7 @@ def test_a_certificate_that_goes_wrong(pair, pki, wrong):
     first.certificate = getattr(pki, WRONG[wrong][0])
     assert_used(weir, first, second, 2)
     assert_not_in_clear(first)
-    assert warned(weir, "r1"), weir.output()
+    wait_until(lambda: warned(weir, "r1"), 3, weir.output)
     first.certificate = pki.relay
 
 
@@ -315,7 +315,7 @@ def test_opportunistic_tries_once_more_without(pair, how):
     weir.deliver()
     assert not second.traffic() and len(first.committed()) == 1
     assert len(first.connections) == known + 2 and spoken(first.traffic()[0])[:2] == ["EHLO", "MAIL"]
-    assert warned(weir, "r1"), "a warning names it:\n" + weir.output()
+    wait_until(lambda: warned(weir, "r1"), 3, lambda: "a warning names it:\n" + weir.output())
 
 
 def test_opportunistic_keeps_a_backend_whose_handshake_fails_up(start, make, pool):
@@ -440,7 +440,7 @@ def test_the_end_of_a_stream_ends_no_reply(pair, action, code, outcome):
         assert send_commands(client.ehlo()) == [250, 250, 354, code]
         client.message(sender="next@x")
         client.quit()
-    assert weir.wait_log(event="transaction")["outcome"] in (outcome, "delivered")
+    weir.wait_log(event="transaction", times=2)
     assert len(weir.find_log(event="transaction", outcome=outcome)) == (2 if outcome == "delivered" else 1)
     assert [one.mail for one in second.committed()] == []
 
@@ -494,7 +494,8 @@ def test_postfix_over_tls(start, pool, pki, mode, settings):
         assert re.search(r"TLS connection established from \S+\[127\.0\.0\.[15]\].*: TLSv1\.3", log), log
         client = "127.0.0.1" if identity == "none" else "127.0.0.5"
         assert len(re.findall(r"client=\S+\[%s\]" % re.escape(client), log)) == 2, log
-        assert "SSL_accept error" not in log and "improper command" not in log, log
+        # One such error is of the test's own look whether the port is open.
+        assert log.count("SSL_accept error") <= (mode == "implicit-verify") and "improper command" not in log, log
         weir.finish()
     finally:
         server.stop()
