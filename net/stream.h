@@ -11,7 +11,8 @@
  *
  * TLS changes nothing above: what is written is encrypted at once, and what the kernel does not take is kept
  * as it would go out; so a plain prefix (a PROXY header, the reply to STARTTLS) may still be unsent when the
- * handshake begins. A handshake that fails is READABLE, and stream_read() says -EPROTO.
+ * handshake begins. A handshake that fails is READABLE, whether reading is wanted or not, and stream_read()
+ * says -EPROTO, or the socket's error. What a handshake left unsent is followed by DRAINED too.
  */
 #ifndef WEIR_NET_STREAM_H
 #define WEIR_NET_STREAM_H

@@ -183,7 +183,7 @@ static void test_a_refused_connection(void **state)
     if (stream_connect(&b.stream, loop, &address, NULL, on_party) == 0) {
         assert_int_equal(stream_connect_tls(&b.stream, client, "a.example", NULL), 0);
         AWAIT(b.ended != OPEN);
-        assert_int_equal(b.ended, -EPROTO);
+        assert_int_equal(b.ended, -ECONNREFUSED);
         assert_string_equal(stream_tls_failure(&b.stream), "Connection refused");
         close_party(&b);
     }
