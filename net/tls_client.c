@@ -75,7 +75,7 @@ static bool configure(struct tls_faults *faults, struct tls_client *client,
 
     if (!context || SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) != 1 ||
         SSL_CTX_set_app_data(context, client) != 1)
-        return tls_fault(faults, "no TLS context: %s", tls_reason());
+        return tls_fault_memory(faults);
     SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_read_ahead(context, 1);
@@ -93,7 +93,7 @@ struct tls_client *tls_client_create(const struct tls_client_settings *settings,
 
     pthread_once(&resumption_once, make_resumption_index);
     if (!client) {
-        tls_fault(&faults, "no TLS context: out of memory");
+        tls_fault_memory(&faults);
         return NULL;
     }
     client->context = SSL_CTX_new(TLS_client_method());

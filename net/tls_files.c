@@ -19,16 +19,28 @@
 
 bool tls_fault(struct tls_faults *faults, const char *format, ...)
 {
-    char text[512];
+    char text[1024];
+    int length = 0;
     va_list arguments;
 
+    if (faults->beside)
+        length = snprintf(text, sizeof text / 2, "comes with %s, which ", faults->beside);
+    if (length >= (int)sizeof text / 2) /* a path of that length was cut */
+        length = (int)sizeof text / 2 - 1;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    vsnprintf(text + length, sizeof text - (size_t)length, format, arguments);
     va_end(arguments);
     faults->any = true;
     faults->report(faults->arg, faults->culprit, faults->index, text);
     ERR_clear_error();
     return false;
+}
+
+bool tls_fault_memory(struct tls_faults *faults)
+{
+    faults->culprit = TLS_CULPRIT_NONE;
+    faults->beside = NULL;
+    return tls_fault(faults, "no TLS context can be made: out of memory");
 }
 
 const char *tls_reason(void)
@@ -76,7 +88,7 @@ static char *read_open_file(struct tls_faults *faults, int fd, size_t *size)
     room = (size_t)status.st_size + 1; /* for the NUL; whatever a writer adds right now is left out */
     text = OPENSSL_malloc(room);
     if (!text) {
-        tls_fault(faults, "cannot be read: %s", strerror(ENOMEM));
+        tls_fault_memory(faults);
         return NULL;
     }
     n = read_fully(fd, text, room - 1);
@@ -131,6 +143,7 @@ static int block_next(BIO *bio, struct block *block)
     unsigned long error;
 
     *block = (struct block){ .name = NULL };
+    ERR_clear_error(); /* what was tried in vain for the last one */
     if (PEM_read_bio(bio, &block->name, &block->header, &block->data, &block->size) == 1)
         return 1;
     error = ERR_peek_last_error();
@@ -205,7 +218,7 @@ static bool take_certificate(struct tls_faults *faults, struct tls_certificate *
     if (sk_X509_push(out->chain, certificate) > 0)
         return true;
     X509_free(certificate);
-    return tls_fault(faults, "cannot be read: %s", strerror(ENOMEM));
+    return tls_fault_memory(faults);
 }
 
 static bool parse_blocks(struct tls_faults *faults, struct tls_certificate *out, BIO *bio)
@@ -259,7 +272,7 @@ bool tls_certificate_read(struct tls_faults *faults, const char *path, struct tl
     if (bio && out->chain)
         good = parse_blocks(faults, out, bio) && check_key(faults, out);
     else
-        good = tls_fault(faults, "cannot be read: %s", strerror(ENOMEM));
+        good = tls_fault_memory(faults);
     BIO_free(bio);
     tls_file_free(text, size);
     return good;
@@ -270,6 +283,7 @@ void tls_certificate_free(struct tls_certificate *certificate)
     X509_free(certificate->leaf);
     sk_X509_pop_free(certificate->chain, X509_free);
     EVP_PKEY_free(certificate->key);
+    OPENSSL_free(certificate->staple.response);
 }
 
 static bool add_authorities(struct tls_faults *faults, BIO *bio, X509_STORE *store)
@@ -301,8 +315,7 @@ static bool add_authorities(struct tls_faults *faults, BIO *bio, X509_STORE *sto
 bool tls_authorities_parse(struct tls_faults *faults, const char *text, size_t size, X509_STORE *store)
 {
     BIO *bio = BIO_new_mem_buf(text, (int)size);
-    bool good =
-        bio ? add_authorities(faults, bio, store) : tls_fault(faults, "cannot be read: %s", strerror(ENOMEM));
+    bool good = bio ? add_authorities(faults, bio, store) : tls_fault_memory(faults);
 
     BIO_free(bio);
     return good;
