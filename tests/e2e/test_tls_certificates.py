@@ -190,7 +190,7 @@ def test_client_ca(start, relay, pki, mode, version):
             client.ok("NOOP", 220, 250)
     wait_until(lambda: handshakes(weir, "failed") == 4, what="four failed handshakes counted")
     assert handshakes(weir, "full") == 0
-    weir.wait_log(event="tls", message=re.compile("(?i)certificate"), times=4)
+    weir.wait_log(event="tls", listener="smtp", reason=re.compile("(?i)certificate"), times=4)
     weir.deliver()
     assert len(relay.committed()) == 1
 

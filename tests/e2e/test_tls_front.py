@@ -147,6 +147,7 @@ def test_starttls_in_a_transaction(start, relay, pki, envelope):
         for line in ("MAIL FROM:<before@x>", "RCPT TO:<before@relay.test>")[:envelope]:
             client.ok(line)
         client.starttls()
+        weir.wait_metric(0, "weir_backend_connections")
         assert client.command("RCPT TO:<after@relay.test>").code == 503
         assert client.command("DATA").code == 503
         assert client.command("MAIL FROM:<after@x>").code == 503
@@ -270,7 +271,7 @@ def test_a_handshake_that_stalls(start, relay, pki, mode):
     hello = client_hello()
     tell(weir, {"nothing": b"", "one": b"\x16", "two": b"\x16\x03", "header": hello[:5], "half": hello[:40], "all but one": hello[:-1]})
     wait_until(lambda: handshakes(weir, "failed") == 6, what="six failed handshakes counted")
-    weir.wait_log(event="tls", message=re.compile(r"127\.0\.0\.1:\d+: \S"), times=6)
+    weir.wait_log(event="tls", listener="smtp", client=re.compile(r"^127\.0\.0\.1:\d+$"), reason=re.compile(r"\S"), times=6)
 
 
 @pytest.mark.scorecard(21, "a handshake that stalls is closed at its deadline")
@@ -347,7 +348,7 @@ def test_no_tls_where_tls_is_due(start, relay, pki, mode):
     for label, said in tell(weir, NO_TLS).items():
         assert not said or said[:1] == ALERT, "%s: answered in the clear: %r" % (label, said)
     wait_until(lambda: handshakes(weir, "failed") == len(NO_TLS), what="as many failed handshakes counted")
-    weir.wait_log(event="tls", message=re.compile(r"127\.0\.0\.1:\d+: \S"), times=len(NO_TLS))
+    weir.wait_log(event="tls", listener="smtp", client=re.compile(r"^127\.0\.0\.1:\d+$"), reason=re.compile(r"\S"), times=len(NO_TLS))
 
 
 def test_tls_on_a_plain_port(start, relay):
