@@ -199,7 +199,6 @@ struct culprits {
     const void *ticket_keys, *authority;
 };
 
-/* `text` may go on from the file's name or hold it already, as that of FILE.ocsp does. */
 static void report_file(void *arg, enum tls_culprit culprit, size_t index, const char *text)
 {
     const struct culprits *culprits = arg;
@@ -212,8 +211,6 @@ static void report_file(void *arg, enum tls_culprit culprit, size_t index, const
     }
     if (!file) /* the system's authorities, or no file at all */
         report_at(culprits->draft, tls, "%s", text);
-    else if (strstr(text, file->text))
-        report_at(culprits->draft, file, "%s", text);
     else
         report_at(culprits->draft, file, "%s %s", file->text, text);
 }
