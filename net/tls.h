@@ -27,9 +27,9 @@ enum tls_culprit {
     TLS_CULPRIT_NONE
 };
 
-/* Told of every mistake: `index` is the certificate's, `text` continues a sentence that begins with the file's
- * name ("holds a private key that does not belong to its first certificate"); with TLS_CULPRIT_NONE it is the
- * whole sentence. */
+/* Told of every mistake: `index` is the certificate's, `text` continues a sentence that begins with the
+ * file's name ("holds a private key that does not belong to its first certificate"); with TLS_CULPRIT_NONE it
+ * is the whole sentence. */
 typedef void tls_report(void *arg, enum tls_culprit culprit, size_t index, const char *text);
 
 struct tls_server;
