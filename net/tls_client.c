@@ -33,19 +33,43 @@ void tls_resumption_clear(struct tls_resumption *resumption)
     *resumption = (struct tls_resumption){ .session = NULL };
 }
 
-/* The server gave a session: with TLS 1.3 after the handshake, and perhaps several. The last is the one to
- * keep. Returns 1 as the reference now belongs to us. */
-static int keep_session(SSL *ssl, SSL_SESSION *session)
+static void keep_session(struct tls_resumption *resumption, const SSL *ssl, SSL_SESSION *session)
 {
-    struct tls_resumption *resumption = SSL_get_ex_data(ssl, resumption_index);
     const struct tls_client *client = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
 
-    if (!resumption)
-        return 0;
     tls_resumption_clear(resumption);
     resumption->session = session;
     resumption->context = client->number;
+}
+
+/* The server gave a session: with TLS 1.3 after the handshake, and perhaps several. The last is the one to
+ * keep. Returns 1 if the reference now belongs to us. */
+static int on_session(SSL *ssl, SSL_SESSION *session)
+{
+    struct tls_resumption *resumption = SSL_get_ex_data(ssl, resumption_index);
+
+    if (!resumption)
+        return 0;
+    keep_session(resumption, ssl, session);
     return 1;
+}
+
+/* A session of TLS 1.2 that is resumed and given a new ticket on the way is a new one, and the old is spent;
+ * OpenSSL does not call that a new session. */
+static void on_state(const SSL *ssl, int where, int result)
+{
+    struct tls_resumption *resumption;
+    SSL_SESSION *session;
+
+    (void)result;
+    if (!(where & SSL_CB_HANDSHAKE_DONE) || SSL_version(ssl) >= TLS1_3_VERSION)
+        return;
+    resumption = SSL_get_ex_data(ssl, resumption_index);
+    session = SSL_get0_session(ssl);
+    if (!resumption || !session || session == resumption->session || !SSL_session_reused(ssl))
+        return;
+    if (SSL_SESSION_up_ref(session) == 1)
+        keep_session(resumption, ssl, session);
 }
 
 static bool load_authorities(struct tls_faults *faults, SSL_CTX *context, const char *path)
@@ -80,7 +104,8 @@ static bool configure(struct tls_faults *faults, struct tls_client *client,
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_read_ahead(context, 1);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
-    SSL_CTX_sess_set_new_cb(context, keep_session);
+    SSL_CTX_sess_set_new_cb(context, on_session);
+    SSL_CTX_set_info_callback(context, on_state);
     SSL_CTX_set_verify(context, settings->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
     return !settings->verify || load_authorities(faults, context, settings->ca);
 }

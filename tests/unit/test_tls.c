@@ -1,153 +1,712 @@
-/* TLS contexts, in memory: a connection of a context against a bare one of OpenSSL's, or against each other.
- */
-#include <errno.h>
-#include <openssl/err.h>
-#include <openssl/ocsp.h>
+/* What a listener shows its clients: contexts of the server against bare clients of OpenSSL's. */
 
-#include "net/tls_internal.h"
-#include "tests/unit/tls_fixture.h"
+#include "tests/unit/tls_ends.h"
 
-static struct fixture fixture;
-
-/* What was reported: a line each, "culprit index: text". */
-static struct {
-    char text[2048];
-} faults;
-
-static void collect(void *arg, enum tls_culprit culprit, size_t index, const char *text)
+/* A client that believes everything; its version is fixed. */
+static SSL_CTX *make_bare(int version)
 {
-    static const char letters[] = { [TLS_CULPRIT_CERTIFICATE] = 'c',
-                                    [TLS_CULPRIT_TICKET_KEYS] = 't',
-                                    [TLS_CULPRIT_AUTHORITY] = 'a',
-                                    [TLS_CULPRIT_NONE] = '-' };
-    size_t length = strlen(faults.text);
+    SSL_CTX *bare = SSL_CTX_new(TLS_client_method());
 
-    (void)arg;
-    snprintf(faults.text + length, sizeof faults.text - length, "%c%zu: %s\n", letters[culprit], index, text);
+    assert_non_null(bare);
+    SSL_CTX_set_session_cache_mode(bare, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_set_min_proto_version(bare, version);
+    SSL_CTX_set_max_proto_version(bare, version);
+    return bare;
 }
 
-/* A server that must come to be; certificates by file name. */
-#define SERVER(...)                                                                                          \
-    make_server((struct tls_server_settings){ .listener = "smtp" }, (const char *[]){ __VA_ARGS__, NULL })
-
-static struct tls_server *try_server(struct tls_server_settings settings, const char *const *files)
+static void begin(struct ends *ends, const struct tls_server *server, SSL_CTX *bare, const char *sni)
 {
-    const char *list[8];
-    size_t n = 0;
-
-    for (; files[n]; n++)
-        list[n] = fixture_path(&fixture, files[n]);
-    settings.certificates = list;
-    settings.n_certificates = n;
-    faults.text[0] = '\0';
-    return tls_server_create(&settings, collect, NULL);
+    connect_ends(ends, tls_server_connection(server), SSL_new(bare));
+    SSL_set_connect_state(ends->client);
+    if (sni)
+        assert_int_equal(SSL_set_tlsext_host_name(ends->client, sni), 1);
 }
 
-static struct tls_server *make_server(struct tls_server_settings settings, const char *const *files)
+static void assert_done(struct ends *ends)
 {
-    struct tls_server *server = try_server(settings, files);
-
-    assert_string_equal(faults.text, "");
-    assert_non_null(server);
-    return server;
+    assert_int_equal(ends->server_error, 0);
+    assert_int_equal(ends->client_error, 0);
+    assert_true(ends->done);
 }
 
-/* Two ends in memory. */
-struct ends {
-    SSL *server, *client;
-    bool done;                      /* both have finished */
-    int server_error, client_error; /* reasons of OpenSSL's, 0: none */
-};
-
-static void connect_ends(struct ends *ends)
+/* The file that the client was shown. */
+static void assert_shown(const struct tls_server *server, SSL_CTX *bare, const char *sni, const char *file)
 {
-    BIO *a, *b;
+    struct ends ends;
+    char name[64] = "";
 
-    assert_int_equal(BIO_new_bio_pair(&a, 0, &b, 0), 1);
-    SSL_set_bio(ends->server, a, a);
-    SSL_set_bio(ends->client, b, b);
+    begin(&ends, server, bare, sni);
+    shake(&ends);
+    assert_done(&ends);
+    X509_NAME_get_text_by_NID(X509_get_subject_name(SSL_get0_peer_certificate(ends.client)), NID_commonName,
+                              name, sizeof name);
+    assert_string_equal(name, file);
+    close_ends(&ends);
 }
 
-static int step(SSL *ssl, int *error)
+static void assert_refused(const struct tls_server *server, SSL_CTX *bare, const char *sni, int reason)
 {
-    int result = SSL_do_handshake(ssl);
+    struct ends ends;
 
-    if (result == 1)
-        return 1;
-    if (SSL_get_error(ssl, result) != SSL_ERROR_WANT_READ && !*error)
-        *error = ERR_GET_REASON(ERR_peek_last_error());
-    ERR_clear_error();
-    return 0;
+    begin(&ends, server, bare, sni);
+    shake(&ends);
+    assert_int_equal(ends.server_error, reason);
+    close_ends(&ends);
 }
 
-/* The client reads in the end, for tickets and for alerts that come after its handshake. */
-static void shake(struct ends *ends)
-{
-    char octet;
+/* --- certificates --- */
 
-    for (int i = 0; i < 10; i++) {
-        int client = step(ends->client, &ends->client_error);
-        int server = step(ends->server, &ends->server_error);
-        ends->done = client && server;
-        if (ends->done || ends->server_error)
-            break;
+static void test_a_name_chooses_its_certificate(void **state)
+{
+    static const struct {
+        const char *sni, *file;
+    } table[] = {
+        {NULL,                "a.pem"     },
+        { "a.example",        "a.pem"     },
+        { "b.example",        "b.pem"     },
+        { "B.Example",        "b.pem"     },
+        { "b.example.",       "b.pem"     },
+        { "second.b.example", "b.pem"     },
+        { "c.example",        "c.pem"     },
+        { "d.c.example",      "wild.pem"  },
+        { "D.C.EXAMPLE",      "wild.pem"  },
+        { "e.d.c.example",    "a.pem"     },
+        { "exact.c.example",  "exact.pem" },
+        { "common.pem",       "common.pem"},
+        { "unknown.example",  "a.pem"     },
+        { "example",          "a.pem"     },
+        { ".c.example",       "a.pem"     },
+        { "upper.example",    "upper.pem" },
+        { "upper.pem",        "a.pem"     }, /* a common name beside DNS names is not one */
+    };
+    struct tls_server *server;
+
+    (void)state;
+    make_leaf("a.pem", FIXTURE_EC, "DNS:a.example");
+    make_leaf("b.pem", FIXTURE_EC, "DNS:b.example,DNS:second.b.example,DNS:a.example");
+    make_leaf("c.pem", FIXTURE_EC, "DNS:c.example");
+    make_leaf("wild.pem", FIXTURE_EC, "DNS:*.c.example");
+    make_leaf("exact.pem", FIXTURE_EC, "DNS:exact.c.example");
+    make_leaf("common.pem", FIXTURE_EC, "IP:127.0.0.1");
+    make_leaf("upper.pem", FIXTURE_EC, "DNS:Upper.EXAMPLE");
+    server = SERVER("a.pem", "b.pem", "c.pem", "wild.pem", "exact.pem", "common.pem", "upper.pem");
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        SSL_CTX *bare = make_bare(version);
+        for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+            assert_shown(server, bare, table[i].sni, table[i].file);
+        SSL_CTX_free(bare);
     }
-    if (!ends->client_error && SSL_read(ends->client, &octet, 1) <= 0 &&
-        SSL_get_error(ends->client, -1) == SSL_ERROR_SSL)
-        ends->client_error = ERR_GET_REASON(ERR_peek_last_error());
-    ERR_clear_error();
+    tls_server_free(&server);
 }
 
-static void close_ends(struct ends *ends)
-{
-    SSL_set_shutdown(ends->client, SSL_SENT_SHUTDOWN);
-    SSL_free(ends->client);
-    SSL_free(ends->server);
-    *ends = (struct ends){ .server = NULL };
-}
-
-static void test_a_handshake(void **state)
+static void test_a_client_gets_the_kind_it_can_verify(void **state)
 {
     struct tls_server *server;
-    struct tls_client *client;
-    struct ends ends = { .done = false };
+    SSL_CTX *rsa, *ecdsa;
 
     (void)state;
-    fixture_leaf(&fixture, "a.pem", FIXTURE_EC, "DNS:a.example");
-    server = SERVER("a.pem");
-    client = tls_client_create(
-        &(struct tls_client_settings){ .verify = true, .ca = fixture_path(&fixture, "ca.pem") }, collect,
-        NULL);
-    assert_non_null(client);
-    ends.server = tls_server_connection(server);
-    ends.client = tls_client_connection(client, "a.example", NULL);
-    connect_ends(&ends);
+    make_leaf("rsa.pem", FIXTURE_RSA, "DNS:both.example");
+    make_leaf("ecdsa.pem", FIXTURE_EC, "DNS:both.example");
+    make_leaf("late.pem", FIXTURE_EC, "DNS:both.example");
+    make_leaf("rsa2.pem", FIXTURE_RSA, "DNS:two.example");
+    make_leaf("ecdsa2.pem", FIXTURE_EC, "DNS:two.example,DNS:one.example");
+    server = SERVER("rsa.pem", "ecdsa.pem", "late.pem", "rsa2.pem", "ecdsa2.pem");
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        rsa = make_bare(version);
+        ecdsa = make_bare(version);
+        assert_int_equal(SSL_CTX_set1_sigalgs_list(rsa, "RSA-PSS+SHA256:RSA+SHA256"), 1);
+        assert_int_equal(SSL_CTX_set1_sigalgs_list(ecdsa, "ECDSA+SHA256"), 1);
+        assert_shown(server, rsa, "both.example", "rsa.pem");
+        assert_shown(server, ecdsa, "both.example", "ecdsa.pem");
+        assert_shown(server, rsa, NULL, "rsa.pem");
+        assert_shown(server, ecdsa, NULL, "ecdsa.pem");
+        assert_shown(server, rsa, "two.example", "rsa2.pem");
+        assert_shown(server, ecdsa, "two.example", "ecdsa2.pem");
+        assert_shown(server, ecdsa, "one.example", "ecdsa2.pem");
+        /* Nothing of another name is shown in its place. */
+        assert_refused(server, rsa, "one.example",
+                       version == TLS1_2_VERSION ? SSL_R_NO_SHARED_CIPHER
+                                                 : SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM);
+        SSL_CTX_free(rsa);
+        SSL_CTX_free(ecdsa);
+    }
+    tls_server_free(&server);
+}
+
+static void test_ed25519_is_a_certificate_too(void **state)
+{
+    struct tls_server *server;
+    SSL_CTX *bare = make_bare(TLS1_3_VERSION);
+
+    (void)state;
+    make_leaf("ed.pem", FIXTURE_ED25519, "DNS:ed.example");
+    make_leaf("rsa.pem", FIXTURE_RSA, "DNS:ed.example");
+    server = SERVER("ed.pem", "rsa.pem");
+    assert_int_equal(SSL_CTX_set1_sigalgs_list(bare, "ed25519"), 1);
+    assert_shown(server, bare, NULL, "ed.pem");
+    assert_int_equal(SSL_CTX_set1_sigalgs_list(bare, "RSA-PSS+SHA256"), 1);
+    assert_shown(server, bare, NULL, "rsa.pem");
+    tls_server_free(&server);
+    SSL_CTX_free(bare);
+}
+
+/* Behind the leaf goes what stands in its file, and nothing else, not even if an authority of clients would
+ * fit. */
+static void test_the_chain_is_the_files(void **state)
+{
+    struct tls_server_settings settings = { .listener = "smtp" };
+    struct fixture_identity leaf;
+    struct tls_server *server;
+    SSL_CTX *bare = make_bare(TLS1_3_VERSION);
+    struct ends ends;
+    FILE *out;
+
+    (void)state;
+    leaf = fixture_identity(
+        &fixture,
+        &(struct fixture_wish){ .key = FIXTURE_EC, .common_name = "alone", .issuer = &fixture.authority });
+    out = fixture_write(&fixture, "alone.pem");
+    PEM_write_PrivateKey(out, leaf.key, NULL, NULL, 0, NULL, NULL); /* the key may come first */
+    PEM_write_X509(out, leaf.certificate);
+    fclose(out);
+    X509_free(leaf.certificate);
+    make_leaf("chain.pem", FIXTURE_EC, "DNS:chain.example");
+    make_leaf("client.pem", FIXTURE_EC, NULL);
+    settings.client_ca = fixture_path(&fixture, "ca.pem");
+    SSL_CTX_use_certificate_file(bare, fixture_path(&fixture, "client.pem"), SSL_FILETYPE_PEM);
+    SSL_CTX_use_PrivateKey_file(bare, fixture_path(&fixture, "client.pem"), SSL_FILETYPE_PEM);
+    server = make_server(settings, FILES("alone.pem", "chain.pem"));
+    begin(&ends, server, bare, NULL);
     shake(&ends);
-    assert_true(ends.done);
-    assert_int_equal(ends.client_error, 0);
+    assert_done(&ends);
+    assert_int_equal(sk_X509_num(SSL_get_peer_cert_chain(ends.client)), 1);
+    close_ends(&ends);
+    begin(&ends, server, bare, "chain.example");
+    shake(&ends);
+    assert_done(&ends);
+    assert_int_equal(sk_X509_num(SSL_get_peer_cert_chain(ends.client)), 2);
     close_ends(&ends);
     tls_server_free(&server);
-    tls_client_free(&client);
+    SSL_CTX_free(bare);
 }
 
-static int setup(void **state)
+/* --- protocols, versions, ciphers --- */
+
+static void test_alpn(void **state)
 {
+    static const struct {
+        const char *offered, *chosen; /* NULL: refused */
+    } table[] = {
+        {"\4smtp",                 "smtp"},
+        { "\2h2\4smtp\10http/1.1", "smtp"},
+        { "\10http/1.1",           NULL  },
+        { "\5smtps\3smt",          NULL  },
+        { "\5\4smtp",              NULL  },
+        { "\4SMTP",                NULL  },
+    };
+    struct tls_server *server;
+    SSL_CTX *bare = make_bare(TLS1_3_VERSION);
+    const unsigned char *chosen;
+    unsigned int length;
+    struct ends ends;
+
     (void)state;
-    fixture_open(&fixture);
+    make_leaf("a.pem", FIXTURE_EC, "DNS:a.example");
+    make_leaf("b.pem", FIXTURE_EC, "DNS:b.example");
+    server = SERVER("a.pem", "b.pem");
+    for (size_t i = 0; i < sizeof table / sizeof table[0] * 2; i++) {
+        const char *offered = table[i / 2].offered;
+        begin(&ends, server, bare, i % 2 ? "b.example" : NULL);
+        assert_int_equal(
+            SSL_set_alpn_protos(ends.client, (const unsigned char *)offered, (unsigned)strlen(offered)), 0);
+        shake(&ends);
+        if (table[i / 2].chosen) {
+            assert_done(&ends);
+            SSL_get0_alpn_selected(ends.client, &chosen, &length);
+            assert_int_equal(length, 4);
+            assert_memory_equal(chosen, table[i / 2].chosen, 4);
+        } else {
+            assert_int_equal(ends.client_error, SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL);
+        }
+        close_ends(&ends);
+    }
+    begin(&ends, server, bare, NULL);
+    shake(&ends);
+    assert_done(&ends);
+    SSL_get0_alpn_selected(ends.client, &chosen, &length);
+    assert_int_equal(length, 0);
+    close_ends(&ends);
+    tls_server_free(&server);
+    SSL_CTX_free(bare);
+}
+
+static void test_old_versions_are_refused(void **state)
+{
+    struct tls_server_settings modern = { .listener = "smtp", .min_version = TLS_VERSION_1_3 };
+    struct tls_server *server, *modern_server;
+    SSL_CTX *bare;
+
+    (void)state;
+    make_leaf("a.pem", FIXTURE_EC, "DNS:a.example");
+    make_leaf("b.pem", FIXTURE_EC, "DNS:b.example");
+    server = SERVER("a.pem", "b.pem");
+    modern_server = make_server(modern, FILES("a.pem", "b.pem"));
+    for (int version = TLS1_VERSION; version <= TLS1_2_VERSION; version++) {
+        bare = make_bare(version);
+        if (version < TLS1_2_VERSION) {
+            SSL_CTX_set_security_level(bare, 0);
+            assert_refused(server, bare, NULL, SSL_R_UNSUPPORTED_PROTOCOL);
+            assert_refused(server, bare, "b.example", SSL_R_UNSUPPORTED_PROTOCOL);
+        }
+        assert_refused(modern_server, bare, NULL, SSL_R_UNSUPPORTED_PROTOCOL);
+        assert_refused(modern_server, bare, "b.example", SSL_R_UNSUPPORTED_PROTOCOL);
+        SSL_CTX_free(bare);
+    }
+    bare = make_bare(TLS1_3_VERSION);
+    assert_shown(modern_server, bare, "b.example", "b.pem");
+    SSL_CTX_free(bare);
+    tls_server_free(&server);
+    tls_server_free(&modern_server);
+}
+
+static void assert_cipher(const struct tls_server *server, const char *offered, const char *chosen)
+{
+    SSL_CTX *bare = make_bare(TLS1_2_VERSION);
+    struct ends ends;
+
+    SSL_CTX_set_security_level(bare, 0);
+    assert_int_equal(SSL_CTX_set_cipher_list(bare, offered), 1);
+    begin(&ends, server, bare, NULL);
+    shake(&ends);
+    if (chosen) {
+        assert_done(&ends);
+        assert_string_equal(SSL_get_cipher_name(ends.client), chosen);
+    } else {
+        assert_int_equal(ends.server_error, SSL_R_NO_SHARED_CIPHER);
+    }
+    close_ends(&ends);
+    SSL_CTX_free(bare);
+}
+
+static void test_ciphers(void **state)
+{
+    struct tls_server *server;
+
+    (void)state;
+    make_leaf("rsa.pem", FIXTURE_RSA, "DNS:a.example");
+    server = SERVER("rsa.pem");
+    assert_cipher(server, "ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384",
+                  "ECDHE-RSA-AES256-GCM-SHA384");
+    assert_cipher(server, "ECDHE-RSA-AES128-SHA:ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256");
+    /* Who names ChaCha20 first has no instructions for AES. */
+    assert_cipher(server, "ECDHE-RSA-CHACHA20-POLY1305:ECDHE-RSA-AES256-GCM-SHA384",
+                  "ECDHE-RSA-CHACHA20-POLY1305");
+    assert_cipher(server, "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-CHACHA20-POLY1305",
+                  "ECDHE-RSA-AES256-GCM-SHA384");
+    assert_cipher(server, "ECDHE-RSA-AES128-SHA", "ECDHE-RSA-AES128-SHA");
+    assert_cipher(server, "kRSA", NULL);
+    assert_cipher(server, "aNULL", NULL);
+    assert_cipher(server, "eNULL", NULL);
+    assert_cipher(server, "DHE", NULL);
+    tls_server_free(&server);
+}
+
+static void test_renegotiation_is_refused(void **state)
+{
+    struct tls_server *server;
+    SSL_CTX *bare = make_bare(TLS1_2_VERSION);
+    struct ends ends;
+
+    (void)state;
+    make_leaf("a.pem", FIXTURE_EC, "DNS:a.example");
+    server = SERVER("a.pem");
+    begin(&ends, server, bare, "a.example");
+    shake(&ends);
+    assert_done(&ends);
+    assert_int_equal(SSL_renegotiate(ends.client), 1);
+    shake_end(ends.client, &ends.client_error);
+    read_end(ends.server, &ends.server_error);
+    assert_int_equal(ends.server_error, 0);
+    shake_end(ends.client, &ends.client_error);
+    assert_int_equal(ends.client_error, SSL_R_NO_RENEGOTIATION);
+    close_ends(&ends);
+    tls_server_free(&server);
+    SSL_CTX_free(bare);
+}
+
+static void test_passwords_are_wiped_where_they_may_pass(void **state)
+{
+    struct tls_server_settings settings = { .listener = "smtp", .secrets = true };
+    struct tls_server *server, *secret;
+    SSL *ssl;
+
+    (void)state;
+    make_leaf("a.pem", FIXTURE_EC, "DNS:a.example");
+    server = SERVER("a.pem");
+    secret = make_server(settings, FILES("a.pem"));
+    ssl = tls_server_connection(server);
+    assert_false(SSL_get_options(ssl) & SSL_OP_CLEANSE_PLAINTEXT);
+    SSL_free(ssl);
+    ssl = tls_server_connection(secret);
+    assert_true(SSL_get_options(ssl) & SSL_OP_CLEANSE_PLAINTEXT);
+    SSL_free(ssl);
+    tls_server_free(&server);
+    tls_server_free(&secret);
+}
+
+/* --- tickets --- */
+
+static unsigned tickets; /* that the bare client was given */
+
+static int count_ticket(SSL *ssl, SSL_SESSION *session)
+{
+    (void)ssl;
+    (void)session;
+    tickets++;
     return 0;
 }
 
-static int teardown(void **state)
+/* A handshake that offers *session (NULL: none) and leaves in it what it was given. Whether it resumed. */
+static bool resume(const struct tls_server *server, SSL_CTX *bare, const char *sni, SSL_SESSION **session)
 {
+    struct ends ends;
+    bool resumed;
+
+    SSL_CTX_sess_set_new_cb(bare, count_ticket);
+    tickets = 0;
+    begin(&ends, server, bare, sni);
+    if (*session)
+        assert_int_equal(SSL_set_session(ends.client, *session), 1);
+    shake(&ends);
+    assert_done(&ends);
+    resumed = SSL_session_reused(ends.client);
+    assert_int_equal(SSL_session_reused(ends.server), resumed);
+    SSL_SESSION_free(*session);
+    *session = SSL_get1_session(ends.client);
+    close_ends(&ends);
+    return resumed;
+}
+
+static void write_keys(const char *file, const char *const *names)
+{
+    FILE *out = fixture_write(&fixture, file);
+    unsigned char key[80], encoded[110];
+
+    fputs("# the keys\n\n", out);
+    for (; *names; names++) {
+        memset(key, **names, sizeof key);
+        EVP_EncodeBlock(encoded, key, sizeof key);
+        fprintf(out, "  %s \r\n", encoded);
+    }
+    fclose(out);
+}
+
+static struct tls_server *server_with_keys(const char *listener, const char *client_ca,
+                                           const char *const *names)
+{
+    struct tls_server_settings settings = { .listener = listener };
+
+    make_leaf("a.pem", FIXTURE_EC, "DNS:a.example");
+    make_leaf("b.pem", FIXTURE_EC, "DNS:b.example");
+    write_keys("keys", names);
+    settings.ticket_keys = fixture_path(&fixture, "keys");
+    settings.client_ca = client_ca ? fixture_path(&fixture, client_ca) : "";
+    return make_server(settings, FILES("a.pem", "b.pem"));
+}
+
+static void test_a_ticket_is_good_at_every_instance(void **state)
+{
+    struct tls_server *one = server_with_keys("smtp", NULL, FILES("x"));
+    struct tls_server *two = server_with_keys("smtp", NULL, FILES("x"));
+    struct tls_server *stranger = server_with_keys("smtp", NULL, FILES("y"));
+    SSL_SESSION *session = NULL;
+
     (void)state;
-    fixture_close(&fixture);
-    return 0;
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        SSL_CTX *bare = make_bare(version);
+        for (int i = 0; i < 2; i++) {
+            const char *sni = i ? "b.example" : NULL;
+            assert_false(resume(one, bare, sni, &session));
+            assert_int_equal(tickets, 1);
+            assert_true(resume(two, bare, sni, &session));
+            assert_int_equal(tickets, version == TLS1_3_VERSION);
+            assert_true(resume(one, bare, sni, &session));
+            assert_false(resume(stranger, bare, sni, &session));
+            SSL_SESSION_free(session);
+            session = NULL;
+        }
+        SSL_CTX_free(bare);
+    }
+    tls_server_free(&one);
+    tls_server_free(&two);
+    tls_server_free(&stranger);
+}
+
+static void test_without_keys_a_ticket_is_good_here_only(void **state)
+{
+    struct tls_server *one, *two;
+    SSL_SESSION *session = NULL;
+
+    (void)state;
+    make_leaf("a.pem", FIXTURE_EC, "DNS:a.example");
+    make_leaf("b.pem", FIXTURE_EC, "DNS:b.example");
+    one = SERVER("a.pem", "b.pem");
+    two = SERVER("a.pem", "b.pem");
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        SSL_CTX *bare = make_bare(version);
+        assert_false(resume(one, bare, "b.example", &session));
+        assert_int_equal(tickets, 1);
+        assert_true(resume(one, bare, "b.example", &session));
+        assert_false(resume(two, bare, "b.example", &session));
+        SSL_SESSION_free(session);
+        session = NULL;
+        SSL_CTX_free(bare);
+    }
+    tls_server_free(&one);
+    tls_server_free(&two);
+}
+
+static void test_another_listener_refuses_a_ticket(void **state)
+{
+    struct tls_server *one = server_with_keys("smtp", NULL, FILES("x"));
+    struct tls_server *two = server_with_keys("submission", NULL, FILES("x"));
+    SSL_SESSION *session = NULL;
+
+    (void)state;
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        SSL_CTX *bare = make_bare(version);
+        assert_false(resume(one, bare, NULL, &session));
+        assert_false(resume(two, bare, NULL, &session));
+        assert_true(resume(two, bare, NULL, &session));
+        SSL_SESSION_free(session);
+        session = NULL;
+        SSL_CTX_free(bare);
+    }
+    tls_server_free(&one);
+    tls_server_free(&two);
+}
+
+static void test_keys_are_rotated(void **state)
+{
+    struct tls_server *before = server_with_keys("smtp", NULL, FILES("x"));
+    struct tls_server *between = server_with_keys("smtp", NULL, FILES("y", "x"));
+    struct tls_server *after = server_with_keys("smtp", NULL, FILES("y"));
+    SSL_SESSION *session = NULL, *old;
+
+    (void)state;
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        SSL_CTX *bare = make_bare(version);
+        assert_false(resume(before, bare, NULL, &session));
+        old = SSL_SESSION_dup(session);
+        assert_true(resume(between, bare, NULL, &session));
+        /* The ticket that came with it is of the new key. */
+        assert_true(resume(after, bare, NULL, &session));
+        assert_false(resume(after, bare, NULL, &old));
+        SSL_SESSION_free(session);
+        SSL_SESSION_free(old);
+        session = NULL;
+        SSL_CTX_free(bare);
+    }
+    tls_server_free(&before);
+    tls_server_free(&between);
+    tls_server_free(&after);
+}
+
+/* --- certificates of clients --- */
+
+static void carry(SSL_CTX *bare, const char *file)
+{
+    assert_int_equal(SSL_CTX_use_certificate_chain_file(bare, fixture_path(&fixture, file)), 1);
+    assert_int_equal(SSL_CTX_use_PrivateKey_file(bare, fixture_path(&fixture, file), SSL_FILETYPE_PEM), 1);
+}
+
+static struct tls_server *asking_server(const char *ca)
+{
+    return server_with_keys("smtp", ca, FILES("x"));
+}
+
+static void write_foreign(const char *ca, const char *leaf)
+{
+    struct fixture_identity foreign = fixture_identity(
+        &fixture, &(struct fixture_wish){
+                      .key = FIXTURE_EC, .other_key = true, .common_name = "Foreign", .authority = true });
+    FILE *out = fixture_write(&fixture, ca);
+
+    PEM_write_X509(out, foreign.certificate);
+    fclose(out);
+    fixture_file(&fixture, leaf,
+                 &(struct fixture_wish){ .key = FIXTURE_EC, .common_name = leaf, .issuer = &foreign });
+    X509_free(foreign.certificate);
+}
+
+static void test_clients_must_show_a_certificate(void **state)
+{
+    struct tls_server *server = asking_server("ca.pem");
+    static const struct {
+        const char *file;
+        int reason;
+    } table[] = {
+        {NULL,           SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE},
+        { "good.pem",    0                                      },
+        { "usage.pem",   0                                      },
+        { "foreign.pem", SSL_R_CERTIFICATE_VERIFY_FAILED        },
+        { "purpose.pem", SSL_R_CERTIFICATE_VERIFY_FAILED        },
+        { "expired.pem", SSL_R_CERTIFICATE_VERIFY_FAILED        },
+    };
+    struct fixture_wish wish = { .key = FIXTURE_EC, .common_name = "client", .issuer = &fixture.authority };
+
+    (void)state;
+    fixture_file(&fixture, "good.pem", &wish);
+    wish.usage = "clientAuth";
+    fixture_file(&fixture, "usage.pem", &wish);
+    wish.usage = "serverAuth";
+    fixture_file(&fixture, "purpose.pem", &wish);
+    wish.usage = NULL;
+    wish.until = -3600;
+    fixture_file(&fixture, "expired.pem", &wish);
+    write_foreign("foreign-ca.pem", "foreign.pem");
+    for (size_t i = 0; i < sizeof table / sizeof table[0] * 4; i++) {
+        SSL_CTX *bare = make_bare(i & 1 ? TLS1_3_VERSION : TLS1_2_VERSION);
+        const char *sni = i & 2 ? "b.example" : NULL;
+        if (table[i / 4].file)
+            carry(bare, table[i / 4].file);
+        if (table[i / 4].reason)
+            assert_refused(server, bare, sni, table[i / 4].reason);
+        else
+            assert_shown(server, bare, sni, sni ? "b.pem" : "a.pem");
+        SSL_CTX_free(bare);
+    }
+    tls_server_free(&server);
+}
+
+static void test_clients_are_told_whose_certificate(void **state)
+{
+    struct tls_server *server = asking_server("ca.pem");
+    SSL_CTX *bare = make_bare(TLS1_3_VERSION);
+    const STACK_OF(X509_NAME) * names;
+    struct ends ends;
+
+    (void)state;
+    begin(&ends, server, bare, "b.example");
+    shake(&ends);
+    names = SSL_get0_peer_CA_list(ends.client);
+    assert_int_equal(sk_X509_NAME_num(names), 1);
+    assert_int_equal(
+        X509_NAME_cmp(sk_X509_NAME_value(names, 0), X509_get_subject_name(fixture.authority.certificate)), 0);
+    close_ends(&ends);
+    tls_server_free(&server);
+    SSL_CTX_free(bare);
+}
+
+/* Whom one set of authorities let in, another need not know. */
+static void test_a_ticket_does_not_replace_a_certificate(void **state)
+{
+    struct tls_server *open = asking_server(NULL), *own, *foreign;
+    SSL_SESSION *session = NULL;
+
+    (void)state;
+    write_foreign("foreign-ca.pem", "foreign.pem");
+    own = asking_server("ca.pem");
+    foreign = asking_server("foreign-ca.pem");
+    make_leaf("good.pem", FIXTURE_EC, NULL);
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        SSL_CTX *bare = make_bare(version);
+        struct ends ends;
+        assert_false(resume(open, bare, NULL, &session));
+        begin(&ends, own, bare, NULL);
+        SSL_set_session(ends.client, session);
+        shake(&ends);
+        assert_int_equal(ends.server_error, SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE);
+        close_ends(&ends);
+        SSL_SESSION_free(session);
+        session = NULL;
+
+        carry(bare, "good.pem");
+        assert_false(resume(own, bare, NULL, &session));
+        assert_true(resume(own, bare, NULL, &session));
+        begin(&ends, foreign, bare, NULL);
+        SSL_set_session(ends.client, session);
+        shake(&ends);
+        assert_int_equal(ends.server_error, SSL_R_CERTIFICATE_VERIFY_FAILED);
+        close_ends(&ends);
+        SSL_SESSION_free(session);
+        session = NULL;
+        SSL_CTX_free(bare);
+    }
+    tls_server_free(&open);
+    tls_server_free(&own);
+    tls_server_free(&foreign);
+}
+
+/* --- OCSP --- */
+
+/* Octets of the stapled response; -1: none. */
+static long stapled(const struct tls_server *server, int version, const char *sni)
+{
+    SSL_CTX *bare = make_bare(version);
+    const unsigned char *response;
+    struct ends ends;
+    long length;
+
+    begin(&ends, server, bare, sni);
+    SSL_set_tlsext_status_type(ends.client, TLSEXT_STATUSTYPE_ocsp);
+    shake(&ends);
+    assert_done(&ends);
+    length = SSL_get_tlsext_status_ocsp_resp(ends.client, &response);
+    close_ends(&ends);
+    SSL_CTX_free(bare);
+    return length;
+}
+
+static void test_a_response_is_stapled(void **state)
+{
+    struct tls_server *server;
+    long a, b;
+
+    (void)state;
+    make_leaf("a.pem", FIXTURE_EC, "DNS:a.example");
+    make_leaf("b.pem", FIXTURE_EC, "DNS:b.example");
+    make_leaf("old.pem", FIXTURE_EC, "DNS:old.example");
+    make_leaf("none.pem", FIXTURE_EC, "DNS:none.example");
+    make_leaf("endless.pem", FIXTURE_EC, "DNS:endless.example");
+    a = fixture_staple(&fixture, "a.pem", "a.pem.ocsp", 3600, 1);
+    b = fixture_staple(&fixture, "b.pem", "b.pem.ocsp", 3600, 2);
+    fixture_staple(&fixture, "old.pem", "old.pem.ocsp", -60, 1);
+    fixture_staple(&fixture, "endless.pem", "endless.pem.ocsp", 0, 1);
+    assert_int_not_equal(a, b);
+    server = SERVER("a.pem", "b.pem", "old.pem", "none.pem", "endless.pem");
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        assert_int_equal(stapled(server, version, NULL), a);
+        assert_int_equal(stapled(server, version, "b.example"), b);
+        assert_int_equal(stapled(server, version, "old.example"), -1);
+        assert_int_equal(stapled(server, version, "none.example"), -1);
+        assert_true(stapled(server, version, "endless.example") > 0);
+    }
+    tls_server_free(&server);
+    unlink(fixture_path(&fixture, "a.pem.ocsp"));
+    unlink(fixture_path(&fixture, "b.pem.ocsp"));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_handshake),
+        cmocka_unit_test(test_a_name_chooses_its_certificate),
+        cmocka_unit_test(test_a_client_gets_the_kind_it_can_verify),
+        cmocka_unit_test(test_ed25519_is_a_certificate_too),
+        cmocka_unit_test(test_the_chain_is_the_files),
+        cmocka_unit_test(test_alpn),
+        cmocka_unit_test(test_old_versions_are_refused),
+        cmocka_unit_test(test_ciphers),
+        cmocka_unit_test(test_renegotiation_is_refused),
+        cmocka_unit_test(test_passwords_are_wiped_where_they_may_pass),
+        cmocka_unit_test(test_a_ticket_is_good_at_every_instance),
+        cmocka_unit_test(test_without_keys_a_ticket_is_good_here_only),
+        cmocka_unit_test(test_another_listener_refuses_a_ticket),
+        cmocka_unit_test(test_keys_are_rotated),
+        cmocka_unit_test(test_clients_must_show_a_certificate),
+        cmocka_unit_test(test_clients_are_told_whose_certificate),
+        cmocka_unit_test(test_a_ticket_does_not_replace_a_certificate),
+        cmocka_unit_test(test_a_response_is_stapled),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

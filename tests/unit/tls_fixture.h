@@ -23,6 +23,7 @@
 
 #include <cmocka.h>
 #include <openssl/evp.h>
+#include <openssl/ocsp.h>
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
 #include <openssl/ssl.h>
@@ -171,6 +172,59 @@ static inline const char *fixture_leaf(struct fixture *fixture, const char *file
 {
     return fixture_file(fixture, file,
                         &(struct fixture_wish){ .key = key, .names = names, .issuer = &fixture->authority });
+}
+
+static inline X509 *fixture_read(struct fixture *fixture, const char *file)
+{
+    FILE *in = fopen(fixture_path(fixture, file), "r");
+    X509 *certificate;
+
+    assert_non_null(in);
+    certificate = PEM_read_X509(in, NULL, NULL, NULL);
+    assert_non_null(certificate);
+    fclose(in);
+    return certificate;
+}
+
+/* An OCSP response of the authority's about the first certificate in `file`, with a nextUpdate so many
+ * seconds from now (0: none), and so many other certificates' states before its own. Returns its octets. */
+static inline long fixture_staple(struct fixture *fixture, const char *file, const char *out, long until,
+                                  int others)
+{
+    OCSP_BASICRESP *basic = OCSP_BASICRESP_new();
+    ASN1_TIME *now = X509_gmtime_adj(NULL, -FIXTURE_DAY), *next = until ? X509_gmtime_adj(NULL, until) : NULL;
+    X509 *about = fixture_read(fixture, file);
+    OCSP_CERTID *id = OCSP_cert_to_id(EVP_sha1(), about, fixture->authority.certificate);
+    ASN1_INTEGER *serial;
+    OCSP_CERTID *other = OCSP_CERTID_dup(id);
+    OCSP_RESPONSE *response;
+    unsigned char *octets = NULL;
+    FILE *stream = fixture_write(fixture, out);
+    long size;
+
+    OCSP_id_get0_info(NULL, NULL, NULL, &serial, other);
+    for (int i = 0; i < others; i++) {
+        ASN1_INTEGER_set(serial, 1000000 + i);
+        OCSP_basic_add1_status(basic, other, V_OCSP_CERTSTATUS_GOOD, 0, NULL, now, next);
+    }
+    OCSP_basic_add1_status(basic, id, V_OCSP_CERTSTATUS_GOOD, 0, NULL, now, next);
+    assert_int_equal(OCSP_basic_sign(basic, fixture->authority.certificate, fixture->authority.key,
+                                     EVP_sha256(), NULL, OCSP_NOCERTS),
+                     1);
+    response = OCSP_response_create(OCSP_RESPONSE_STATUS_SUCCESSFUL, basic);
+    size = i2d_OCSP_RESPONSE(response, &octets);
+    assert_true(size > 0);
+    assert_int_equal(fwrite(octets, 1, (size_t)size, stream), size);
+    fclose(stream);
+    OPENSSL_free(octets);
+    OCSP_RESPONSE_free(response);
+    OCSP_BASICRESP_free(basic);
+    OCSP_CERTID_free(id);
+    OCSP_CERTID_free(other);
+    ASN1_TIME_free(now);
+    ASN1_TIME_free(next);
+    X509_free(about);
+    return size;
 }
 
 static inline void fixture_open(struct fixture *fixture)
