@@ -98,10 +98,11 @@ def test_broken_files_beside_a_certificate(pki, tmp_path, option, content):
     path = str(tmp_path / "file")
     if content is not None:
         write(path, content)
-    text = ("listeners:\n  smtp:\n    address: \"127.0.0.1:%d\"\n    pool: relays\n    tls: starttls\n    certificate: [%s]\n    %s: %s\n"
+    text = ("listeners:\n  smtp:\n    address: \"127.0.0.1:%d\"\n    pool: relays\n    tls: required\n    certificate: [%s]\n    %s: %s\n"
             "pools:\n  relays:\n    backends:\n      r1: { address: \"127.0.0.1:%d\" }\n" % (free_port(), pki.mx, option, path, free_port()))
     code, out, err, name = run("--check", "-c", text=text)
-    assert code == 2 and re.search(re.escape(name) + r":7:\d+: ", out + err), out + err
+    lines = (out + err).strip().split("\n")
+    assert code == 2 and len(lines) == 1 and re.match(re.escape(name) + r":7:\d+: listeners\.smtp\.%s: " % option, lines[0]), lines
 
 
 # Reload
@@ -175,7 +176,7 @@ def test_tls_comes_and_goes_with_a_reload(start, relay, pki):
 # Clients' certificates
 
 @VERSIONS
-@pytest.mark.parametrize("mode", ["starttls", "implicit"])
+@pytest.mark.parametrize("mode", ["required", "implicit"])
 def test_client_ca(start, relay, pki, mode, version):
     def context(pem=None):
         return client_context(certificate=pem, minimum=version, maximum=version)
@@ -183,7 +184,7 @@ def test_client_ca(start, relay, pki, mode, version):
     for pem in (None, pki.foreign_client, pki.expired_client, pki.self_signed):
         with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)), weir.client(**{"tls": False} if mode == "implicit" else {},
                                                                                         banner=mode != "implicit") as client:
-            if mode == "starttls":
+            if mode == "required":
                 client.ehlo().ok("STARTTLS", 220)
             # Under TLS 1.3 the client is through before its certificate has been looked at.
             client.secure(context(pem))
@@ -197,8 +198,8 @@ def test_client_ca(start, relay, pki, mode, version):
 
 # Resumption
 
-def resumes(weir, version, session=None, context=None):
-    """Whether a session is resumed, and the session that it leaves behind. `context` is the one of `session`."""
+def resumes(weir, version, session=None):
+    """Whether a session is resumed, and the session that it leaves behind."""
     with weir.introduced(sni="mx.example.test", session=session) as client:
         assert client.sock.version() == version
         resumed, left = client.sock.resumed, client.sock.session
@@ -206,7 +207,7 @@ def resumes(weir, version, session=None, context=None):
     return resumed, left
 
 
-def resuming(start, relay, pki, version, mode="starttls", name="smtp", certificate=None, context=None, **listener):
+def resuming(start, relay, pki, version, mode="starttls", certificate=None, context=None, **listener):
     weir = start([relay], listener=tls_listener(mode, pki.mx, **listener),
                  context=context or client_context(certificate=certificate, minimum=version, maximum=version))
     weir.version = "TLSv1.%d" % (3 if version == TLS13 else 2)
@@ -262,7 +263,7 @@ def test_no_resumption_across_listeners(start, relay, pki, version):
     """A ticket of a listener without client-ca opens none that has one; nor a ticket of one CA's listener another's."""
     keys = pki.ticket_keys("listeners-%d" % version)
     plain = resuming(start, relay, pki, version, tls_ticket_keys=keys, certificate=pki.client)
-    strict = resuming(start, relay, pki, version, tls_ticket_keys=keys, client_ca=pki.ca, context=plain.context)
+    strict = resuming(start, relay, pki, version, "required", tls_ticket_keys=keys, client_ca=pki.ca, context=plain.context)
     _, easy = resumes(plain, plain.version)
     assert not resumes(strict, plain.version, easy)[0]
     resumed, hard = resumes(strict, plain.version)
@@ -287,8 +288,6 @@ def test_no_resumption_across_names_of_listeners(start, relay, pki, version):
     weir.start()
     name = "TLSv1.%d" % (3 if version == TLS13 else 2)
     _, session = resumes(weir, name)
-    with weir.client() as client:
-        client.close()
     weir.port, first = port, weir.port
     assert not resumes(weir, name, session)[0]
     weir.port = first
@@ -297,7 +296,7 @@ def test_no_resumption_across_names_of_listeners(start, relay, pki, version):
 
 @VERSIONS
 def test_a_resumed_session_has_the_client_certificate_still(start, relay, pki, version):
-    weir = resuming(start, relay, pki, version, client_ca=pki.ca, certificate=pki.client)
+    weir = resuming(start, relay, pki, version, "required", client_ca=pki.ca, certificate=pki.client)
     _, session = resumes(weir, weir.version)
     with weir.introduced(sni="mx.example.test", session=session) as client:
         assert client.sock.resumed
@@ -329,12 +328,21 @@ def test_stapling(start, relay, pki):
     assert stapled(weir) is None
 
 
-def test_what_is_no_ocsp_response_is_not_stapled(start, relay, pki):
+def test_a_bad_staple_leaves_the_old(start, relay, pki):
     weir = replaceable(start, relay, pki, pki.mx)
-    for content in (b"", b"no DER", read(pki.mx).encode(), open(pki.ocsp(pki.other), "rb").read()[:100]):
-        with open(weir.pem + ".ocsp", "wb") as file:
+    staple = weir.pem + ".ocsp"
+    shutil.copy(pki.ocsp(pki.mx), staple)
+    weir.reload()
+    weir.wait_log(event="reload", level="info")
+    with open(pki.ocsp(pki.other), "rb") as file:
+        foreign = file.read()
+    for number, content in enumerate((b"", b"no DER", foreign[:100], foreign)):
+        with open(staple, "wb") as file:
             file.write(content)
         weir.reload()
-        weir.wait_log(event="reload") if weir.find_log(event="reload") else None
-        assert stapled(weir) is None
-        weir.deliver()
+        weir.wait_log(level="error", message=re.compile(re.escape(weir.path) + r":\d+:\d+: .*" + re.escape(staple)), times=number + 1)
+    assert stapled(weir) == ("successful", "good")
+    os.unlink(staple)
+    weir.reload()
+    weir.wait_log(event="reload", level="info", times=2)
+    assert stapled(weir) is None
