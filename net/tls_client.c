@@ -14,7 +14,9 @@
 
 struct tls_client {
     SSL_CTX *context;
-    uint64_t number; /* no two contexts of a process have the same */
+    /* No two contexts of a process have the same. The context carries it too: connections, and the tickets
+     * that come late on them, may outlive the configuration and this struct. */
+    uint64_t number;
     bool verify;
 };
 
@@ -35,11 +37,9 @@ void tls_resumption_clear(struct tls_resumption *resumption)
 
 static void keep_session(struct tls_resumption *resumption, const SSL *ssl, SSL_SESSION *session)
 {
-    const struct tls_client *client = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
-
     tls_resumption_clear(resumption);
     resumption->session = session;
-    resumption->context = client->number;
+    resumption->context = (uintptr_t)SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
 }
 
 /* The server gave a session: with TLS 1.3 after the handshake, and perhaps several. The last is the one to
@@ -98,7 +98,7 @@ static bool configure(struct tls_faults *faults, struct tls_client *client,
     SSL_CTX *context = client->context;
 
     if (!context || SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) != 1 ||
-        SSL_CTX_set_app_data(context, client) != 1)
+        SSL_CTX_set_app_data(context, (void *)(uintptr_t)client->number) != 1)
         return tls_fault_memory(faults);
     SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
