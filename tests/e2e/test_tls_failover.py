@@ -4,11 +4,12 @@ relays, a listener, a pool and clients that speak TLS. One or a few of each row'
 """
 
 import inspect
+import threading
 
 import pytest
 import test_backends as backends
 import test_failover as failover
-from weirtest.client import Client
+from weirtest.client import Client, Closed
 from weirtest.relay import DROP, STALL
 from weirtest.tls import any_server
 from weirtest.weir import Weir, merged, tls_listener
@@ -22,6 +23,7 @@ NAMES = {
     46: "loss at connect, banner, EHLO: 250 through another backend", 47: "loss at MAIL, RCPT, DATA: as the table says, never 5xx",
     48: "loss in the body: a 4xx that the client receives", 49: "loss after the end of data: 451, one backend saw it, logged unknown",
     50: "all backends down: 4xx in time; recovery without a restart",
+    51: "kill -9 of a backend under load: every 250'd message is there",
 }
 STARTTLS, IMPLICIT = "starttls", "implicit"
 
@@ -168,3 +170,60 @@ def test_loss_at_the_ehlo_behind_starttls(start, relays):
     with weir.client() as client:
         assert backends.send_commands(client.ehlo()) == [250, 250, 354, 250]
     assert len(second.committed()) == 1 and not first.traffic()
+
+
+@pytest.mark.scorecard(51, NAMES[51])
+@pytest.mark.parametrize("tls", [STARTTLS, IMPLICIT])
+def test_numbered_messages_survive_losses(start, relays, tls):
+    """Two relays are cut off in turn under ten senders. A message is told twice only after a reply that leaves it open."""
+    first, second = relays(2)
+    weir = start([first, second])
+    accepted, tried, trouble, done = [], {}, [], threading.Event()
+
+    def send(sender):
+        for number in range(20):
+            name = b"m%d-%d@x" % (sender, number)
+            for tried[name] in range(1, 100):
+                try:
+                    with weir.client() as client:
+                        codes = backends.send_commands(Named(client.ehlo(), name))
+                except (Closed, OSError) as error:
+                    trouble.append(repr(error))
+                    return
+                if codes[-1] == 250:
+                    accepted.append(name)
+                    break
+                if codes[-1] // 100 != 4:
+                    trouble.append(codes)
+                    return
+    senders = [threading.Thread(target=send, args=(number,), daemon=True) for number in range(10)]
+    for sender in senders:
+        sender.start()
+    for victim in (first, second, first, second):
+        done.wait(0.12)
+        victim.stop()
+        done.wait(0.12)
+        victim.start()
+    for sender in senders:
+        sender.join(30)
+    assert not trouble, trouble
+    assert len(set(accepted)) == 200 == len(accepted)
+    there = [one.mail for relay in (first, second) for one in relay.committed()]
+    assert set(there) >= set(accepted)
+    assert all(one.secured for relay in (first, second) for one in relay.transactions())
+    weir.wait_log(event="transaction", outcome="delivered", times=200, timeout=10)
+    unknown = {line["from"].strip("<>").encode() for line in weir.find_log(event="transaction", outcome="unknown")}
+    assert {name for name in accepted if there.count(name) > 1} <= unknown
+
+
+class Named:
+    """A client whose MAIL is from somebody else than it says."""
+
+    def __init__(self, client, name):
+        self.client, self.name = client, name
+
+    def command(self, line):
+        return self.client.command(line.encode().replace(b"<a@x>", b"<%s>" % self.name))
+
+    def __getattr__(self, name):
+        return getattr(self.client, name)
