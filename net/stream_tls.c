@@ -165,6 +165,14 @@ static int flush(struct stream *stream)
     return result;
 }
 
+/* In front of each operation, for SSL_get_error() looks at the queue. Mostly it is empty, and clearing it
+ * costs more than looking. */
+static void forget_errors(void)
+{
+    if (ERR_peek_error())
+        ERR_clear_error();
+}
+
 /* --- how it ends --- */
 
 /* Why OpenSSL did not do it: -EAGAIN, 0 for close_notify, or what is wrong. */
@@ -215,7 +223,7 @@ static void advance(struct stream *stream)
     struct tls_state *tls = stream->tls;
     int result, why;
 
-    ERR_clear_error();
+    forget_errors();
     result = SSL_do_handshake(tls->ssl);
     if (result == 1) {
         tls->phase = TLS_OPEN;
@@ -351,7 +359,7 @@ ssize_t stream_tls_read(struct stream *stream, void *buffer, size_t size)
     /* What waits here comes alone: with the kernel's octets behind it, a fast peer would keep this stream in
      * one turn of the loop forever. */
     tls->dry = tls->more;
-    ERR_clear_error();
+    forget_errors();
     while (total < size) {
         if (SSL_read_ex(tls->ssl, (char *)buffer + total, size - total, &n)) {
             total += n;
@@ -403,7 +411,7 @@ int stream_tls_write(struct stream *stream, const struct iovec *parts, int n)
 
     if (tls->phase != TLS_OPEN || tls->mute || (SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN))
         return -EPIPE;
-    ERR_clear_error();
+    forget_errors();
     for (int i = 0; i < n; i++) {
         const char *octets = parts[i].iov_base;
         size_t left = parts[i].iov_len, take;
@@ -456,7 +464,7 @@ void stream_tls_shutdown(struct stream *stream)
     if (tls->phase == TLS_OPEN && !tls->mute) {
         (void)SSL_shutdown(tls->ssl);
         (void)flush(stream);
-        ERR_clear_error();
+        forget_errors();
     }
     tls->ended = true;
     if (!stream->unsent)
@@ -479,7 +487,7 @@ void stream_tls_end(struct stream *stream, bool farewell)
     if (tls->phase == TLS_OPEN && tls->end != -EPROTO)
         SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(tls->ssl);
-    ERR_clear_error();
+    forget_errors();
     free(tls->failure);
     free(tls->early);
     free(tls);

@@ -431,6 +431,30 @@ static void test_cut_short(void **state)
     close_party(&b);
 }
 
+static void test_reset(void **state)
+{
+    struct party a, b = { .most = 100, .ended = OPEN };
+    struct address address;
+    int listener = listen_loopback(&address), fd = -1;
+
+    (void)state;
+    assert_int_equal(stream_connect(&b.stream, loop, &address, NULL, on_party), 0);
+    AWAIT((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0);
+    open_party(&a, fd);
+    assert_int_equal(stream_accept_tls(&a.stream, server, NULL, 0), 0);
+    assert_int_equal(stream_connect_tls(&b.stream, client, "a.example", NULL), 0);
+    AWAIT(a.secured && b.secured);
+    assert_int_equal(say(&b, "half", 4), 0);
+    AWAIT(a.n == 4);
+    stream_abort(&b.stream);
+    AWAIT(a.ended != OPEN);
+    assert_int_equal(a.ended, -ECONNRESET);
+    assert_true(a.stream.tls->error == ECONNRESET);
+    close_party(&a);
+    close_party(&b);
+    close(listener);
+}
+
 static void test_shutdown(void **state)
 {
     struct party a, b;
@@ -529,6 +553,7 @@ int main(void)
         cmocka_unit_test(test_close_notify),
         cmocka_unit_test(test_the_end_behind_octets),
         cmocka_unit_test(test_cut_short),
+        cmocka_unit_test(test_reset),
         cmocka_unit_test(test_shutdown),
         cmocka_unit_test(test_shutdown_of_a_full_socket),
         cmocka_unit_test(test_a_broken_record),
