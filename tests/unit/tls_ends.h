@@ -61,7 +61,8 @@ static inline struct tls_server *make_server(struct tls_server_settings settings
 
 static inline struct tls_client *make_client(bool verify, const char *ca)
 {
-    struct tls_client_settings settings = { .verify = verify, .ca = ca ? fixture_path(&fixture, ca) : NULL };
+    struct tls_client_settings settings = { .verify = verify,
+                                            .ca = ca && *ca ? fixture_path(&fixture, ca) : ca };
     struct tls_client *client;
 
     faults[0] = '\0';
