@@ -196,6 +196,29 @@ def test_client_ca(start, relay, pki, mode, version):
     assert len(relay.committed()) == 1
 
 
+@VERSIONS
+@pytest.mark.parametrize("name", ["mx.example.test", "other.example.test", "a.wild.example.test", "unknown.test"])
+def test_rules_hold_under_every_name(start, relay, pki, name, version):
+    """Another certificate is no way round the listener's rules."""
+    weir = start([relay], listener=tls_listener("required", pki.mx, pki.other, pki.wildcard, client_ca=pki.ca),
+                 context=client_context(certificate=pki.client, minimum=version, maximum=version))
+    for options in ({}, {"certificate": pki.foreign_client}, {"certificate": pki.client, "alpn": ["http/1.1"]}):
+        with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)), weir.client() as client:
+            client.ehlo().ok("STARTTLS", 220)
+            client.secure(client_context(minimum=version, maximum=version, **options), name)
+            client.ok("NOOP")
+    with weir.introduced(sni=name) as client:
+        client.message()
+        session = client.sock.session
+        client.quit()
+    with weir.introduced(sni=name, session=session) as client:
+        assert client.sock.resumed
+        client.message()
+        client.quit()
+    weir.wait_log(event="transaction", outcome="delivered", times=2)
+    weir.wait_log(event="transaction", sni=name)  # OpenSSL tells no unknown name when a TLS 1.2 session is resumed
+
+
 # Resumption
 
 def resumes(weir, version, session=None):
