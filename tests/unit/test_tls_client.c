@@ -183,7 +183,7 @@ static void test_host_names_are_sent(void **state)
 }
 
 /* A server of OpenSSL's with one version only. */
-static SSL_CTX *make_bare(int version)
+static SSL_CTX *bare_server(int version)
 {
     SSL_CTX *bare = SSL_CTX_new(TLS_server_method());
 
@@ -204,7 +204,7 @@ static void test_old_versions_are_refused(void **state)
 
     (void)state;
     for (int version = TLS1_1_VERSION; version <= TLS1_3_VERSION; version++) {
-        SSL_CTX *bare = make_bare(version);
+        SSL_CTX *bare = bare_server(version);
         SSL *server = SSL_new(bare);
         struct ends ends;
         SSL_set_accept_state(server);
@@ -220,7 +220,7 @@ static void test_old_versions_are_refused(void **state)
 static void test_renegotiation_is_refused(void **state)
 {
     struct tls_client *client = make_client(false, NULL);
-    SSL_CTX *bare = make_bare(TLS1_2_VERSION);
+    SSL_CTX *bare = bare_server(TLS1_2_VERSION);
     SSL *server = SSL_new(bare);
     struct ends ends;
 

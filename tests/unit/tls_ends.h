@@ -141,6 +141,61 @@ static inline void close_ends(struct ends *ends)
     *ends = (struct ends){ .server = NULL };
 }
 
+/* --- bare clients of OpenSSL's against a server --- */
+
+/* A client that believes everything; its version is fixed. */
+static inline SSL_CTX *bare_client(int version)
+{
+    SSL_CTX *bare = SSL_CTX_new(TLS_client_method());
+
+    assert_non_null(bare);
+    SSL_CTX_set_session_cache_mode(bare, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_set_min_proto_version(bare, version);
+    SSL_CTX_set_max_proto_version(bare, version);
+    return bare;
+}
+
+static inline void begin(struct ends *ends, const struct tls_server *server, SSL_CTX *bare, const char *sni)
+{
+    connect_ends(ends, tls_server_connection(server), SSL_new(bare));
+    SSL_set_connect_state(ends->client);
+    if (sni)
+        assert_int_equal(SSL_set_tlsext_host_name(ends->client, sni), 1);
+}
+
+static inline void assert_done(struct ends *ends)
+{
+    assert_int_equal(ends->server_error, 0);
+    assert_int_equal(ends->client_error, 0);
+    assert_true(ends->done);
+}
+
+/* The file that the client was shown. */
+static inline void assert_shown(const struct tls_server *server, SSL_CTX *bare, const char *sni,
+                                const char *file)
+{
+    struct ends ends;
+    char name[64] = "";
+
+    begin(&ends, server, bare, sni);
+    shake(&ends);
+    assert_done(&ends);
+    X509_NAME_get_text_by_NID(X509_get_subject_name(SSL_get0_peer_certificate(ends.client)), NID_commonName,
+                              name, sizeof name);
+    assert_string_equal(name, file);
+    close_ends(&ends);
+}
+
+static inline void assert_refused(const struct tls_server *server, SSL_CTX *bare, const char *sni, int reason)
+{
+    struct ends ends;
+
+    begin(&ends, server, bare, sni);
+    shake(&ends);
+    assert_int_equal(ends.server_error, reason);
+    close_ends(&ends);
+}
+
 static inline int setup(void **state)
 {
     (void)state;
