@@ -89,7 +89,8 @@ def handshake_lines(bench):
         rate, cpu = (statistics.median(figures[proxy.key][i] for figures in bench.rounds) for i in range(2))
         ratios = [ratio_text(bench.ratios(proxy.key, reference)) for reference in tls.REFERENCES]
         rows.append([proxy.title, f"{rate:.0f}", f"{cpu:.1f}", *ratios, bench.negotiated[proxy.key]])
-    head = ["", "handshakes/s", "CPU µs per handshake", "ratio to HAProxy (range)", "ratio to hitch (range)", "negotiated"]
+    ratios = ["ratio to HAProxy (range)", "ratio to hitch (range)"]
+    head = ["", "handshakes/s", "CPU µs per handshake", *ratios, "negotiated"]
     return [f"**{bench.title('tls-handshake')}**", "", *table(head, rows, "<>>>><"), ""]
 
 
@@ -154,7 +155,8 @@ def call_lines(bench):
                 add(f"{title}: {proxy.title}", calls)
     for title, calls in bench.tls.calls:
         add(title, calls)
-    return ["**system calls per message or handshake** (`strace -c -f`)", ""] + table(["", "calls", "of which"], rows, "<><") + [""]
+    lines = table(["", "calls", "of which"], rows, "<><")
+    return ["**system calls per message or handshake** (`strace -c -f`)", "", *lines, ""]
 
 
 def processor():
@@ -178,6 +180,7 @@ def write_document(path, bench, lines, command):
     rows = [f"{proxy.title}: {proxy.note}" for proxy, _ in bench.proxies]
     rows += [f"{proxy.title}, TLS: {proxy.note}" for proxy, _ in bench.tls.proxies]
     options = bench.options
+    neighbours = statistics.median(bench.neighbours + bench.tls.neighbours or [0])
     facts = [
         f"- Machine: {processor()}; Linux {platform.release()}; {distribution()}",
         f"- Versions: {', '.join(versions)}",
@@ -185,7 +188,7 @@ def write_document(path, bench, lines, command):
         f"- Date: {time.strftime('%Y-%m-%d')}",
         f"- {options.rounds} rounds of about {options.seconds:g} s a work and proxy, {measure.PARALLEL} sessions at a "
         f"time, {'pinned' if options.pin else 'not pinned'}",
-        f"- Other processes used {statistics.median(bench.neighbours + bench.tls.neighbours or [0]):.0%} of the machine meanwhile (median of the rounds)",
+        f"- Other processes used {neighbours:.0%} of the machine meanwhile (median of the rounds)",
         "",
         "Rows: " + "; ".join(rows) + ".",
         "",

@@ -106,7 +106,8 @@ class Weir(ImplicitTls, parts.Weir):
 
 
 class BareTls(parts.Proxy):
-    key, title, note = "bare-tls", "bare libssl", "tests/bench/bare_tls.c: shakes hands, releases its buffers, forwards nothing"
+    key, title = "bare-tls", "bare libssl"
+    note = "tests/bench/bare_tls.c: shakes hands, releases its buffers, forwards nothing"
 
     def missing(self):
         return None if os.access(BARE_TLS, os.X_OK) else "build/release/bench/bare_tls is not built"

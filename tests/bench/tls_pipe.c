@@ -3,8 +3,8 @@
  * [starttls]
  *
  * One thread for all sessions, so that a proxy wakes one peer, as it does with smtp-source itself; waking a
- * thread for each session, as stunnel has, costs the proxy more than TLS. Without `starttls` it moves octets
- * on the same way, which is what the figure with TLS is to be compared with.
+ * thread for each session, as stunnel has, costs the proxy as much again as TLS. Without `starttls` it moves
+ * octets on the same way, which is what the figure with TLS is to be compared with.
  */
 #include <arpa/inet.h>
 #include <ev.h>
