@@ -126,7 +126,7 @@ static bool configure(struct tls_server *server, SSL_CTX *context)
     if (server->secrets)
         options |= SSL_OP_CLEANSE_PLAINTEXT;
     SSL_CTX_set_options(context, options);
-    /* Without a chain in its file a certificate goes out alone: it is not looked for among the clients'. */
+    /* A certificate without a chain in its file goes out alone; no handshake searches for its issuers. */
     SSL_CTX_set_mode(context,
                      SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_read_ahead(context, 1);                          /* a record costs one recv() */

@@ -81,6 +81,24 @@ static void test_a_client_gets_the_kind_it_can_verify(void **state)
     tls_server_free(&server);
 }
 
+/* That of the first file's first name, wherever that is in the table. */
+static void test_the_default_pair(void **state)
+{
+    struct tls_server *server;
+    SSL_CTX *rsa = bare_client(TLS1_3_VERSION);
+
+    (void)state;
+    make_leaf("first.pem", FIXTURE_EC, "DNS:z.example,DNS:a.example");
+    make_leaf("second.pem", FIXTURE_RSA, "DNS:a.example");
+    make_leaf("twin.pem", FIXTURE_RSA, "DNS:z.example");
+    server = SERVER("first.pem", "second.pem", "twin.pem");
+    assert_int_equal(SSL_CTX_set1_sigalgs_list(rsa, "RSA-PSS+SHA256"), 1);
+    assert_shown(server, rsa, NULL, "twin.pem");
+    assert_shown(server, rsa, "a.example", "second.pem");
+    tls_server_free(&server);
+    SSL_CTX_free(rsa);
+}
+
 static void test_ed25519_is_a_certificate_too(void **state)
 {
     struct tls_server *server;
@@ -356,6 +374,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_name_chooses_its_certificate),
         cmocka_unit_test(test_a_client_gets_the_kind_it_can_verify),
+        cmocka_unit_test(test_the_default_pair),
         cmocka_unit_test(test_ed25519_is_a_certificate_too),
         cmocka_unit_test(test_the_chain_is_the_files),
         cmocka_unit_test(test_alpn),

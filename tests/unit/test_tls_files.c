@@ -248,6 +248,11 @@ static void check_lonely(void)
     compose("lonely.pem", "ck");
     server = SERVER("lonely.pem");
     tls_server_free(&server);
+    fixture.serial--;
+    fixture_file(&fixture, "same-serial.pem",
+                 &(struct fixture_wish){ .key = FIXTURE_EC, .common_name = "Self" });
+    fixture_staple(&fixture, "same-serial.pem", "lonely.pem.ocsp", 60, 0);
+    assert_file("lonely.pem", "c0: comes with lonely.pem.ocsp, which is about another certificate\n");
 }
 
 /* Of the same name and serial, but another authority's: its key tells. */
