@@ -54,7 +54,7 @@ static enum smtp_loss loss_of(const struct session *s, ssize_t n)
 {
     if (n == -ETIMEDOUT)
         return SMTP_LOSS_TIMEOUT;
-    if (n == -EPROTO)
+    if (n == -EPROTO || (n == -ECONNRESET && session_link(s)->handshaking))
         return SMTP_LOSS_TLS;
     if (n < 0 && smtp_dialog_backend_state(&s->dialog) == SMTP_BACKEND_BANNER)
         return SMTP_LOSS_REFUSED;

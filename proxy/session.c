@@ -75,6 +75,8 @@ void session_free(struct session *s)
     ev_timer_stop(worker->loop, &s->timer);
     stream_close(&s->client);
     errand_drop(s);
+    if (s->input.secrets && s->input.size)
+        explicit_bzero(s->input.data, s->input.size); /* perhaps in the worker's buffer */
     input_drop(&s->input);
     free(s->login);
     smtp_dialog_free(&s->dialog);
@@ -399,6 +401,8 @@ ssize_t session_read(struct session *s, struct stream *stream, struct input *inp
     if (n > 0) {
         input->data = buffer;
         input->size += (size_t)n;
+    } else if (input->secrets) {
+        explicit_bzero(buffer, input->size); /* what was kept stays where it was */
     }
     return n;
 }
