@@ -130,6 +130,8 @@ class Connection(TlsSide, AuthSide, threading.Thread):
             self.finishing = None
             self.relay.note(self, "committed")
         self.said = self.said or octets[:3]
+        if self.conversing and self.said.isdigit() and self.said != b"334":
+            self.conversing.code = int(self.said)  # before they go out, too
         self.sock.sendall(octets)
         last = octets.rstrip(b"\r\n").rpartition(b"\n")[2]
         return int(last[:3]) if last[:3].isdigit() else 0

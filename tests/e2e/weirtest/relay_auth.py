@@ -41,7 +41,8 @@ class Attempt:
 class AuthSide:
     """The part of a connection that has to do with AUTH."""
 
-    user = None  # octets, once it has authenticated
+    user = None        # octets, once it has authenticated
+    conversing = None  # the Attempt under way
 
     @property
     def attempts(self):
@@ -61,11 +62,14 @@ class AuthSide:
                 self.fault("%r: %s" % (line[:200], reply[10:-2].decode()))
                 self.send(reply)
                 return
+        self.conversing = attempt
         try:
-            attempt.code = self.converse(attempt, exchange_of(attempt.mechanism)(self.relay, attempt))
+            self.converse(attempt, exchange_of(attempt.mechanism)(self.relay, attempt))
         except binascii.Error:
             self.fault("not base64: %r, %r" % (line[:200], attempt.responses))
-            attempt.code = self.send(b"501 5.5.2 not base64\r\n")
+            self.said = None
+            self.send(b"501 5.5.2 not base64\r\n")
+        self.conversing = None
         if attempt.code == 235:
             self.user = attempt.user or b""
 
@@ -78,12 +82,13 @@ class AuthSide:
                 usual = done.value or REFUSED
             code = self.answer("auth" if step == 1 else "auth%d" % step, usual, line)
             if code != 334:
-                return code
+                return
             line = response = self.read_line()
             attempt.responses.append(response)
             if response == b"*":
                 attempt.cancelled = True
-                return self.answer("cancel", b"501 5.7.0 cancelled\r\n", line)
+                self.answer("cancel", b"501 5.7.0 cancelled\r\n", line)
+                return
             step += 1
 
 
