@@ -30,6 +30,8 @@
 
 #define RECORD_MAX    16384 /* plaintext octets of a record (RFC 8446 §5.1) */
 #define OUTGOING_SIZE 65536 /* at most one send() for so many octets */
+#define HELLO_MAX     65536 /* octets of a handshake that are received in one turn */
+#define ANSWERS_MAX   65536 /* octets of OpenSSL's own that wait for a peer that reads none of them */
 
 enum tls_phase { TLS_HANDSHAKE, TLS_OPEN, TLS_FAILED };
 
@@ -38,6 +40,8 @@ struct tls_state {
     char *failure; /* NULL: none, or out of memory */
     char *early;   /* octets that were read before TLS began; NULL when OpenSSL has had them */
     size_t early_start, early_end;
+    size_t allowance; /* octets that may still be received in this turn */
+    size_t answers;   /* octets that reading made OpenSSL say, all of them unsent */
     enum tls_phase phase;
     int end;    /* what is read behind the last octet: 0 or -errno; 1: that is not known yet */
     int error;  /* recv()'s; 0 if it met the end */
@@ -89,7 +93,8 @@ static int bio_read(BIO *bio, char *buffer, int size)
         n = recv(stream->io.fd, buffer, (size_t)size, 0);
     } while (n < 0 && errno == EINTR);
     if (n > 0) {
-        tls->dry = n < size;
+        tls->allowance -= (size_t)n < tls->allowance ? (size_t)n : tls->allowance;
+        tls->dry = n < size || !tls->allowance;
         return (int)n;
     }
     if (n < 0 && errno == EAGAIN) {
@@ -224,6 +229,7 @@ static void advance(struct stream *stream)
     int result, why;
 
     forget_errors();
+    tls->allowance = HELLO_MAX;
     result = SSL_do_handshake(tls->ssl);
     if (result == 1) {
         tls->phase = TLS_OPEN;
@@ -344,6 +350,21 @@ void stream_tls_readable(struct stream *stream)
 
 /* --- octets --- */
 
+/* Behind reading. A peer may ask for answers (KeyUpdate, another handshake) and read none of them. */
+static void flush_answers(struct stream *stream)
+{
+    struct tls_state *tls = stream->tls;
+    size_t before = stream_unsent(stream);
+
+    (void)flush(stream);
+    tls->answers += stream_unsent(stream) - before;
+    if (tls->answers <= ANSWERS_MAX || tls->end <= 0)
+        return;
+    tls->end = -EPROTO;
+    if (!tls->failure)
+        tls->failure = strdup("the peer asks and reads no answers");
+}
+
 ssize_t stream_tls_read(struct stream *stream, void *buffer, size_t size)
 {
     struct tls_state *tls = stream->tls;
@@ -357,12 +378,17 @@ ssize_t stream_tls_read(struct stream *stream, void *buffer, size_t size)
         return tls->end;
     }
     /* What waits here comes alone: with the kernel's octets behind it, a fast peer would keep this stream in
-     * one turn of the loop forever. */
+     * one turn of the loop forever. So would one whose records hold nothing to read: they have an allowance.
+     */
     tls->dry = tls->more;
+    tls->allowance = size + RECORD_MAX;
     forget_errors();
     while (total < size) {
         if (SSL_read_ex(tls->ssl, (char *)buffer + total, size - total, &n)) {
             total += n;
+            /* The usual read is one record: OpenSSL need not be asked once more to say that there is none. */
+            if (tls->dry && !tls->early && !SSL_has_pending(tls->ssl))
+                break;
             continue;
         }
         why = verdict(tls, 0);
@@ -373,7 +399,7 @@ ssize_t stream_tls_read(struct stream *stream, void *buffer, size_t size)
             explain(tls);
         break;
     }
-    (void)flush(stream);
+    flush_answers(stream);
     if (total == 0) {
         tls->more = false;
         return tls->end > 0 ? -EAGAIN : tls->end;
@@ -451,6 +477,7 @@ int stream_tls_write(struct stream *stream, const struct iovec *parts, int n)
 
 void stream_tls_drained(struct stream *stream)
 {
+    stream->tls->answers = 0;
     if (stream->tls->ended) {
         stream->tls->ended = false;
         (void)shutdown(stream->io.fd, SHUT_WR);
