@@ -1,5 +1,6 @@
 /* Contexts for connections to backends, and the sessions that are resumed there. */
 #include <arpa/inet.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/x509v3.h>
 #include <pthread.h>
@@ -10,7 +11,8 @@
 #include "net/tls_files.h"
 #include "net/tls_internal.h"
 
-#define NAME_MAX_LENGTH 255 /* RFC 1035 §2.3.4 */
+#define NAME_MAX_LENGTH 255                                  /* RFC 1035 §2.3.4 */
+#define DEBIAN_BUNDLE   "/etc/ssl/certs/ca-certificates.crt" /* of the package ca-certificates */
 
 struct tls_client {
     SSL_CTX *context;
@@ -80,6 +82,11 @@ static bool load_authorities(struct tls_faults *faults, SSL_CTX *context, const 
 
     if (!path || !*path) {
         faults->culprit = TLS_CULPRIT_NONE;
+        /* Read once, here: OpenSSL's default is a folder that it would search in a handshake, on a worker. */
+        if (!getenv(X509_get_default_cert_file_env()) && !getenv(X509_get_default_cert_dir_env()) &&
+            SSL_CTX_load_verify_file(context, DEBIAN_BUNDLE) == 1)
+            return true;
+        ERR_clear_error();
         return SSL_CTX_set_default_verify_paths(context) == 1 ||
                tls_fault(faults, "the system's authorities cannot be read: %s", tls_reason());
     }
