@@ -351,13 +351,12 @@ void stream_tls_readable(struct stream *stream)
 /* --- octets --- */
 
 /* Behind reading. A peer may ask for answers (KeyUpdate, another handshake) and read none of them. */
-static void flush_answers(struct stream *stream)
+static void flush_answers(struct stream *stream, size_t unsent_before)
 {
     struct tls_state *tls = stream->tls;
-    size_t before = stream_unsent(stream);
 
     (void)flush(stream);
-    tls->answers += stream_unsent(stream) - before;
+    tls->answers += stream_unsent(stream) - unsent_before;
     if (tls->answers <= ANSWERS_MAX || tls->end <= 0)
         return;
     tls->end = -EPROTO;
@@ -368,7 +367,7 @@ static void flush_answers(struct stream *stream)
 ssize_t stream_tls_read(struct stream *stream, void *buffer, size_t size)
 {
     struct tls_state *tls = stream->tls;
-    size_t total = 0, n;
+    size_t total = 0, before = stream_unsent(stream), n;
     int why;
 
     if (tls->phase == TLS_HANDSHAKE)
@@ -399,7 +398,7 @@ ssize_t stream_tls_read(struct stream *stream, void *buffer, size_t size)
             explain(tls);
         break;
     }
-    flush_answers(stream);
+    flush_answers(stream, before);
     if (total == 0) {
         tls->more = false;
         return tls->end > 0 ? -EAGAIN : tls->end;
