@@ -150,8 +150,8 @@ enum smtp_action {
     SMTP_ACTION_REPLIED,          /* the backend answered arg->verb with arg->code */
     SMTP_ACTION_STARTTLS_CLIENT,  /* begin a handshake as server: answer with CLIENT_SECURED or CLIENT_LOST */
     SMTP_ACTION_STARTTLS_BACKEND, /* … as client: answer with BACKEND_SECURED or BACKEND_LOST */
-    SMTP_ACTION_RECONNECT_BACKEND, /* the same backend, a new connection: answer with BACKEND_ASSIGNED or
-                                      BACKEND_LOST */
+    SMTP_ACTION_RECONNECT_BACKEND, /* the same backend, a new connection, in the clear: answer with
+                                      BACKEND_LOST if it can't be had */
     SMTP_ACTION_QUIT_BACKEND,      /* part with it politely; the dialog has forgotten it */
     SMTP_ACTION_ABORT_BACKEND,     /* close its connection now, for arg->loss; the dialog has forgotten it */
     SMTP_ACTION_XCLIENT, /* the client is somebody else from now on: arg->xclient, valid until the next call

@@ -90,7 +90,7 @@ bool starttls_reply(struct smtp_dialog *d, const struct smtp_reply *reply)
 }
 
 /* A handshake that was only tried for the better has failed: the same backend once more, without. Never where
- * credentials are to follow: who breaks handshakes may be waiting for just that. */
+ * credentials are to follow, now or later: who breaks handshakes may be waiting for just that. */
 bool backend_retry_in_clear(struct smtp_dialog *d, enum smtp_loss loss)
 {
     struct smtp_exchange *x = d->exchange;
@@ -99,6 +99,7 @@ bool backend_retry_in_clear(struct smtp_dialog *d, enum smtp_loss loss)
         x->auth_wanted || !x->open || loss == SMTP_LOSS_DOWN)
         return false;
     x->in_clear = true;
+    x->may_have_secrets = false;
     enter_backend(d, SMTP_BACKEND_BANNER);
     act(d, SMTP_ACTION_RECONNECT_BACKEND);
     return true;
