@@ -2,7 +2,8 @@
 # Install what the package list names and this machine lacks. Arguments: kinds, as for packages.sh.
 #
 # It takes nothing away (a postfix would replace another mail server), and starts nothing: the tests run postfix, nginx,
-# haproxy and others with files of their own, and ports 25 and 80 stay as they were.
+# haproxy and others with files of their own, and ports 25 and 80 stay as they were. For the tests it has an Exim unpacked, not
+# installed (exim.sh).
 set -eu
 here=$(dirname "$0")
 services="postfix nginx haproxy hitch stunnel4"
@@ -35,6 +36,12 @@ update() {
     as_root apt-get update -q
 }
 
+exim() {
+    case " ${*:-test} " in
+    *" test "*) "$here/exim.sh" ;;
+    esac
+}
+
 clean_up() {
     rm -f "$log"
     [ -z "$forbidden" ] || as_root rm -f "$policy"
@@ -45,7 +52,10 @@ command -v apt-get >/dev/null || {
     exit 0
 }
 need=$(missing "$@")
-[ -n "$need" ] || exit 0
+[ -n "$need" ] || {
+    exim "$@"
+    exit 0
+}
 if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
     say "packages are missing. There is no sudo here; as root:"
     echo "    apt-get update && apt-get install --no-install-recommends$need"
@@ -85,3 +95,4 @@ if [ -n "$fresh" ]; then
     ! command -v systemctl >/dev/null || as_root systemctl --quiet disable $fresh >/dev/null 2>&1 || true
     say "not started, and not to be started at boot:$fresh"
 fi
+exim "$@"
