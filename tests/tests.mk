@@ -3,7 +3,9 @@
 FUZZ_SECONDS ?= 60
 # Unit tests that start threads run under the thread sanitizer too.
 THREADED     := $(filter test_queue test_backend test_log,$(UNITS))
-PYTEST       := $(PYTHON) -m pytest -p no:cacheprovider -q -rs
+# End-to-end tests wait more than they work: a few at a time.
+E2E_JOBS     ?= 3
+PYTEST       := $(PYTHON) -m pytest -p no:cacheprovider -q -rs -n $(E2E_JOBS)
 
 test: deps-test
 	@$(MAKE) --no-print-directory -j2 WERROR=1 build/asan/weir build/release/weir build/tsan/weir
