@@ -9,7 +9,7 @@ from test_clients import lean, resident
 from weirtest.net import wait_until
 from weirtest.relay import DROP, STALL, At, Bytewise, Delay
 
-SLOW_CHECKS = {"health": {"interval": "60s", "fast-interval": "200ms", "fall": 3, "rise": 1}}
+SLOW_CHECKS = {"health": {"interval": "1h", "fast-interval": "200ms", "fall": 3, "rise": 1}}
 
 
 def quiet(start, relay, **options):
