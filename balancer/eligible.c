@@ -88,8 +88,11 @@ enum placement_verdict eligible_verdict(const struct placement_wish *wish)
     for (size_t i = 0; i < wish->pool->n_members; i++) {
         const struct backend *backend = wish->pool->members[i]->backend;
 
-        if (tried(wish, backend))
+        if (tried(wish, backend)) {
+            if (backend_in_service(backend) && !backend_capable(backend, wish->needs, wish->size))
+                verdict = PLACEMENT_NOT_CAPABLE; /* as its EHLO has said just now */
             continue;
+        }
         if (atomic_load_explicit(&backend->state, memory_order_acquire) == BACKEND_INIT) {
             if (atomic_load_explicit(&backend->milliweight, memory_order_relaxed) > 0)
                 return PLACEMENT_WAITING;

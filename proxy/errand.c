@@ -36,6 +36,16 @@ static void answer_refused(struct session *s, const char *reply)
     answer(s, (struct smtp_event){ .kind = SMTP_EVENT_BACKEND_REFUSED, .reply = reply });
 }
 
+/* The next wish is another: all backends may be tried for it. */
+static void start_anew(struct errand *e)
+{
+    while (e->wish.n_tried)
+        backend_release(&e->wish.tried[--e->wish.n_tried]);
+    e->attempts = 0;
+    e->began = 0;
+    e->refused = false;
+}
+
 static void end_retry(struct errand *e)
 {
     if (e->retrying)
@@ -256,6 +266,7 @@ void errand_secure(struct session *s)
 static void refused(struct session *s, enum placement_verdict verdict)
 {
     end_retry(s->errand);
+    s->errand->refused = true;
     answer_refused(s, verdict == PLACEMENT_NOT_CAPABLE ? not_capable : no_backend);
 }
 
@@ -345,6 +356,8 @@ void errand_begin(struct session *s, uint32_t needs, uint64_t size)
         }
         e->wish.hash_key = client_hash(&s->peer);
     }
+    if (e->refused) /* behind AUTH, which is no transaction that ends */
+        start_anew(e);
     if (!e->began)
         e->began = s->worker->now;
     e->wish.needs = needs;
@@ -353,12 +366,6 @@ void errand_begin(struct session *s, uint32_t needs, uint64_t size)
 }
 
 /* --- what becomes of a link --- */
-
-static void forget_tried(struct errand *e)
-{
-    while (e->wish.n_tried)
-        backend_release(&e->wish.tried[--e->wish.n_tried]);
-}
 
 static struct member_stats *stats(const struct session *s)
 {
@@ -386,15 +393,6 @@ static enum reply_phase phase_of(const struct smtp_action_arg *arg)
     return arg->replied.verb == SMTP_VERB_RCPT ? PHASE_RCPT : PHASE_DATA;
 }
 
-/* An exchange of AUTH is over, well or not: the backend is had, and the first transaction begins with MAIL.
- */
-static void errand_authenticated(struct errand *e)
-{
-    e->began = 0;
-    e->attempts = 0;
-    forget_tried(e);
-}
-
 void errand_replied(struct session *s, const struct smtp_action_arg *arg)
 {
     struct errand *e = s->errand;
@@ -402,8 +400,10 @@ void errand_replied(struct session *s, const struct smtp_action_arg *arg)
     enum reply_phase phase = phase_of(arg);
 
     if (arg->replied.verb == SMTP_VERB_AUTH) {
+        /* The exchange is over, well or not: the backend is had, and the first transaction begins with MAIL.
+         */
         if (arg->replied.final)
-            errand_authenticated(e);
+            start_anew(e);
         return;
     }
     if (arg->replied.verb == SMTP_VERB_RSET || arg->replied.verb == SMTP_VERB_XFORWARD)
@@ -512,9 +512,7 @@ void errand_over(struct session *s, const struct smtp_transaction *t)
         stat_add(&errand_pool(s)->state->stats[s->worker->index].outcomes[t->outcome], 1);
     record_transaction(s, t);
     end_retry(e);
-    e->attempts = 0;
-    forget_tried(e);
-    e->began = 0;
+    start_anew(e);
     e->queue_ms = e->connect_ms = e->mail_ms = e->rcpt_ms = e->data_ms = e->end_ms = 0;
     if (!e->link)
         member_release(&e->member);
@@ -531,7 +529,7 @@ void errand_drop(struct session *s)
         waiter_leave(&e->waiter);
     end_retry(e);
     link_close(&e->link);
-    forget_tried(e);
+    start_anew(e);
     member_release(&e->member);
     free(e);
     s->errand = NULL;

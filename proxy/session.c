@@ -219,8 +219,10 @@ static bool feed_client(struct session *s)
 
     if (!s->input.size || s->finished || output_full(s))
         return false;
+    /* Whatever is no message may be a password: a command that was refused, a response that nobody awaits. */
+    secrets = s->input.secrets && !smtp_dialog_in_body(&s->dialog);
     used = smtp_dialog_client_bytes(&s->dialog, begin, s->input.size);
-    secrets = s->worker->wire.secrets;
+    secrets |= s->worker->wire.secrets;
     s->input.data += used;
     s->input.size -= used;
     if (!used && smtp_wire_idle(&s->worker->wire))
@@ -415,6 +417,8 @@ static void linger(struct session *s)
 
     if (n > 0)
         s->lingered += (size_t)n;
+    if (n > 0 && s->input.secrets)
+        explicit_bzero(s->worker->buffer, (size_t)n);
     if (n == 0 && stream_unsent(&s->client))
         s->client_ended = true;
     else if ((n <= 0 && n != -EAGAIN) || s->lingered > LINGER_OCTETS_MAX)

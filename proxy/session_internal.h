@@ -37,6 +37,7 @@ struct errand {
     struct link *link;             /* connected, or connecting */
     struct member *member;         /* held: of the link, or of the last one */
     bool retrying;                 /* holds one of the process's few retries */
+    bool refused;                  /* no backend was to be had: the next wish begins anew */
     unsigned attempts;             /* backends tried for this transaction */
     int64_t began;                 /* the transaction; ms, 0: not known yet */
     int64_t asked;                 /* when the place was asked for */

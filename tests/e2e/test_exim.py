@@ -123,6 +123,16 @@ def test_tls_comes_behind_the_header(start, exim, pki, identity, mode):
         assert server.headers().count((2, BARE + told)) == 1 and set(server.headers()) == {(2, BARE), (2, BARE + told)}
 
 
+def test_a_certificate_of_its_own_making(start, exim, pki):
+    """Without one of yours it makes one up. Whose it is is asked with `verify` only."""
+    server = exim(dict(BEHIND, tls_advertise_hosts="*"))
+    weir = start([server], pool={"identity": "proxy-v2", "tls": "require"})
+    weir.deliver()
+    assert server.wait_received(1)[0]["P"] == "esmtps"
+    wary = start([server], pool={"identity": "proxy-v2", "tls": "verify", "ca": pki.ca}, wait="alive")
+    assert "verify failed" in wary.wait_log(event="backend-state", to="down")["reason"]
+
+
 # What does not fit together
 
 
@@ -203,3 +213,16 @@ def test_a_full_exim_says_so_in_its_banner(start, exim, limits):
     assert len(first.received()) <= 1 and re.search("refused: too many connections", first.log()), first.log()
     for client in clients:
         client.quit()
+
+
+def test_more_messages_than_a_connection_takes(start, exim):
+    """421 to the third MAIL: Weir takes another connection, and the client notices nothing."""
+    server = exim(dict(BEHIND, smtp_accept_max_per_connection="2"))
+    weir = start([server], pool={"identity": "proxy-v2"})
+    with weir.client(source="127.0.0.6") as client:
+        client.ehlo()
+        for _ in range(5):
+            client.message()
+        address = name_of(client)
+        client.quit()
+    assert [(one["address"], one["port"]) for one in server.wait_received(5)] == [address] * 5
