@@ -176,7 +176,7 @@ def distribution():
 
 def write_document(path, bench, lines, command):
     """Replace what stands between the two marks; the words around them are written by hand."""
-    versions = sorted({proxy.version() for proxy, _ in bench.proxies if proxy.version()} | set(bench.tls.versions()))
+    versions = sorted(({proxy.version() for proxy, _ in bench.proxies} | set(bench.tls.versions())) - {""})
     rows = [f"{proxy.title}: {proxy.note}" for proxy, _ in bench.proxies]
     rows += [f"{proxy.title}, TLS: {proxy.note}" for proxy, _ in bench.tls.proxies]
     options = bench.options
