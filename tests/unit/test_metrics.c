@@ -171,7 +171,9 @@ static void test_counters(void **state)
 {
     struct fixture f;
     struct farm *farm;
-    const struct admin_counters counters = { 3, 5000000000, 7, 11, 13 };
+    const struct admin_counters counters = {
+        3, 5000000000, 7, 11, 13, {{ 17, 19, 23 }, { 29, 31, 37 }}
+    };
 
     (void)state;
     fixture_start(&f);
@@ -182,6 +184,9 @@ static void test_counters(void **state)
     assert_sample(&scraped, "weir_sessions_refused_total", "", 7);
     assert_sample(&scraped, "weir_bytes_total", "direction=\"in\"", 11);
     assert_sample(&scraped, "weir_bytes_total", "direction=\"out\"", 13);
+    assert_sample(&scraped, "weir_tls_handshakes_total", "side=\"client\",result=\"resumed\"", 19);
+    assert_sample(&scraped, "weir_tls_handshakes_total", "side=\"backend\",result=\"full\"", 29);
+    assert_sample(&scraped, "weir_tls_handshakes_total", "side=\"backend\",result=\"failed\"", 37);
     assert_sample(&scraped, "weir_log_dropped_total", "", 0);
     assert_sample(&scraped, "weir_build_info", "version=\"" WEIR_VERSION "\"", 1);
     farm_release(&farm);
