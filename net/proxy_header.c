@@ -169,7 +169,7 @@ static uint32_t crc32c(const uint8_t *in, size_t size, size_t skip)
     return ~crc;
 }
 
-static bool check_fields(const uint8_t *header, size_t size, size_t at)
+static bool check_fields(const uint8_t *header, size_t size, size_t at, bool *tls)
 {
     while (at < size) {
         if (size - at < TLV_FIXED || size - at - TLV_FIXED < get16(header + at + 1))
@@ -182,6 +182,8 @@ static bool check_fields(const uint8_t *header, size_t size, size_t at)
                                    ((uint32_t)get16(header + value) << 16 | get16(header + value + 2)))
                 return false;
         }
+        if (header[at] == TLV_SSL && length >= SSL_FIXED)
+            *tls = header[value] & CLIENT_SSL;
         at = value + length;
     }
     return true;
@@ -219,7 +221,7 @@ static int parse_v2(const uint8_t *in, size_t size, struct proxy_header *out)
         return 0;
     if (local || in[13] == V2_UNSPEC) /* "must be skipped", whatever it is */
         return (int)whole;
-    if (!check_fields(in, whole, V2_FIXED + (size_t)needed))
+    if (!check_fields(in, whole, V2_FIXED + (size_t)needed, &out->tls))
         return -1;
     if (in[13] == V2_TCP4 || in[13] == V2_TCP6) {
         int family = in[13] == V2_TCP4 ? AF_INET : AF_INET6;

@@ -19,6 +19,7 @@ struct proxy_header {
     /* False after LOCAL, UNKNOWN, UNSPEC and a Unix socket: the socket's own addresses are used, and they
      * match no access list. */
     bool has_addresses;
+    bool tls; /* whoever wrote it has ended TLS for the client (PP2_TYPE_SSL, version 2) */
     struct peer source, destination; /* as peer_from_sockaddr() would have them: mapped IPv4 is IPv4 */
 };
 

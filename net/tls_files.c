@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/x509v3.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -249,6 +250,8 @@ static bool check_key(struct tls_faults *faults, struct tls_certificate *out)
         return tls_fault(faults, "holds no private key; expected the chain and the key in one file");
     if (X509_check_private_key(out->leaf, out->key) != 1)
         return tls_fault(faults, "holds a private key that does not belong to its first certificate");
+    /* Has OpenSSL read the extensions now, and not in the first handshake, when several threads would. */
+    (void)X509_check_purpose(out->leaf, -1, 0);
     kind = EVP_PKEY_get_base_id(out->key);
     out->rsa = kind == EVP_PKEY_RSA || kind == EVP_PKEY_RSA_PSS;
     if (!out->rsa && kind != EVP_PKEY_EC && kind != EVP_PKEY_ED25519 && kind != EVP_PKEY_ED448)

@@ -142,6 +142,8 @@ static void read_header(struct session *s)
     }
     s->input.data += size;
     s->input.size -= (size_t)size;
+    /* Over a Unix socket comes the balancer; what lies before it is its affair, if it says so. */
+    s->local_channel = s->local_channel && header.tls;
     s->nameless = !header.has_addresses;
     if (header.has_addresses) {
         s->peer = header.source;

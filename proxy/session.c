@@ -495,7 +495,7 @@ static void time_is_up(struct session *s)
         s->client_ended = s->client_failed = s->client_end_told = true;
         stream_close(&s->client); /* what it does not read keeps nothing else from moving */
         smtp_dialog_event(&s->dialog, &(struct smtp_event){ .kind = SMTP_EVENT_CLIENT_LOST });
-    } else if (output_full(s)) {
+    } else if (output_full(s) && smtp_dialog_client_state(&s->dialog) != SMTP_CLIENT_TLS) {
         /* it moves, slowly */
     } else if (!errand_time_is_up(s)) {
         if (smtp_dialog_client_state(&s->dialog) == SMTP_CLIENT_TLS)

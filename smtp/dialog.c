@@ -420,7 +420,7 @@ static void timed_out(struct smtp_dialog *d)
 
     switch (smtp_dialog_timer(d, &serial)) {
     case SMTP_TIMER_GREET_DELAY: banner(d); break;
-    case SMTP_TIMER_HANDSHAKE: close_client(d, SMTP_ENDING_TIMEOUT); break;
+    case SMTP_TIMER_HANDSHAKE:
     case SMTP_TIMER_COMMAND:
     case SMTP_TIMER_DATA_BLOCK:
     case SMTP_TIMER_BACKEND:
@@ -504,6 +504,8 @@ enum smtp_timer smtp_dialog_timer(const struct smtp_dialog *d, uint32_t *serial)
         return SMTP_TIMER_DATA_BLOCK;
     if (!x)
         return SMTP_TIMER_COMMAND;
+    if (d->client_state == SMTP_CLIENT_AUTH && !x->sent)
+        return SMTP_TIMER_HANDSHAKE;
     switch (x->backend_state) {
     case SMTP_BACKEND_NONE: break;
     case SMTP_BACKEND_WANTED: return SMTP_TIMER_BACKEND;

@@ -211,7 +211,7 @@ struct smtp_event {
 /* Which time limit applies now. The driver knows the durations. */
 enum smtp_timer {
     SMTP_TIMER_GREET_DELAY,
-    SMTP_TIMER_HANDSHAKE,  /* the client's, of TLS */
+    SMTP_TIMER_HANDSHAKE,  /* the client's, of TLS; and its next response in an exchange of AUTH */
     SMTP_TIMER_COMMAND,    /* the client's next whole command */
     SMTP_TIMER_DATA_BLOCK, /* the client's next block of the body */
     SMTP_TIMER_BACKEND,    /* waiting for a place: the queue's limit */

@@ -223,6 +223,9 @@ static void auth_succeeded(struct smtp_dialog *d)
 static void auth_failed(struct smtp_dialog *d, int code)
 {
     enter_client(d, SMTP_CLIENT_READY);
+    /* Nobody holds a place at a relay for having tried a password. */
+    if (!d->may_relay)
+        part_backend(d, true, SMTP_LOSS_NONE);
     d->auth_failures += code >= 500;
     if (d->auth_failures < AUTH_FAILURES_MAX && ++d->errors < d->policy->max_errors)
         return;

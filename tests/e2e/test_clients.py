@@ -80,7 +80,7 @@ def test_an_overlong_line_is_skipped_to_its_crlf(weir):
         client.quit()
 
 
-@pytest.mark.scorecard(27, "line limits: AUTH 12,288 octets; MAIL over its limit 500 (plain part)")
+@pytest.mark.scorecard(27, "line limits: AUTH 12,288 octets; MAIL over its limit 500")
 def test_line_limits(weir, relay):
     with weir.client() as client:
         client.ehlo()
@@ -256,7 +256,7 @@ def test_max_connections(start, relay):
         client.quit()
 
 
-@pytest.mark.scorecard(34, "AUTH on cleartext: not offered, refused, the password never logged (plain part)")
+@pytest.mark.scorecard(34, "AUTH on cleartext: not offered, refused, the password never logged")
 def test_auth_on_cleartext(start, relay):
     relay.extensions.append("AUTH PLAIN LOGIN")
     weir = start([relay], top={"log": {"level": "debug"}})

@@ -2,14 +2,24 @@
 
 import hashlib
 import os
+import re
+import socket
+import subprocess
 import threading
 import time
 
 import pytest
 from test_clients import lean, resident
 from weirtest.client import Client
-from weirtest.net import wait_until
+from weirtest.net import free_port, wait_until
 from weirtest.relay import STALL, At
+from weirtest.tls import client_context
+from weirtest.weir import tls_listener
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+RELEASE = os.path.join(TOP, "build/release/weir")
+BARE_TLS = os.path.join(TOP, "build/release/bench/bare_tls")
+IDLE = 1000
 
 
 def cpu_seconds(pid):
@@ -110,3 +120,61 @@ def test_two_hundred_clients_at_once(start, relays):
     assert not failures, failures[0]
     assert sum(len(relay.committed()) for relay in weir.relays) == 200
     weir.wait_log(event="session", times=200)
+
+
+def private_kib(pid):
+    with open("/proc/%d/smaps_rollup" % pid) as file:
+        return int(re.search(r"Private_Dirty:\s+(\d+)", file.read()).group(1))
+
+
+def connects(port):
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def settled_kib(pid):
+    """The same, once it has stopped moving."""
+    last = private_kib(pid)
+    for _ in range(25):
+        time.sleep(0.2)
+        now = private_kib(pid)
+        if now == last:
+            break
+        last = now
+    return last
+
+
+def idle_kib(pid, port, context, greeted):
+    """KiB of the process for each of 1,000 sessions that say no more after EHLO."""
+    def opened():
+        client = Client(("127.0.0.1", port), tls=context, sni="mx.example.test", banner=greeted)
+        if greeted:
+            client.ehlo()
+        return client
+    for client in [opened() for _ in range(20)]:
+        client.abort()
+    before = settled_kib(pid)
+    clients = [opened() for _ in range(IDLE)]
+    grown = (settled_kib(pid) - before) / IDLE
+    for client in clients:
+        client.abort()
+    return grown
+
+
+@pytest.mark.scorecard(57, "1,000 idle TLS sessions within the memory goal")
+def test_idle_tls_sessions(start, relay, pki, tmp_path):
+    """Against what libssl itself needs, in a program that does nothing else. Both without sanitizers, which would be measured."""
+    if not (os.access(RELEASE, os.X_OK) and os.access(BARE_TLS, os.X_OK)):
+        pytest.skip("needs build/release/weir and build/release/bench/bare_tls")
+    context = client_context()
+    port = free_port()
+    floor = subprocess.Popen([BARE_TLS, str(port), pki.mx])
+    try:
+        wait_until(lambda: connects(port), 5, "it listens")
+        least = idle_kib(floor.pid, port, context, False)
+    finally:
+        floor.kill()
+        floor.wait()
+    weir = start([relay], binary=RELEASE, listener=tls_listener("implicit", pki.mx), top={"workers": 1, "log": {"level": "error"}})
+    own = idle_kib(weir.pid, weir.port, context, True)
+    assert own <= least + 1.5, "%.2f KiB a session; libssl alone takes %.2f" % (own, least)

@@ -1,8 +1,12 @@
 """What an adversarial review of TLS and AUTH found."""
 
 import pytest
-from test_auth import PASSWORD, USER, b64, farm, plain  # noqa: F401  (farm is a fixture)
+from test_auth import PASSWORD, USER, STRANGERS, authenticate, b64, delivers, farm, plain  # noqa: F401  (farm is a fixture)
 from test_auth_losses import BOUND, found_in_memory, new_secret, pieces_of
+from test_backends import SLOW_CHECKS
+from weirtest.client import Client
+from weirtest.identity import tlv, v1, v2
+from weirtest.weir import tls_listener
 
 
 def test_a_mechanism_that_is_gone_leaves_the_session_its_mail(farm):
@@ -46,3 +50,44 @@ def test_what_is_refused_is_wiped_too(farm, way):
             client.expect(500)
         found = found_in_memory(weir, *pieces_of(secret))
         assert not found
+
+
+SSL_FIELD = tlv(0x20, b"\1\0\0\0\1")  # PP2_TYPE_SSL: the client came over TLS, without a certificate
+
+
+@pytest.mark.parametrize("header,private", [
+    (v1(("198.51.100.7", 4711), ("192.0.2.1", 25)), False), (v2(("198.51.100.7", 4711), ("192.0.2.1", 25)), False),
+    (v2(("198.51.100.7", 4711), ("192.0.2.1", 25), SSL_FIELD), True)])
+def test_a_header_over_a_unix_socket_tells_of_the_way_before_it(start, relays, pki, tmp_path, header, private):
+    """Somebody far away whom a balancer passes on: only the balancer knows how it came."""
+    relay = relays(1, auth="PLAIN", users={USER: PASSWORD})[0]
+    path = str(tmp_path / "smtp")
+    weir = start([relay], listener=tls_listener("starttls", pki.mx, **{"auth": "relay", "proxy-protocol-from": ["unix"]}), start=False)
+    weir.config["listeners"]["smtp"]["address"].append("unix:" + path)
+    weir.write()
+    weir.start()
+    with Client(path, header=header) as client:
+        assert ("AUTH" in client.ehlo().extensions) == private
+        if not private:
+            assert client.command(b"AUTH PLAIN " + plain()).code == 538
+            client.starttls().ehlo()
+        authenticate(client)
+        client.quit()
+
+
+def test_strangers_with_wrong_passwords_hold_no_places(start, relays, pki):
+    relay = relays(1, auth="PLAIN", users={USER: PASSWORD}, auth_required=True)[0]
+    weir = start({"r1": {"address": relay, "max-connections": 2}}, listener=tls_listener("starttls", pki.mx, auth="relay", **STRANGERS),
+                 pool={"queue-timeout": "1s", **SLOW_CHECKS})
+    weir.delivers = lambda: delivers(weir, [relay], USER, PASSWORD)
+    idle = []
+    for _ in range(3):
+        client = weir.introduced()
+        idle.append(client)
+        assert client.command(b"AUTH PLAIN " + plain(password=b"wrong")).code == 535
+    with weir.introduced() as client:
+        authenticate(client)
+        client.message()
+        client.quit()
+    for client in idle:
+        client.close()

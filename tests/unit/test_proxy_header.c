@@ -397,6 +397,10 @@ static void test_format_tls_room(void **state)
         assert_in_range(size, 0, PROXY_HEADER_MAX);
         assert_int_equal(parse(out, size, &header), size);
         assert_peer(&header.source, "[2001:db8::1]:1");
+        assert_true(header.tls);
+        size = proxy_header_format_v2(&source, &destination, NULL, out);
+        assert_int_equal(parse(out, size, &header), size);
+        assert_false(header.tls);
         free(out);
     }
 }
