@@ -302,7 +302,7 @@ static size_t put_text(uint8_t *out, size_t at, enum tlv_type type, const char *
 {
     size_t size = text ? strnlen(text, longest + 1) : 0;
 
-    if (size == 0 || size > longest || at + TLV_FIXED + size > PROXY_HEADER_MAX)
+    if (size == 0 || size > longest || at + TLV_FIXED + size > PROXY_HEADER_SENT_MAX)
         return at;
     out[at] = (uint8_t)type;
     put16(out + at + 1, (uint16_t)size);
@@ -312,9 +312,9 @@ static size_t put_text(uint8_t *out, size_t at, enum tlv_type type, const char *
 
 static size_t put_tls(uint8_t *out, size_t at, const struct tls_description *tls)
 {
-    size_t begin = put_text(out, at, TLV_AUTHORITY, tls->sni, AUTHORITY_MAX);
+    size_t begin = at;
 
-    at = begin + TLV_FIXED;
+    at += TLV_FIXED;
     out[begin] = TLV_SSL;
     out[at] = CLIENT_SSL | (tls->certified ? CLIENT_CERT : 0);
     /* Zero says that a certificate was shown and is good, so it is not zero where there was none. */
@@ -326,7 +326,7 @@ static size_t put_tls(uint8_t *out, size_t at, const struct tls_description *tls
     if (tls->certified)
         at = put_text(out, at, TLV_SSL_CN, tls->common_name, COMMON_NAME_MAX);
     put16(out + begin + 1, (uint16_t)(at - begin - TLV_FIXED));
-    return at;
+    return put_text(out, at, TLV_AUTHORITY, tls->sni, AUTHORITY_MAX);
 }
 
 size_t proxy_header_format_v2(const struct peer *source, const struct peer *destination,

@@ -14,6 +14,9 @@
 
 #define PROXY_HEADER_V1_MAX 107 /* octets, CRLF included */
 #define PROXY_HEADER_MAX    536 /* of either version: what a receiver must take in one piece (spec §2) */
+/* What is sent is no longer than Exim takes: addresses of Unix sockets, the longest there are, and no more.
+ */
+#define PROXY_HEADER_SENT_MAX 232
 
 struct proxy_header {
     /* False after LOCAL, UNKNOWN, UNSPEC and a Unix socket: the socket's own addresses are used, and they
@@ -43,8 +46,8 @@ size_t proxy_header_format_v1(const struct peer *source, const struct peer *dest
                               char out[PROXY_HEADER_V1_MAX + 1]);
 /* `tls` is the client's, NULL where it has none: it is told as PP2_TYPE_SSL with version, cipher and, of a
  * verified certificate, the common name (client bits SSL, CERT_CONN; verify 0), and as PP2_TYPE_AUTHORITY
- * with the host that the client named (spec §2.2.2, §2.2.5). A text that is too long for its place is left
- * out. */
+ * with the host that the client named (spec §2.2.2, §2.2.5). At most PROXY_HEADER_SENT_MAX octets: a text
+ * that does not fit is left out, the host first. */
 size_t proxy_header_format_v2(const struct peer *source, const struct peer *destination,
                               const struct tls_description *tls, char out[PROXY_HEADER_MAX]);
 
