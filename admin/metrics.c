@@ -235,6 +235,11 @@ static void write_transactions(FILE *out, const struct farm *farm)
 
 static void write_queues(FILE *out, const struct farm *farm)
 {
+    family(out, "weir_pool_panic", "gauge",
+           "1 while less than half of the pool is usable and ejected backends are used too.");
+    for (size_t p = 0; p < farm->n_pools; p++)
+        fprintf(out, "weir_pool_panic{%s} %d\n", pool_labels(&farm->pools[p]).text,
+                atomic_load_explicit(&farm->pools[p].state->panic, memory_order_relaxed));
     family(out, "weir_queue_waiting", "gauge", "Sessions that wait for a backend.");
     for (size_t p = 0; p < farm->n_pools; p++)
         fprintf(out, "weir_queue_waiting{%s} %" PRIu32 "\n", pool_labels(&farm->pools[p]).text,

@@ -1,5 +1,7 @@
 #include "balancer/eligible.h"
 
+#include <stdint.h>
+
 #include "balancer/algorithm.h"
 
 /* A tier is enough by itself while this much of its configured weight is usable. */
@@ -13,15 +15,28 @@ static bool tried(const struct placement_wish *wish, const struct backend *backe
     return false;
 }
 
+static bool in_panic(const struct pool *pool)
+{
+    return atomic_load_explicit(&pool->state->panic, memory_order_relaxed);
+}
+
+static bool is_ejected(const struct backend *backend, int64_t now)
+{
+    return atomic_load_explicit(&backend->state, memory_order_acquire) == BACKEND_EJECTED &&
+           atomic_load_explicit(&backend->milliweight, memory_order_relaxed) > 0 &&
+           atomic_load_explicit(&backend->suspended_until, memory_order_relaxed) <= now;
+}
+
 bool eligible_but_for_room(const struct backend *backend, const struct placement_wish *wish, int64_t now)
 {
-    return backend_usable(backend, now) && !tried(wish, backend) &&
-           backend_capable(backend, wish->needs, wish->size);
+    return (backend_usable(backend, now) || (in_panic(wish->pool) && is_ejected(backend, now))) &&
+           !tried(wish, backend) && backend_capable(backend, wish->needs, wish->size);
 }
 
 /* The candidates of the first tier that has any, and of those behind it as long as too little of the tier is
  * usable. */
 static size_t gather(const struct placement_wish *wish, uint64_t *random, int64_t now,
+                     bool (*comes_into_question)(const struct backend *, int64_t),
                      struct member *candidates[ELIGIBLE_MAX])
 {
     const struct pool *pool = wish->pool;
@@ -37,7 +52,7 @@ static size_t gather(const struct placement_wish *wish, uint64_t *random, int64_
             struct member *member = pool->members[tier->first + at];
             struct backend *backend = member->backend;
 
-            if (!backend_usable(backend, now))
+            if (!comes_into_question(backend, now))
                 continue;
             usable += atomic_load_explicit(&backend->milliweight, memory_order_relaxed);
             if (n < ELIGIBLE_MAX && backend_has_room(backend) && !tried(wish, backend) &&
@@ -50,6 +65,15 @@ static size_t gather(const struct placement_wish *wish, uint64_t *random, int64_
     return n;
 }
 
+/* In a panic the ejected stand behind all others. */
+static size_t candidates_of(const struct placement_wish *wish, uint64_t *random, int64_t now,
+                            struct member *candidates[ELIGIBLE_MAX])
+{
+    size_t n = gather(wish, random, now, backend_usable, candidates);
+
+    return n || !in_panic(wish->pool) ? n : gather(wish, random, now, is_ejected, candidates);
+}
+
 struct member *eligible_take(const struct placement_wish *wish, uint64_t *random, int64_t now)
 {
     struct member *candidates[ELIGIBLE_MAX];
@@ -58,7 +82,7 @@ struct member *eligible_take(const struct placement_wish *wish, uint64_t *random
     };
 
     /* Each round that fails has lost its candidates to other threads' placements, so somebody got on. */
-    while ((input.n = gather(wish, random, now, candidates)) > 0) {
+    while ((input.n = candidates_of(wish, random, now, candidates)) > 0) {
         while (input.n > 0) {
             struct member *chosen = wish->pool->algorithm->choose(&input);
             size_t i = 0;
@@ -75,15 +99,22 @@ struct member *eligible_take(const struct placement_wish *wish, uint64_t *random
 
 bool eligible_any_room(const struct pool *pool, int64_t now)
 {
-    for (size_t i = 0; i < pool->n_members; i++)
-        if (backend_usable(pool->members[i]->backend, now) && backend_has_room(pool->members[i]->backend))
+    bool panic = in_panic(pool);
+
+    for (size_t i = 0; i < pool->n_members; i++) {
+        const struct backend *backend = pool->members[i]->backend;
+
+        if ((backend_usable(backend, now) || (panic && is_ejected(backend, now))) &&
+            backend_has_room(backend))
             return true;
+    }
     return false;
 }
 
 enum placement_verdict eligible_verdict(const struct placement_wish *wish)
 {
     enum placement_verdict verdict = PLACEMENT_NO_BACKEND;
+    bool panic = in_panic(wish->pool);
 
     for (size_t i = 0; i < wish->pool->n_members; i++) {
         const struct backend *backend = wish->pool->members[i]->backend;
@@ -96,7 +127,7 @@ enum placement_verdict eligible_verdict(const struct placement_wish *wish)
         if (atomic_load_explicit(&backend->state, memory_order_acquire) == BACKEND_INIT) {
             if (atomic_load_explicit(&backend->milliweight, memory_order_relaxed) > 0)
                 return PLACEMENT_WAITING;
-        } else if (backend_in_service(backend)) {
+        } else if (backend_in_service(backend) || (panic && is_ejected(backend, INT64_MAX))) {
             if (backend_capable(backend, wish->needs, wish->size))
                 return PLACEMENT_WAITING;
             verdict = PLACEMENT_NOT_CAPABLE;

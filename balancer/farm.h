@@ -68,6 +68,7 @@ struct pool_state {
     char *name;
     struct wait_queue *queue;
     _Atomic uint64_t turn;    /* round-robin: placements so far */
+    _Atomic bool panic;       /* too little is usable: ejected backends are better than none (health/) */
     _Atomic uint32_t offered; /* what EHLO offers, as far as it is usable: enum smtp_capability bits, by the
                                  control thread */
     _Atomic uint64_t offered_size;

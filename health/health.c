@@ -73,7 +73,7 @@ static void enlist(struct health *health, struct farm *farm)
         struct record *record = record_of(farm->backends[i]);
 
         if (!record) {
-            record = record_create(health, farm->backends[i]);
+            record = record_create(health, farm->backends[i], farm->config->workers);
             if (!record) {
                 log_message(LOG_LEVEL_ERROR, "out-of-memory", "backend %s is not checked",
                             farm->backends[i]->name);
@@ -134,6 +134,8 @@ void health_set_farm(struct health *health, struct farm *farm)
             record_configure(record, before, now);
         }
     }
+    for (size_t i = 0; i < farm->n_pools; i++)
+        publish_panic(&farm->pools[i]);
     update_offers(farm);
     farm_release(&old); /* what `before` pointed into */
     reap(health);

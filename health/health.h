@@ -11,6 +11,7 @@
 #include <ev.h>
 
 #include "balancer/farm.h"
+#include "smtp/command.h"
 
 /* What traffic met at a backend (balancing.md "Health", passive signs). */
 enum health_sign {
@@ -35,6 +36,20 @@ void health_close(struct health **health);
 
 /* From any thread. */
 void health_report(struct backend *backend, enum health_sign sign, int64_t now);
+/* What a relay said to a command of a transaction, or that it said nothing. */
+struct health_reply {
+    enum smtp_verb verb;  /* MAIL, RCPT, DATA, BDAT */
+    bool final;           /* the reply to a whole message */
+    int code;             /* 0: none came after the end of data */
+    uint8_t status_class; /* of its enhanced status code: 4 of "4.3.1"; 0: it had none */
+    uint16_t subject;     /* 3 of "4.3.1" */
+};
+/* From the worker of that index: a write to memory of its own, and a mail if the relay says that it is in
+ * trouble: 451 or 452 to MAIL, DATA or a message, with 4.3.x or without an enhanced code, or no reply to a
+ * message. Everything else is the message's own affair: one spam run must empty no farm. */
+void health_report_reply(struct backend *backend, uint32_t worker, const struct health_reply *reply);
+/* A session has been greeted there, or has failed there (with the HEALTH_HARD that is reported beside it). */
+void health_report_session(struct backend *backend, uint32_t worker, bool failed);
 /* Traffic read this EHLO from the backend: if it differs from what was known, the control thread updates what
  * pools offer. */
 void health_report_capabilities(struct backend *backend, const struct smtp_capabilities *capabilities);

@@ -19,6 +19,7 @@
 #define STEP_PERCENT     2
 #define SLOW_START_LEAST 100  /* thousandths */
 #define SLOW_START_TICK  1000 /* ms */
+#define WINDOW_TICK      1000
 
 static uint32_t larger(uint32_t a, uint32_t b)
 {
@@ -44,12 +45,17 @@ int64_t judge_jitter(struct judge *judge, int64_t milliseconds)
 static void become(struct judge *judge, enum backend_state state, const char *reason, int64_t now)
 {
     const struct judge_settings *settings = &judge->settings;
+    bool in_service = judge->state == BACKEND_UP || judge->state == BACKEND_DEGRADED;
 
-    judge->slow_since = JUDGE_NEVER;
+    judge->share = 1000;
+    if (!in_service || (state != BACKEND_UP && state != BACKEND_DEGRADED))
+        judge->slow_since = JUDGE_NEVER;
     switch (state) {
     case BACKEND_INIT:
     case BACKEND_DEGRADED: break;
     case BACKEND_UP:
+        if (in_service)
+            break; /* it was never out */
         judge->counter = settings->rise + settings->fall - 1;
         if (judge->state != BACKEND_INIT && settings->slow_start)
             judge->slow_since = now;
@@ -71,6 +77,7 @@ void judge_init(struct judge *judge, const struct judge_settings *settings, uint
     memset(judge, 0, sizeof *judge);
     judge->settings = *settings;
     judge->state = BACKEND_INIT;
+    judge->share = 1000;
     judge->slow_since = JUDGE_NEVER;
     judge->load.limit = BACKEND_NO_CEILING;
     judge->random = seed ? seed : 1;
@@ -216,6 +223,35 @@ void judge_hard(struct judge *judge, uint32_t in_a_row, bool may_eject, int64_t 
              may_eject, now);
 }
 
+void judge_sessions(struct judge *judge, uint64_t total, uint64_t failed, bool may_eject, int64_t now)
+{
+    struct window_share share;
+
+    window_feed(&judge->sessions, total, failed, now);
+    share = window_share(&judge->sessions);
+    if (share.total < WINDOW_LEAST || share.thousandths < JUDGE_FAILING || !may_eject)
+        return;
+    if (judge->state == BACKEND_UP || judge->state == BACKEND_DEGRADED)
+        eject(judge, "half of its sessions failed", now);
+}
+
+/* What it can't take goes to others, in proportion; some still comes, to see whether it has recovered. */
+void judge_answers(struct judge *judge, uint64_t total, uint64_t bad, int64_t now)
+{
+    struct window_share share;
+
+    window_feed(&judge->answers, total, bad, now);
+    share = window_share(&judge->answers);
+    if (judge->state == BACKEND_UP && share.total >= WINDOW_LEAST && share.thousandths >= JUDGE_DEGRADED)
+        become(judge, BACKEND_DEGRADED, "it says that it can't take all of its mail now", now);
+    else if (judge->state == BACKEND_DEGRADED && share.thousandths < JUDGE_RECOVERED)
+        become(judge, BACKEND_UP, "it takes its mail again", now);
+    if (judge->state == BACKEND_DEGRADED)
+        judge->share = share.thousandths > 900   ? 100
+                       : share.thousandths < 100 ? 900
+                                                 : 1000 - share.thousandths;
+}
+
 /* --- the limit that 421s teach --- */
 
 void judge_saw_connections(struct judge *judge, uint32_t connections)
@@ -333,6 +369,8 @@ int64_t judge_next(const struct judge *judge, int64_t now)
 
     if (judge->state == BACKEND_EJECTED)
         next = judge->ejected_until;
+    if ((judge->sessions.open || judge->answers.open) && now + WINDOW_TICK < next)
+        next = now + WINDOW_TICK;
     if (judge->slow_since != JUDGE_NEVER) {
         int64_t end = judge->slow_since + judge->settings.slow_start;
         int64_t tick = end - now < SLOW_START_TICK ? end : now + SLOW_START_TICK;
@@ -378,5 +416,5 @@ uint32_t judge_ceiling(const struct judge *judge, int64_t now)
 
 uint32_t judge_milliweight(const struct judge *judge, int64_t now)
 {
-    return judge->settings.weight * (uint32_t)slow_start(judge, now);
+    return (uint32_t)(judge->settings.weight * slow_start(judge, now) * judge->share / 1000);
 }

@@ -10,8 +10,10 @@
  *                                  EJECTED ─────────────▶ HALF-OPEN ─────────▶ UP, slow start
  *                                     ▲────── any bad sign ───┘
  *
- * All times are milliseconds of the monotonic clock. DEGRADED is not entered yet: what leads there (4.3.x
- * replies) belongs to the latency-based limit, which will stand beside struct judge_limit.
+ *   UP ── 5 % of its answers say "not now" (4.3.x) ──▶ DEGRADED, less weight ── under 2.5 % for 10 s ──▶ UP
+ *
+ * Half of twenty sessions that fail within ten seconds eject as three in a row do. All times are milliseconds
+ * of the monotonic clock.
  */
 #ifndef WEIR_HEALTH_JUDGE_H
 #define WEIR_HEALTH_JUDGE_H
@@ -20,12 +22,16 @@
 #include <stdint.h>
 
 #include "balancer/backend.h"
+#include "health/window.h"
 
 #define JUDGE_REASON_MAX  96
 #define JUDGE_NEVER       INT64_MAX
 #define JUDGE_SIGNS       3           /* in a row eject; as many good ones end a trial */
 #define JUDGE_EJECT_FIRST (30 * 1000) /* doubled each time */
 #define JUDGE_EJECT_LAST  (300 * 1000)
+#define JUDGE_FAILING     500             /* thousandths of sessions that fail: ejected */
+#define JUDGE_DEGRADED    50              /* thousandths of answers that say "not now": DEGRADED … */
+#define JUDGE_RECOVERED   25              /* … until they are fewer than these */
 #define JUDGE_FORGET      (5 * 60 * 1000) /* one ejection is forgotten per this much clean time */
 #define JUDGE_LOAD_CUT    1000            /* load signs within this time of a cut are of the same moment */
 #define JUDGE_LOAD_QUIET  (10 * 1000)     /* the limit grows after this much time without a load sign … */
@@ -60,6 +66,8 @@ struct judge {
     uint32_t trial_good;
     int64_t slow_since; /* JUDGE_NEVER: no slow start */
     struct judge_limit load;
+    struct window sessions, answers;
+    uint32_t share; /* of its weight, in thousandths; less than all when DEGRADED */
     uint64_t random;
 };
 
@@ -81,6 +89,11 @@ void judge_refused(struct judge *judge);
 void judge_hard(struct judge *judge, uint32_t in_a_row, bool may_eject, int64_t now);
 void judge_load(struct judge *judge, uint32_t in_a_row, uint32_t connections, bool may_eject, int64_t now);
 void judge_good(struct judge *judge, uint32_t signs, uint32_t connections, int64_t now);
+
+/* Counts since the beginning: sessions and those that failed (a hard sign each); answers to MAIL, DATA and
+ * whole messages and those that said "not now". To be told when a bad one has come, and at judge_next(). */
+void judge_sessions(struct judge *judge, uint64_t total, uint64_t failed, bool may_eject, int64_t now);
+void judge_answers(struct judge *judge, uint64_t total, uint64_t bad, int64_t now);
 
 /* Time passes: to be called at judge_next() or later. */
 void judge_tick(struct judge *judge, uint32_t connections, int64_t now);

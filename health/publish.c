@@ -17,6 +17,8 @@ static void on_wake(struct ev_loop *loop, ev_timer *timer, int events)
     (void)events;
     if (resumed)
         record->suspended = 0;
+    if (record->judge.sessions.open || record->judge.answers.open)
+        record_counted(record, now);
     judge_tick(&record->judge, atomic_load_explicit(&record->backend->connections, memory_order_relaxed),
                now);
     publish(record, now);
@@ -102,6 +104,37 @@ bool publish_can_spare(const struct record *record)
     return true;
 }
 
+void publish_panic(const struct pool *pool)
+{
+    uint64_t total = 0, usable = 0;
+    bool ejected = false, panic;
+
+    for (size_t i = 0; i < pool->n_members; i++) {
+        const struct backend *backend = pool->members[i]->backend;
+
+        total += backend->weight;
+        if (backend_in_service(backend))
+            usable += backend->weight;
+        ejected = ejected || (atomic_load(&backend->state) == BACKEND_EJECTED && backend->weight);
+    }
+    panic = ejected && 2 * usable < total;
+    if (atomic_exchange(&pool->state->panic, panic) == panic)
+        return;
+    log_message(panic ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "pool-panic",
+                panic ? "pool %s: less than half of it is usable; ejected backends are used too"
+                      : "pool %s: ejected backends are left alone again",
+                pool->state->name);
+}
+
+static void publish_panics(const struct record *record)
+{
+    const struct farm *farm = record->health->farm;
+
+    for (size_t i = 0; i < farm->n_pools; i++)
+        if (lists(&farm->pools[i], record->backend))
+            publish_panic(&farm->pools[i]);
+}
+
 void publish_view(struct record *record, enum backend_state state, const char *reason)
 {
     struct timespec now;
@@ -149,6 +182,7 @@ static void change_state(struct record *record, enum backend_state from, int64_t
     atomic_store(&backend->state, record->judge.state);
     publish_view(record, record->judge.state, record->judge.reason);
     log_change(record, from);
+    publish_panics(record);
     publish_offers(record, now, !was_in_service && backend_in_service(backend));
 }
 

@@ -3,13 +3,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct record *record_create(struct health *health, struct backend *backend)
+struct record *record_create(struct health *health, struct backend *backend, uint32_t workers)
 {
     struct record *record = aligned_alloc(alignof(struct record), sizeof *record);
 
     if (!record)
         return NULL;
     memset(record, 0, sizeof *record);
+    record->workers = workers ? workers : 1;
+    record->counts = aligned_alloc(alignof(struct record_counts), record->workers * sizeof *record->counts);
+    if (!record->counts) {
+        free(record);
+        return NULL;
+    }
+    memset(record->counts, 0, record->workers * sizeof *record->counts);
     record->health = health;
     record->backend = backend_hold(backend);
     record->mail.deliver = record_on_mail;
@@ -106,5 +113,6 @@ void record_free(struct record **record)
     atomic_store_explicit(&r->backend->health, NULL, memory_order_release);
     pthread_mutex_destroy(&r->view_lock);
     backend_release(&r->backend);
+    free(r->counts);
     free(r);
 }

@@ -31,12 +31,21 @@ enum record_sign {
     RECORD_HARD = 1u << 2,
     RECORD_LOAD = 1u << 3,
     RECORD_CAPABILITIES = 1u << 4,
+    RECORD_COUNTS = 1u << 5, /* something bad was counted */
+};
+
+/* Counted by one worker, read by the control thread. */
+struct record_counts {
+    alignas(64) _Atomic uint64_t sessions;
+    _Atomic uint64_t failed_sessions, answers, bad_answers;
 };
 
 struct record {
     /* Read by workers with every good sign, so apart from what is written often. */
     alignas(64) struct health *health;
     _Atomic uint32_t good_every; /* tell of every so many good signs; 0: of none */
+    uint32_t workers;
+    struct record_counts *counts; /* [workers] */
 
     /* Written by workers. The mail is in the box while `posted`. */
     alignas(64) struct mail mail;
@@ -97,7 +106,7 @@ static inline void record_arm(struct record *record, ev_timer *timer, int64_t mi
 }
 
 /* record.c: life. NULL when memory is out. */
-struct record *record_create(struct health *health, struct backend *backend);
+struct record *record_create(struct health *health, struct backend *backend, uint32_t workers);
 /* Take over the settings of health->farm (its `configured` and `pool`); a new one is checked or resolved at
  * once, and so is one that has moved: `before` is what it had before (NULL: nothing). */
 void record_configure(struct record *record, const struct config_backend *before, int64_t now);
@@ -109,6 +118,8 @@ void record_free(struct record **record);
 
 /* signs.c: what workers report, delivered. */
 void record_on_mail(struct mail *mail, void *owner);
+/* Tell the judge what has been counted. */
+void record_counted(struct record *record, int64_t now);
 
 /* schedule.c: when to check. */
 void schedule_init(struct record *record);
@@ -126,6 +137,8 @@ void publish(struct record *record, int64_t now);
 void publish_offers(const struct record *record, int64_t now, bool came_up);
 void publish_view(struct record *record, enum backend_state state, const char *reason);
 void publish_stop(struct record *record);
+/* Whether the pool is in a panic: less than half of it is usable, and some of it is only ejected. */
+void publish_panic(const struct pool *pool);
 /* Whether its pools can do without it (balancing.md "Health": half of the weight, but one always). */
 bool publish_can_spare(const struct record *record);
 

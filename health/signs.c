@@ -65,6 +65,69 @@ void health_report(struct backend *backend, enum health_sign sign, int64_t now)
     }
 }
 
+/* One writer each. */
+static void count(_Atomic uint64_t *counter)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+}
+
+static struct record_counts *counts_of(const struct record *record, uint32_t worker)
+{
+    return &record->counts[worker % record->workers];
+}
+
+void health_report_session(struct backend *backend, uint32_t worker, bool failed)
+{
+    struct record *record = record_of(backend);
+
+    if (!record)
+        return;
+    count(&counts_of(record, worker)->sessions);
+    if (!failed)
+        return;
+    count(&counts_of(record, worker)->failed_sessions);
+    post(record, RECORD_COUNTS);
+}
+
+static bool is_not_now(const struct health_reply *reply)
+{
+    if (reply->code == 0)
+        return true;
+    return (reply->code == 451 || reply->code == 452) &&
+           (reply->status_class == 0 || (reply->status_class == 4 && reply->subject == 3));
+}
+
+void health_report_reply(struct backend *backend, uint32_t worker, const struct health_reply *reply)
+{
+    struct record *record = record_of(backend);
+
+    /* Recipients are many and of all kinds. */
+    if (!record || (reply->verb != SMTP_VERB_MAIL && reply->verb != SMTP_VERB_DATA && !reply->final))
+        return;
+    count(&counts_of(record, worker)->answers);
+    if (!is_not_now(reply))
+        return;
+    count(&counts_of(record, worker)->bad_answers);
+    post(record, RECORD_COUNTS);
+}
+
+void record_counted(struct record *record, int64_t now)
+{
+    uint64_t sessions = 0, failed = 0, answers = 0, bad = 0;
+
+    for (uint32_t i = 0; i < record->workers; i++) {
+        const struct record_counts *counts = &record->counts[i];
+
+        failed += atomic_load_explicit(&counts->failed_sessions, memory_order_relaxed);
+        sessions += atomic_load_explicit(&counts->sessions, memory_order_relaxed);
+        bad += atomic_load_explicit(&counts->bad_answers, memory_order_relaxed);
+        answers += atomic_load_explicit(&counts->answers, memory_order_relaxed);
+    }
+    judge_sessions(&record->judge, sessions, failed, publish_can_spare(record), now);
+    judge_answers(&record->judge, answers, bad, now);
+}
+
 void health_report_capabilities(struct backend *backend, const struct smtp_capabilities *capabilities)
 {
     struct record *record = record_of(backend);
@@ -104,6 +167,8 @@ void record_on_mail(struct mail *mail, void *owner)
     loads = atomic_load_explicit(&backend->loads_in_a_row, memory_order_relaxed);
     if (signs & RECORD_HARD)
         judge_hard(judge, hard, publish_can_spare(record), now);
+    if (signs & RECORD_COUNTS)
+        record_counted(record, now);
     if (signs & RECORD_LOAD)
         judge_load(judge, loads, connections, publish_can_spare(record), now);
     if (signs & RECORD_GOOD)

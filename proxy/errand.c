@@ -381,6 +381,7 @@ void errand_greeted(struct session *s, const struct smtp_capabilities *capabilit
     histogram_add(&stats(s)->replies[PHASE_CONNECT], (uint32_t)(s->worker->now - e->link->began));
     end_retry(e);
     health_report(backend, HEALTH_GOOD, s->worker->now);
+    health_report_session(backend, s->worker->index, false);
     health_report_capabilities(backend, capabilities);
 }
 
@@ -426,6 +427,12 @@ void errand_replied(struct session *s, const struct smtp_action_arg *arg)
     }
     if (arg->replied.final && arg->replied.code != 421)
         health_report(e->member->backend, HEALTH_GOOD, s->worker->now);
+    health_report_reply(e->member->backend, s->worker->index,
+                        &(struct health_reply){ .verb = arg->replied.verb,
+                                                .final = arg->replied.final,
+                                                .code = arg->replied.code,
+                                                .status_class = arg->replied.status_class,
+                                                .subject = arg->replied.subject });
 }
 
 /* Connected and not greeted while nearly all its places are taken: a full relay, not a broken one. */
@@ -439,6 +446,14 @@ static bool kept_waiting(const struct session *s)
            stream_connected(&s->errand->link->stream);
 }
 
+static void report_failure(const struct session *s)
+{
+    struct backend *backend = s->errand->member->backend;
+
+    health_report_session(backend, s->worker->index, true);
+    health_report(backend, HEALTH_HARD, s->worker->now);
+}
+
 static void report_loss(const struct session *s, enum smtp_loss loss)
 {
     struct backend *backend = s->errand->member->backend;
@@ -449,11 +464,16 @@ static void report_loss(const struct session *s, enum smtp_loss loss)
     case SMTP_LOSS_DOWN: break;
     case SMTP_LOSS_REFUSED: health_report(backend, HEALTH_REFUSED, now); break;
     case SMTP_LOSS_BUSY: health_report(backend, HEALTH_LOAD, now); break;
-    case SMTP_LOSS_TIMEOUT: health_report(backend, kept_waiting(s) ? HEALTH_LOAD : HEALTH_HARD, now); break;
+    case SMTP_LOSS_TIMEOUT:
+        if (kept_waiting(s))
+            health_report(backend, HEALTH_LOAD, now);
+        else
+            report_failure(s);
+        break;
     case SMTP_LOSS_CLOSED:
     case SMTP_LOSS_TLS:
     case SMTP_LOSS_REJECTED:
-    case SMTP_LOSS_GARBAGE: health_report(backend, HEALTH_HARD, now); break;
+    case SMTP_LOSS_GARBAGE: report_failure(s); break;
     }
 }
 
@@ -510,6 +530,8 @@ void errand_over(struct session *s, const struct smtp_transaction *t)
         stat_add(&stats(s)->outcomes[t->outcome], 1);
     else
         stat_add(&errand_pool(s)->state->stats[s->worker->index].outcomes[t->outcome], 1);
+    if (e->member && t->outcome == SMTP_OUTCOME_UNKNOWN)
+        health_report_reply(e->member->backend, s->worker->index, &(struct health_reply){ .final = true });
     record_transaction(s, t);
     end_retry(e);
     start_anew(e);

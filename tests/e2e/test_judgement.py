@@ -1,0 +1,109 @@
+"""What traffic tells of a relay: failed sessions, answers that say "not now", and what to do when too little is left."""
+
+import pytest
+from test_backends import send_commands
+from weirtest.net import wait_until
+from weirtest.relay import DROP
+
+# Checks find all well, and don't come in between.
+CHECKED = {"health": {"interval": "1h", "fast-interval": "200ms", "rise": 1}}
+
+
+def up(weir, count):
+    wait_until(lambda: weir.metric("weir_backend_up") == count, 5, "all are up")
+    return weir
+
+
+def session(weir):
+    """One message; whatever is said to it."""
+    with weir.client() as client:
+        try:
+            codes = send_commands(client.ehlo())
+            client.quit()
+        except (AssertionError, OSError):
+            codes = []
+    return codes
+
+
+def state_lines(weir, backend):
+    return [(line["from"], line["to"]) for line in weir.find_log(event="backend-state", backend=backend)]
+
+
+@pytest.mark.parametrize("step,answer", [("mail", b"451 4.3.1 No room now\r\n"), ("data", b"452 No room now\r\n"), ("end", b"451 4.3.2 Going down\r\n")])
+def test_not_now_degrades(start, relays, step, answer):
+    first, second = relays(2)
+    weir = up(start({"r1": {"address": first, "weight": 4}, "r2": {"address": second, "weight": 4}}, pool=CHECKED), 2)
+    first.on(step, answer)
+    for _ in range(120):
+        session(weir)
+        if ("up", "degraded") in state_lines(weir, "r1"):
+            break
+    assert ("up", "degraded") in state_lines(weir, "r1"), weir.output()
+    assert state_lines(weir, "r2") == [("init", "up")]
+    states = {labels["backend"]: value for name, labels, value in weir.metrics()
+              if name == "weir_backend_state" and labels["state"] == "degraded"}
+    assert states == {"r1": 1, "r2": 0}
+    # It gets little, and is not cut off.
+    before = len(first.traffic()), len(second.traffic())
+    for _ in range(60):
+        session(weir)
+    assert len(first.traffic()) - before[0] < (len(second.traffic()) - before[1]) / 2
+    first.behave()
+    weir.wait_log(event="backend-state", backend="r1", to="up", times=2, timeout=15)
+
+
+@pytest.mark.parametrize("step,answer", [("mail", b"550 5.7.1 Spam\r\n"), ("rcpt", b"450 4.2.1 Later\r\n"), ("mail", b"451 4.7.1 Greylisted\r\n"),
+                                         ("data", b"554 5.6.0 Spam\r\n"), ("end", b"550 5.7.1 Spam\r\n")])
+def test_the_message_s_own_fault_is_nobody_s(start, relays, step, answer):
+    """One spam run, all of it refused, empties no farm."""
+    first, second = relays(2)
+    weir = up(start([first, second], pool=CHECKED), 2)
+    for relay in (first, second):
+        relay.on(step, answer)
+    for _ in range(60):
+        session(weir)
+    assert [state_lines(weir, name) for name in ("r1", "r2")] == [[("init", "up")]] * 2
+    for relay in (first, second):
+        relay.behave()
+
+
+def test_half_of_the_sessions_fail(start, relays):
+    """Never three in a row: every other one is greeted."""
+    first, second = relays(2)
+    weir = up(start({"r1": first, "r2": {"address": second, "priority": 1}}, pool=CHECKED), 2)
+    for number in range(80):
+        if number % 2:
+            first.on("banner", DROP, times=1)
+        assert session(weir)[-1:] == [250], "the other one takes it"
+        if ("up", "ejected") in state_lines(weir, "r1"):
+            break
+    line = weir.wait_log(event="backend-state", backend="r1", to="ejected")
+    assert line["reason"] == "half of its sessions failed", line
+
+
+def test_panic_uses_the_ejected(start, relays):
+    """Of three the largest is ejected; then another goes down. Less than half is left, and the ejected one works again."""
+    relays_ = relays(3)
+    weir = up(start({"r1": {"address": relays_[0], "max-connections": 1}, "r2": relays_[1], "r3": relays_[2]},
+                    pool={**CHECKED, "queue-timeout": "5s"}), 3)
+    relays_[1].on("banner", DROP, times=3)
+    for _ in range(40):
+        session(weir)
+        if ("up", "ejected") in state_lines(weir, "r2"):
+            break
+    weir.wait_log(event="backend-state", backend="r2", to="ejected")
+    assert not weir.find_log(event="pool-panic")
+    relays_[2].stop()
+    for _ in range(40):
+        session(weir)
+        if ("up", "down") in state_lines(weir, "r3"):
+            break
+    weir.wait_log(event="backend-state", backend="r3", to="down")
+    assert "less than half" in weir.wait_log(event="pool-panic")["message"]
+    assert weir.metric("weir_pool_panic") == 1
+    before = len(relays_[1].traffic())
+    with weir.client() as holder:  # r1 is full
+        holder.ehlo().message()
+        assert session(weir)[-1:] == [250]
+        holder.quit()
+    assert len(relays_[1].traffic()) == before + 1
