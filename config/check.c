@@ -254,6 +254,21 @@ static void check_address_free(struct draft *draft, const struct address *addres
     }
 }
 
+/* Who asks for an envelope in a check is to get one. */
+static void check_envelope(struct draft *draft, const struct config_health *health)
+{
+    const char *const *const mailboxes[] = { (const char *const *)&health->sender,
+                                             (const char *const *)&health->recipient };
+    if (health->depth == CONFIG_DEPTH_ENVELOPE || draft_is_wrong(draft, &health->depth))
+        return;
+    for (size_t i = 0; i < 2; i++) {
+        const struct origin *origin = **mailboxes[i] ? draft_origin(draft, mailboxes[i]) : NULL;
+        if (origin)
+            report_add(&draft->report, origin->place, origin->key,
+                       "has no effect unless checks begin a transaction; expected depth: envelope beside it");
+    }
+}
+
 void draft_check(struct draft *draft)
 {
     struct config *config = draft->config;
@@ -271,6 +286,8 @@ void draft_check(struct draft *draft)
     for (size_t i = 0; i < config->n_backends; i++)
         check_backend(draft, i);
     check_headers(draft);
+    for (size_t i = 0; i < config->n_pools; i++)
+        check_envelope(draft, &config->pools[i].health);
     config_tls_check(draft, pools);
     free(pools);
 }

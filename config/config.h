@@ -35,6 +35,7 @@ enum config_health_depth {
     CONFIG_DEPTH_BANNER,
     CONFIG_DEPTH_EHLO,
     CONFIG_DEPTH_STARTTLS,
+    CONFIG_DEPTH_ENVELOPE, /* as EHLO, and a transaction is begun and reset */
 };
 
 /* TLS towards clients. */
@@ -105,6 +106,7 @@ struct config_health {
     uint32_t interval, fast_interval, timeout;
     uint32_t fall, rise;
     enum config_health_depth depth;
+    char *sender, *recipient; /* mailboxes without brackets; "": the null sender, no recipient */
 };
 
 struct config_backend {

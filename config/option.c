@@ -162,11 +162,14 @@ static const struct option health_options[] = {
     ROW(.key = "rise", .type = OPTION_NUMBER, FIELD(config_health, rise), STANDARD("2"), RANGE(1, 100),
         MEANS("Passed checks in a row that bring it back.")),
     ROW(.key = "depth", .type = OPTION_CHOICE, FIELD(config_health, depth), STANDARD("ehlo"),
-        .choices = depths, .only = WORDS("connect", "banner", "ehlo", "starttls"),
+        .choices = depths,
         MEANS("How far a check goes before it says QUIT. `ehlo` includes the pool's TLS, as for mail; "
-              "`starttls` demands it where the pool's `tls` is `opportunistic`.")),
-    LATER("sender", "For depth `envelope`.", ""),
-    LATER("recipient", "For depth `envelope`.", ""),
+              "`starttls` demands it where the pool's `tls` is `opportunistic`. `envelope` begins a "
+              "transaction too, and resets it: for relays that greet all and take mail from nobody.")),
+    ROW(.key = "sender", .type = OPTION_MAILBOX, FIELD(config_health, sender), STANDARD("\"\""),
+        MEANS("With depth `envelope`: who the check says MAIL FROM for. Empty: the null sender, `<>`.")),
+    ROW(.key = "recipient", .type = OPTION_MAILBOX, FIELD(config_health, recipient), STANDARD("\"\""),
+        MEANS("With depth `envelope`: whom it says RCPT TO for, before RSET. Empty: nobody.")),
 };
 static const struct section health_section =
     SECTION("pools.NAME.health", health_options, sizeof(struct config_health));

@@ -18,6 +18,7 @@ enum option_type {
     OPTION_CHOICE,          /* an enum that counts from 0 in the order of `choices` */
     OPTION_TEXT,            /* char * */
     OPTION_PATH,            /* char *; "" for none */
+    OPTION_MAILBOX,         /* char *; without brackets; "" for none */
     OPTION_TLS_NAME,        /* char *; "" until tls.c puts the backend's own there */
     OPTION_HOSTNAME,        /* char *; "" until config.c puts the host's own there */
     OPTION_LOG_DESTINATION, /* struct config_log: target, and path beside it */

@@ -11,6 +11,7 @@
 #include "config/report.h"
 #include "config/word.h"
 #include "net/address.h"
+#include "smtp/probe.h"
 
 struct unit {
     const char *name;
@@ -122,6 +123,14 @@ static bool read_path(const char *text, char **field, const char **detail)
 }
 
 /* What a certificate can carry: a host name, or an IP address without brackets. */
+static bool read_mailbox(const char *text, char **field)
+{
+    if (!smtp_probe_mailbox_valid(text))
+        return false;
+    replace_text(field, text);
+    return true;
+}
+
 static bool read_tls_name(const char *text, char **field)
 {
     struct in6_addr ip;
@@ -238,6 +247,7 @@ static bool read_field(const struct option *option, void *field, const char *tex
     case OPTION_TEXT: replace_text(field, text); return true;
     case OPTION_PATH: return read_path(text, field, detail);
     case OPTION_PATHS: return *text && read_path(text, field, detail);
+    case OPTION_MAILBOX: return read_mailbox(text, field);
     case OPTION_TLS_NAME: return read_tls_name(text, field);
     case OPTION_LOG_DESTINATION: return read_log_destination(text, AROUND(field, config_log, target));
     case OPTION_SOURCE: return read_source(text, field);
@@ -305,6 +315,7 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
     case OPTION_TEXT: fixed = "text"; break;
     case OPTION_PATH:
     case OPTION_PATHS: fixed = "the path of a file"; break;
+    case OPTION_MAILBOX: fixed = "a mailbox such as probe@example.net, without < and >, or \"\""; break;
     case OPTION_TLS_NAME: fixed = "a host name such as relay.example.net or an IP address"; break;
     case OPTION_HOSTNAME: fixed = "a host name such as relay.example.net"; break;
     case OPTION_LOG_DESTINATION: fixed = "stderr, syslog or a path with a \"/\" in it"; break;
@@ -335,6 +346,7 @@ void value_free(enum option_type type, void *field)
     switch (type) {
     case OPTION_TEXT:
     case OPTION_PATH:
+    case OPTION_MAILBOX:
     case OPTION_TLS_NAME:
     case OPTION_HOSTNAME:
     case OPTION_ADDRESSES:

@@ -324,6 +324,7 @@ static void walk_value(struct walk *walk, const struct option *option, void *obj
     case OPTION_CHOICE:
     case OPTION_TEXT:
     case OPTION_PATH:
+    case OPTION_MAILBOX:
     case OPTION_TLS_NAME:
     case OPTION_HOSTNAME:
     case OPTION_LOG_DESTINATION:

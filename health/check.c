@@ -360,6 +360,9 @@ struct check *check_start(struct ev_loop *loop, const struct check_target *targe
     check->depth = target->depth;
     (void)snprintf(check->hostname, sizeof check->hostname, "%.255s", target->hostname);
     smtp_probe_init(&check->probe, check->hostname, target->depth >= CONFIG_DEPTH_EHLO, probe_tls(target));
+    check->probe.envelope = target->depth == CONFIG_DEPTH_ENVELOPE;
+    check->probe.sender = target->sender;
+    check->probe.recipient = target->recipient;
     ev_init(&check->connecting, on_connected);
     ev_timer_init(&check->timer, on_timer, 0, 0);
     check->connecting.data = check->timer.data = check;

@@ -42,8 +42,9 @@ struct check_target {
     enum config_pool_tls tls;
     const struct tls_client *tls_client; /* NULL with TLS off */
     const char *tls_name;                /* not kept; NULL: none */
-    struct config *config; /* what tls_client belongs to: held by the check; NULL: outlives it */
-    uint32_t timeout;      /* of the whole check, ms */
+    struct config *config;          /* what tls_client belongs to: held by the check; NULL: outlives it */
+    const char *sender, *recipient; /* at depth ENVELOPE; of `config`, or outliving the check */
+    uint32_t timeout;               /* of the whole check, ms */
 };
 
 struct check_handler {

@@ -105,6 +105,8 @@ static void start(struct record *record)
         .source = &record->pool->source,
         .hostname = health->farm->config->hostname,
         .depth = settings(record)->depth,
+        .sender = settings(record)->sender,
+        .recipient = settings(record)->recipient,
         .identity = record->pool->identity,
         .tls = record->pool->tls,
         .tls_client = record->pool->tls_client,

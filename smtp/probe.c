@@ -4,10 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "smtp/command.h"
 #include "smtp/reply.h"
 
 static const char *const stage_names[] = {
-    "banner", "EHLO", "HELO", "STARTTLS", "TLS", "identity", "QUIT", "end",
+    "banner", "EHLO", "HELO", "STARTTLS", "TLS", "identity", "MAIL", "RCPT", "RSET", "QUIT", "end",
 };
 static_assert(sizeof stage_names / sizeof *stage_names == SMTP_PROBE_STAGES, "a name for each stage");
 
@@ -35,6 +36,19 @@ static int format_identity(struct smtp_probe *probe)
                                     &probe->identity, probe->hostname, strlen(probe->hostname), true);
 }
 
+bool smtp_probe_mailbox_valid(const char *mailbox)
+{
+    char argument[sizeof "FROM:<>" + SMTP_PROBE_PATH_MAX];
+    int size = snprintf(argument, sizeof argument, "FROM:<%s>", mailbox);
+    struct smtp_mail mail;
+
+    if (strlen(mailbox) > SMTP_PROBE_PATH_MAX - 2 ||
+        smtp_mail_parse((struct smtp_span){ argument, (size_t)size }, 0, &mail))
+        return false;
+    /* The path has taken all of it: "a> SIZE=1" is a path and a parameter. */
+    return mail.path.size == strlen(mailbox) + 2;
+}
+
 /* Enter a stage and send its command. */
 static enum smtp_probe_action enter(struct smtp_probe *probe, enum smtp_probe_stage stage)
 {
@@ -51,6 +65,13 @@ static enum smtp_probe_action enter(struct smtp_probe *probe, enum smtp_probe_st
     case SMTP_PROBE_STARTTLS: size = snprintf(probe->out, sizeof probe->out, "STARTTLS\r\n"); break;
     case SMTP_PROBE_TLS: return SMTP_PROBE_SECURE;
     case SMTP_PROBE_IDENTITY: size = format_identity(probe); break;
+    case SMTP_PROBE_MAIL:
+        size = snprintf(probe->out, sizeof probe->out, "MAIL FROM:<%s>\r\n", probe->sender);
+        break;
+    case SMTP_PROBE_RCPT:
+        size = snprintf(probe->out, sizeof probe->out, "RCPT TO:<%s>\r\n", probe->recipient);
+        break;
+    case SMTP_PROBE_RSET: size = snprintf(probe->out, sizeof probe->out, "RSET\r\n"); break;
     case SMTP_PROBE_QUIT: size = snprintf(probe->out, sizeof probe->out, "QUIT\r\n"); break;
     case SMTP_PROBE_BANNER: return SMTP_PROBE_READ;
     case SMTP_PROBE_ENDED: return SMTP_PROBE_CLOSE;
@@ -87,6 +108,23 @@ static enum smtp_probe_action passed(struct smtp_probe *probe)
     return enter(probe, SMTP_PROBE_QUIT);
 }
 
+/* Where traffic would begin a transaction. */
+static enum smtp_probe_action ready(struct smtp_probe *probe)
+{
+    return probe->envelope ? enter(probe, SMTP_PROBE_MAIL) : passed(probe);
+}
+
+/* The reply to MAIL, RCPT or RSET. Any 2xx will do: RCPT knows 251 and 252 (RFC 5321 §3.3, §3.4). */
+static enum smtp_probe_action envelope_reply(struct smtp_probe *probe, const struct smtp_reply *reply)
+{
+    if (reply->code < 200 || reply->code > 299)
+        return refused(probe, reply);
+    if (probe->stage == SMTP_PROBE_RSET)
+        return passed(probe);
+    return enter(probe,
+                 probe->stage == SMTP_PROBE_MAIL && *probe->recipient ? SMTP_PROBE_RCPT : SMTP_PROBE_RSET);
+}
+
 /* It lacks what traffic cannot do without. */
 static enum smtp_probe_action lacks(struct smtp_probe *probe, enum smtp_probe_stage stage)
 {
@@ -102,7 +140,7 @@ static enum smtp_probe_action lacks(struct smtp_probe *probe, enum smtp_probe_st
 static enum smtp_probe_action introduce(struct smtp_probe *probe)
 {
     if (!probe->introduce || probe->introduced)
-        return passed(probe);
+        return ready(probe);
     return format_identity(probe) ? enter(probe, SMTP_PROBE_IDENTITY) : lacks(probe, SMTP_PROBE_IDENTITY);
 }
 
@@ -178,7 +216,7 @@ static enum smtp_probe_action introduced(struct smtp_probe *probe, const struct 
     if (reply->code != (xclient ? 220 : 250))
         return refused(probe, reply);
     probe->introduced = true;
-    return xclient ? enter(probe, SMTP_PROBE_EHLO) : passed(probe);
+    return xclient ? enter(probe, SMTP_PROBE_EHLO) : ready(probe);
 }
 
 /* A complete reply: choose the next stage. */
@@ -201,6 +239,9 @@ static enum smtp_probe_action on_reply(struct smtp_probe *probe, const struct sm
     case SMTP_PROBE_HELO: return reply->code == 250 ? greeted(probe) : refused(probe, reply);
     case SMTP_PROBE_STARTTLS: return starttls_reply(probe, reply);
     case SMTP_PROBE_IDENTITY: return introduced(probe, reply);
+    case SMTP_PROBE_MAIL:
+    case SMTP_PROBE_RCPT:
+    case SMTP_PROBE_RSET: return envelope_reply(probe, reply);
     case SMTP_PROBE_TLS:
     case SMTP_PROBE_QUIT:
     case SMTP_PROBE_ENDED: break;

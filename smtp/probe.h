@@ -2,13 +2,15 @@
  * The dialogue of a health check (RFC 5321 §3.1, §4.1.1.1, §4.1.1.10; RFC 3207): bytes in, bytes out, no
  * socket, no clock, no cryptography. It climbs to where traffic goes:
  *
- *     [TLS] ─▶ banner ─▶ EHLO ─▶ [STARTTLS ─▶ TLS ─▶ EHLO] ─▶ [identity] ─▶ passed ─▶ QUIT ─▶ ended
- *                 │       └─5xx─▶ HELO
+ *     [TLS] ─▶ banner ─▶ EHLO ─▶ [STARTTLS ─▶ TLS ─▶ EHLO] ─▶ [identity] ─▶ [MAIL ─▶ [RCPT] ─▶ RSET]
+ *                 │       └─5xx─▶ HELO                                                     │
+ *                 │                                                             passed ─▶ QUIT ─▶ ended
  *                 └── any other code than the one that is wanted ─▶ failed ─▶ QUIT
  *
  * What is in brackets only where it is asked for. Identity is XCLIENT, behind whose 220 there is one EHLO
- * more, or XFORWARD. Malformed, or more than was asked for (behind STARTTLS: said in the clear, to be taken
- * for said under TLS): failed and ended.
+ * more, or XFORWARD. A relay that takes MAIL from nobody, or not for the recipient, has failed. Malformed, or
+ * more than was asked for (behind STARTTLS: said in the clear, to be taken for said under TLS): failed and
+ * ended.
  *
  * Strictly one command at a time. The verdict is there as soon as it is certain: what happens to QUIT is only
  * good manners, and changes nothing.
@@ -29,7 +31,10 @@ enum smtp_probe_stage {
     SMTP_PROBE_STARTTLS,
     SMTP_PROBE_TLS,      /* the handshake is under way: the driver's */
     SMTP_PROBE_IDENTITY, /* XCLIENT or XFORWARD, as traffic says it */
-    SMTP_PROBE_QUIT,     /* the verdict is there, 221 is awaited */
+    SMTP_PROBE_MAIL,     /* a transaction as far as it leaves no trace */
+    SMTP_PROBE_RCPT,
+    SMTP_PROBE_RSET,
+    SMTP_PROBE_QUIT, /* the verdict is there, 221 is awaited */
     SMTP_PROBE_ENDED,
 };
 #define SMTP_PROBE_STAGES (SMTP_PROBE_ENDED + 1)
@@ -54,6 +59,7 @@ enum smtp_probe_action {
 
 #define SMTP_PROBE_REASON_MAX  96
 #define SMTP_PROBE_COMMAND_MAX 512 /* XCLIENT; EHLO with a host name of 255 octets is shorter */
+#define SMTP_PROBE_PATH_MAX    256 /* RFC 5321 §4.5.3.1.3, its brackets included */
 
 struct smtp_probe {
     const char *hostname; /* for EHLO; outlives the probe */
@@ -64,6 +70,10 @@ struct smtp_probe {
     const char *introduce;         /* "XCLIENT", "XFORWARD" or NULL: after EHLO, set behind init */
     struct smtp_identity identity; /* for it */
     bool introduced;
+    /* A transaction is begun and reset: set behind init. Mailboxes without brackets ("": the null sender, no
+     * recipient) that smtp_probe_mailbox_valid() takes; they outlive the probe. */
+    bool envelope;
+    const char *sender, *recipient;
     bool no_helo; /* EHLO or nothing: whoever takes an identity is no old server */
     enum smtp_probe_stage stage;
     enum smtp_probe_verdict verdict;
@@ -92,6 +102,10 @@ enum smtp_probe_action smtp_probe_secured(struct smtp_probe *probe);
  * library's words … The stage is put before it. Does nothing but end the probe if the verdict is there
  * already. Passed, if this was a handshake that traffic does without. */
 void smtp_probe_break(struct smtp_probe *probe, const char *what);
+
+/* Whether it can stand between the brackets of MAIL or RCPT without parameters and without SMTPUTF8. "" can,
+ * as the null sender. */
+bool smtp_probe_mailbox_valid(const char *mailbox);
 
 /* "banner", "EHLO" …, for messages. */
 const char *smtp_probe_stage_name(enum smtp_probe_stage stage);

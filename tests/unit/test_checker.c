@@ -424,7 +424,7 @@ static void house_open(struct house *house, const char *const *script)
     fixture_start(&house->fixture);
     house->fixture.config.hostname = (char *)(uintptr_t) "weir.test";
     house->pool = fixture_pool(&house->fixture, "relays", CONFIG_LEAST_CONNECTIONS, 10);
-    house->pool->health = (struct config_health){ 3600000, 10, 2000, 3, 2, CONFIG_DEPTH_EHLO };
+    house->pool->health = (struct config_health){ 3600000, 10, 2000, 3, 2, CONFIG_DEPTH_EHLO, NULL, NULL };
     fixture_backend(&house->fixture, house->pool, "a", 4, 100, 0);
     house->fixture.backends[0].address = house->relay.address;
 }

@@ -15,7 +15,7 @@
 #include "smtp/probe.h"
 #include "smtp/reply.h"
 
-#define TURNS 8
+#define TURNS 10
 
 struct row {
     const char *name;
@@ -30,10 +30,22 @@ struct row {
     const char *introduce;
 };
 
+struct envelope_row {
+    const char *sender, *recipient;
+    struct row row;
+};
+
 #define UNKNOWN UINT32_MAX
 #define EHLO    "EHLO weir.test\r\n"
 #define HELO    "HELO weir.test\r\n"
 #define QUIT    "QUIT\r\n"
+
+#define MAIL      "MAIL FROM:<probe@weir.test>\r\n"
+#define NULL_MAIL "MAIL FROM:<>\r\n"
+#define RCPT      "RCPT TO:<postmaster@x>\r\n"
+#define RSET      "RSET\r\n"
+#define HI        "250 hi\r\n"
+#define OK        "250 ok\r\n"
 
 #define STARTTLS  "STARTTLS\r\n"
 #define SECURE    "(TLS)" /* among what was sent: the handshake began here */
@@ -178,6 +190,55 @@ static const struct row rows[] = {
       EHLO STARTTLS SECURE, SMTP_PROBE_FAILED, "identity is not offered", SMTP_CAP_STARTTLS, 0, OPPORTUNISTIC,
       "XFORWARD" },
 };
+
+static const struct envelope_row envelope_rows[] = {
+    { "", "",
+      { "null sender, no recipient", true, { "220 hi\r\n", HI, OK, OK, BYE },
+      EHLO NULL_MAIL RSET QUIT, SMTP_PROBE_PASSED, "", 0, 0, CLEAR, NULL } },
+    { "probe@weir.test", "postmaster@x",
+      { "sender and recipient", true, { "220 hi\r\n", HI, OK, "251 forwarded\r\n", OK, BYE },
+      EHLO MAIL RCPT RSET QUIT, SMTP_PROBE_PASSED, "", 0, 0, CLEAR, NULL } },
+    { "probe@weir.test", "postmaster@x",
+      { "one command at a time, whatever is offered", true,
+      { "220 hi\r\n", "250-hi\r\n250 PIPELINING\r\n", OK, OK, OK, BYE },
+      EHLO MAIL RCPT RSET QUIT, SMTP_PROBE_PASSED, "", SMTP_CAP_PIPELINING, 0, CLEAR, NULL } },
+    { "", "",
+      { "behind HELO", true, { "220 hi\r\n", "500 what\r\n", HI, OK, OK, BYE },
+      EHLO HELO NULL_MAIL RSET QUIT, SMTP_PROBE_PASSED, "", 0, 0, CLEAR, NULL } },
+    { "", "postmaster@x",
+      { "MAIL 451", true, { "220 hi\r\n", HI, "451 4.3.1 queue full\r\n", BYE },
+      EHLO NULL_MAIL QUIT, SMTP_PROBE_FAILED, "MAIL 451 4.3.1 queue full", 0, 0, CLEAR, NULL } },
+    { "", "postmaster@x",
+      { "RCPT 550", true, { "220 hi\r\n", HI, OK, "550 5.1.1 who\r\n", BYE },
+      EHLO NULL_MAIL RCPT QUIT, SMTP_PROBE_FAILED, "RCPT 550 5.1.1 who", 0, 0, CLEAR, NULL } },
+    { "", "postmaster@x",
+      { "RCPT 450 of two lines", true, { "220 hi\r\n", HI, OK, "450-4.2.1 not\r\n450 4.2.1 now\r\n", BYE },
+      EHLO NULL_MAIL RCPT QUIT, SMTP_PROBE_FAILED, "RCPT 450 4.2.1 now", 0, 0, CLEAR, NULL } },
+    { "", "",
+      { "MAIL 354", true, { "220 hi\r\n", HI, "354 go\r\n", BYE },
+      EHLO NULL_MAIL QUIT, SMTP_PROBE_FAILED, "MAIL 354 go", 0, 0, CLEAR, NULL } },
+    { "", "",
+      { "RSET 500", true, { "220 hi\r\n", HI, OK, "500 what\r\n", BYE },
+      EHLO NULL_MAIL RSET QUIT, SMTP_PROBE_FAILED, "RSET 500 what", 0, 0, CLEAR, NULL } },
+    { "", "postmaster@x",
+      { "421 in the middle", true, { "220 hi\r\n", HI, OK, "421 4.3.2 closing\r\n" },
+      EHLO NULL_MAIL RCPT, SMTP_PROBE_FAILED, "RCPT 421 4.3.2 closing", 0, 0, CLEAR, NULL } },
+    { "", "",
+      { "closed behind MAIL", true, { "220 hi\r\n", HI, NULL },
+      EHLO NULL_MAIL, SMTP_PROBE_FAILED, "MAIL closed", 0, 0, CLEAR, NULL } },
+    { "", "",
+      { "MAIL malformed", true, { "220 hi\r\n", HI, "25\r\n" },
+      EHLO NULL_MAIL, SMTP_PROBE_FAILED, "MAIL malformed", 0, 0, CLEAR, NULL } },
+    { "", "",
+      { "inside TLS, behind XCLIENT", true,
+      { "220 hi\r\n", OFFERED, "220 go\r\n", HANDSHAKE, "250-hi\r\n250 XCLIENT ADDR PORT NAME\r\n", "220 anew\r\n",
+        HI, OK, OK, BYE },
+      EHLO STARTTLS SECURE EHLO XCLIENT EHLO NULL_MAIL RSET QUIT, SMTP_PROBE_PASSED, "", 0, 0, REQUIRED, "XCLIENT" } },
+    { "", "",
+      { "behind XFORWARD", true,
+      { "220 hi\r\n", "250-hi\r\n250 XFORWARD ADDR\r\n", "250 ok\r\n", OK, OK, BYE },
+      EHLO XFORWARD NULL_MAIL RSET QUIT, SMTP_PROBE_PASSED, "", 0, 0, CLEAR, "XFORWARD" } },
+};
 /* clang-format on */
 
 struct play {
@@ -214,11 +275,16 @@ static enum smtp_probe_action take_turn(struct play *play, const char *text, siz
     return strcmp(text, HANDSHAKE) == 0 ? smtp_probe_secured(&play->probe) : feed_turn(play, text, step);
 }
 
-static void play_row(const struct row *row, size_t step, struct play *play)
+/* `sender` NULL: no envelope. */
+static void play_row(const struct row *row, const char *sender, const char *recipient, size_t step,
+                     struct play *play)
 {
     memset(play, 0, sizeof *play);
     smtp_probe_init(&play->probe, "weir.test", row->ehlo, row->tls);
     play->probe.introduce = row->introduce;
+    play->probe.envelope = sender != NULL;
+    play->probe.sender = sender;
+    play->probe.recipient = recipient;
     if (row->tls == SMTP_PROBE_TLS_IMPLICIT)
         note(play, SECURE, strlen(SECURE));
     for (int turn = 0; turn < TURNS; turn++) {
@@ -248,18 +314,53 @@ static void check_row(const struct row *row, const struct play *play)
     }
 }
 
-static void test_dialogues(void **state)
+static void play_both(const struct row *row, const char *sender, const char *recipient)
 {
     struct play play;
 
+    print_message("  %s\n", row->name);
+    play_row(row, sender, recipient, 10000, &play);
+    check_row(row, &play);
+    play_row(row, sender, recipient, 1, &play);
+    check_row(row, &play);
+}
+
+static void test_dialogues(void **state)
+{
     (void)state;
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        print_message("  %s\n", rows[i].name);
-        play_row(&rows[i], 10000, &play);
-        check_row(&rows[i], &play);
-        play_row(&rows[i], 1, &play);
-        check_row(&rows[i], &play);
-    }
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        play_both(&rows[i], NULL, NULL);
+}
+
+static void test_envelopes(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof envelope_rows / sizeof *envelope_rows; i++)
+        play_both(&envelope_rows[i].row, envelope_rows[i].sender, envelope_rows[i].recipient);
+}
+
+/* What an operator writes goes into a command: nothing in it may end the path or the line. */
+static void test_mailboxes(void **state)
+{
+    static const char *const good[] = { "", "a@b", "postmaster", "a+b@x.example", "\"a b\"@x", "a@[::1]" };
+    static const char *const bad[] = { "a b@c", "<a@b>",   "a@b> SIZE=1",   "a@b>", "a@b\r\nDATA",
+                                       "a@b\n", "a\x01@b", "j\xc3\xbcrg@b", ">",    "\"a" };
+    char longest[SMTP_PROBE_PATH_MAX];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        if (!smtp_probe_mailbox_valid(good[i]))
+            fail_msg("refused: %s", good[i]);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (smtp_probe_mailbox_valid(bad[i]))
+            fail_msg("taken: %s", bad[i]);
+    memset(longest, 'a', sizeof longest);
+    memcpy(longest + 10, "@x.", 3);
+    longest[SMTP_PROBE_PATH_MAX - 2] = '\0';
+    assert_true(smtp_probe_mailbox_valid(longest));
+    longest[SMTP_PROBE_PATH_MAX - 2] = 'a';
+    longest[SMTP_PROBE_PATH_MAX - 1] = '\0';
+    assert_false(smtp_probe_mailbox_valid(longest));
 }
 
 /* Octets behind a reply that nobody asked for would be the next command's reply. Only seen when they come
@@ -379,6 +480,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dialogues),
+        cmocka_unit_test(test_envelopes),
+        cmocka_unit_test(test_mailboxes),
         cmocka_unit_test(test_more_than_asked),
         cmocka_unit_test(test_verdict_is_early),
         cmocka_unit_test(test_endless_banner),
