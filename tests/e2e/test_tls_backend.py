@@ -332,9 +332,11 @@ def test_the_depth_starttls_demands_it(start, make, pool):
     weir = start([relay], pool=pool("opportunistic", health={"depth": "starttls"}))
     weir.deliver()
     assert relay.committed()[0].secured
-    for how in ("hidden", "454", "handshake"):
+    for number, how in enumerate(("hidden", "454", "handshake"), 1):
         relay.on("handshake", DROP) if how == "handshake" else without_tls(relay, how)
         wait_until(lambda: weir.metric("weir_backend_up") == 0, 5, "down: " + how)
+        # Another thread writes the log.
+        wait_until(lambda: len(weir.find_log(event="backend-state", to="down")) == number, 5, weir.output)
         assert re.search("(?i)tls", weir.find_log(event="backend-state", to="down")[-1]["reason"])
         relay.behave()
         relay.offers_starttls = True
