@@ -7,6 +7,14 @@
 static const char *const state_names[] = { "init", "up", "degraded", "down", "ejected", "half-open" };
 static_assert(sizeof state_names / sizeof *state_names == BACKEND_STATES, "a name for each state");
 
+static const char *const admin_names[] = { "ready", "drain", "maint" };
+static_assert(sizeof admin_names / sizeof *admin_names == BACKEND_ADMINS, "a name for each word");
+
+const char *backend_admin_name(enum backend_admin admin)
+{
+    return admin_names[admin];
+}
+
 const char *backend_state_name(enum backend_state state)
 {
     return state_names[state];

@@ -29,6 +29,15 @@ enum backend_state {
 #define BACKEND_STATES (BACKEND_HALF_OPEN + 1)
 const char *backend_state_name(enum backend_state state); /* "up", "half-open" … as in the interface */
 
+/* The word above the state, strictest last: an operator's, or the relay's own (health/order.h). */
+enum backend_admin {
+    BACKEND_READY,
+    BACKEND_DRAIN, /* nothing new; sessions leave at their next transaction boundary, if they can */
+    BACKEND_MAINT, /* the same, no checks, and those that can't move hear 421 there */
+};
+#define BACKEND_ADMINS (BACKEND_MAINT + 1)
+const char *backend_admin_name(enum backend_admin admin); /* "ready", "drain", "maint" */
+
 #define BACKEND_NO_CEILING UINT32_MAX
 
 /* Set in `capabilities` once an EHLO of the backend was seen. Before that (checks that end before EHLO, no
@@ -44,6 +53,7 @@ struct backend {
 
     /* Read by every placement; written by the control thread. */
     alignas(64) _Atomic uint32_t state; /* enum backend_state */
+    _Atomic uint32_t admin;             /* enum backend_admin */
     _Atomic uint32_t ceiling;           /* places that may be taken: every limit folded into one number */
     _Atomic uint32_t milliweight;       /* weight × 1000 × slow start and so on; 0: nothing new */
     _Atomic uint32_t
@@ -75,13 +85,20 @@ bool backend_take_place(struct backend *backend);
 /* Give it back. Called from one function only, placement_return(). */
 void backend_return_place(struct backend *backend);
 
-/* The state allows something new: UP, DEGRADED or HALF-OPEN, and a weight. */
+/* Whatever its state: it has a weight, and nobody has said that it gets nothing new. */
+static inline bool backend_admitted(const struct backend *backend)
+{
+    return atomic_load_explicit(&backend->admin, memory_order_acquire) == BACKEND_READY &&
+           atomic_load_explicit(&backend->milliweight, memory_order_relaxed) > 0;
+}
+
+/* The state allows something new: UP, DEGRADED or HALF-OPEN, and it is admitted. */
 static inline bool backend_in_service(const struct backend *backend)
 {
     uint32_t state = atomic_load_explicit(&backend->state, memory_order_acquire);
 
     return (state == BACKEND_UP || state == BACKEND_DEGRADED || state == BACKEND_HALF_OPEN) &&
-           atomic_load_explicit(&backend->milliweight, memory_order_relaxed) > 0;
+           backend_admitted(backend);
 }
 
 /* Usable for something new at `now` (ms, monotonic): in service and not suspended. Says nothing of room. */

@@ -23,7 +23,7 @@ static bool in_panic(const struct pool *pool)
 static bool is_ejected(const struct backend *backend, int64_t now)
 {
     return atomic_load_explicit(&backend->state, memory_order_acquire) == BACKEND_EJECTED &&
-           atomic_load_explicit(&backend->milliweight, memory_order_relaxed) > 0 &&
+           backend_admitted(backend) &&
            atomic_load_explicit(&backend->suspended_until, memory_order_relaxed) <= now;
 }
 
@@ -125,7 +125,7 @@ enum placement_verdict eligible_verdict(const struct placement_wish *wish)
             continue;
         }
         if (atomic_load_explicit(&backend->state, memory_order_acquire) == BACKEND_INIT) {
-            if (atomic_load_explicit(&backend->milliweight, memory_order_relaxed) > 0)
+            if (backend_admitted(backend))
                 return PLACEMENT_WAITING;
         } else if (backend_in_service(backend) || (panic && is_ejected(backend, INT64_MAX))) {
             if (backend_capable(backend, wish->needs, wish->size))

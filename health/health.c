@@ -48,16 +48,15 @@ static void on_sweep(struct ev_loop *loop, ev_timer *timer, int events)
 }
 
 struct health *health_open(struct ev_loop *loop, const char *nameservers,
-                           void (*on_change)(void *arg, struct backend *backend, enum backend_state from),
-                           void *arg)
+                           const struct health_watcher *watcher)
 {
     struct health *health = calloc(1, sizeof *health);
 
     if (!health)
         return NULL;
     health->loop = loop;
-    health->on_change = on_change;
-    health->arg = arg;
+    if (watcher)
+        health->watcher = *watcher;
     health->resolver = resolver_open(loop, nameservers);
     mailbox_open(&health->mailbox, loop, health);
     ev_timer_init(&health->sweep, on_sweep, SWEEP_SECONDS, SWEEP_SECONDS);

@@ -11,6 +11,7 @@
 #include <ev.h>
 
 #include "balancer/farm.h"
+#include "health/order.h"
 #include "smtp/command.h"
 
 /* What traffic met at a backend (balancing.md "Health", passive signs). */
@@ -23,12 +24,19 @@ enum health_sign {
 
 struct health;
 
-/* On the control thread's loop. `on_change(arg, backend)` is called there after a backend's published state
- * changed (the proxy then moves sessions off a backend that went DOWN). `nameservers`: NULL for the system's
- * (a test passes "127.0.0.1:port"). */
+/* Called on the control thread's loop, behind what they tell of; each may be NULL. */
+struct health_watcher {
+    /* A backend's published state has changed: the proxy moves sessions off one that went DOWN. */
+    void (*on_change)(void *arg, struct backend *backend, enum backend_state from);
+    /* Its admin state has: sessions leave one that is in DRAIN or MAINT. */
+    void (*on_admin)(void *arg, struct backend *backend, enum backend_admin admin);
+    void *arg;
+};
+
+/* On the control thread's loop. `nameservers`: NULL for the system's (a test passes "127.0.0.1:port"). The
+ * watcher is copied; NULL: nobody. */
 struct health *health_open(struct ev_loop *loop, const char *nameservers,
-                           void (*on_change)(void *arg, struct backend *backend, enum backend_state from),
-                           void *arg);
+                           const struct health_watcher *watcher);
 /* Watch the backends of this farm: new ones are checked at once, those that are gone no longer, the rest keep
  * their history. Holds the farm. */
 void health_set_farm(struct health *health, struct farm *farm);
@@ -53,6 +61,13 @@ void health_report_session(struct backend *backend, uint32_t worker, bool failed
 /* Traffic read this EHLO from the backend: if it differs from what was known, the control thread updates what
  * pools offer. */
 void health_report_capabilities(struct backend *backend, const struct smtp_capabilities *capabilities);
+
+/* A source's word on a backend, in place of its last one: in force at once, and over reloads, until the
+ * source says another or the process ends. Control thread. A change of the folded admin state is logged and
+ * told to `on_admin`. */
+void health_order(struct health *health, struct backend *backend, enum order_source source,
+                  const struct order *order);
+struct orders health_orders(const struct backend *backend);
 
 /* Why a backend is in its state and since when, for logs and /api/status. Any thread. */
 struct health_view {

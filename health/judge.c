@@ -57,7 +57,7 @@ static void become(struct judge *judge, enum backend_state state, const char *re
         if (in_service)
             break; /* it was never out */
         judge->counter = settings->rise + settings->fall - 1;
-        if (judge->state != BACKEND_INIT && settings->slow_start)
+        if ((judge->state != BACKEND_INIT || judge->begins_slowly) && settings->slow_start)
             judge->slow_since = now;
         break;
     case BACKEND_DOWN:
@@ -82,6 +82,14 @@ void judge_init(struct judge *judge, const struct judge_settings *settings, uint
     judge->load.limit = BACKEND_NO_CEILING;
     judge->random = seed ? seed : 1;
     strcpy(judge->reason, "not checked yet");
+}
+
+void judge_begin(struct judge *judge, const char *reason, int64_t now)
+{
+    judge->counter = 0;
+    judge->refused = false;
+    judge->begins_slowly = true;
+    become(judge, BACKEND_INIT, reason, now);
 }
 
 static bool judged_up(const struct judge *judge)

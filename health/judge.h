@@ -61,6 +61,7 @@ struct judge {
     int64_t since;                 /* its time */
     uint32_t counter;              /* rise and fall as one number, see judge.c */
     bool refused;                  /* traffic was refused: one failed check suffices */
+    bool begins_slowly;            /* in INIT: a newcomer among backends that are at work */
     uint32_t ejections;            /* n of 30 s · 2^(n−1) */
     int64_t ejected_until, clean_since;
     uint32_t trial_good;
@@ -73,6 +74,8 @@ struct judge {
 
 /* In INIT. `seed` is for jitter. */
 void judge_init(struct judge *judge, const struct judge_settings *settings, uint64_t seed);
+/* Back to INIT: nothing is known of it any more, and once it is up it begins slowly. */
+void judge_begin(struct judge *judge, const char *reason, int64_t now);
 /* New settings over a reload; the history stays. */
 void judge_configure(struct judge *judge, const struct judge_settings *settings);
 

@@ -115,7 +115,7 @@ void publish_panic(const struct pool *pool)
         total += backend->weight;
         if (backend_in_service(backend))
             usable += backend->weight;
-        ejected = ejected || (atomic_load(&backend->state) == BACKEND_EJECTED && backend->weight);
+        ejected = ejected || (atomic_load(&backend->state) == BACKEND_EJECTED && backend_admitted(backend));
     }
     panic = ejected && 2 * usable < total;
     if (atomic_exchange(&pool->state->panic, panic) == panic)
@@ -133,6 +133,12 @@ static void publish_panics(const struct record *record)
     for (size_t i = 0; i < farm->n_pools; i++)
         if (lists(&farm->pools[i], record->backend))
             publish_panic(&farm->pools[i]);
+}
+
+void publish_service(const struct record *record, int64_t now, bool came_up)
+{
+    publish_panics(record);
+    publish_offers(record, now, came_up);
 }
 
 void publish_view(struct record *record, enum backend_state state, const char *reason)
@@ -182,8 +188,12 @@ static void change_state(struct record *record, enum backend_state from, int64_t
     atomic_store(&backend->state, record->judge.state);
     publish_view(record, record->judge.state, record->judge.reason);
     log_change(record, from);
-    publish_panics(record);
-    publish_offers(record, now, !was_in_service && backend_in_service(backend));
+    publish_service(record, now, !was_in_service && backend_in_service(backend));
+}
+
+static uint32_t lesser(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
 }
 
 void publish(struct record *record, int64_t now)
@@ -192,7 +202,9 @@ void publish(struct record *record, int64_t now)
     struct health *health = record->health;
     const struct judge *judge = &record->judge;
     enum backend_state from = atomic_load(&backend->state);
-    uint32_t ceiling = judge_ceiling(judge, now), milliweight = judge_milliweight(judge, now);
+    struct order order = orders_fold(&record->orders);
+    uint32_t ceiling = lesser(judge_ceiling(judge, now), order.limit);
+    uint32_t milliweight = (uint32_t)((uint64_t)judge_milliweight(judge, now) * order.share / ORDER_ALL);
     /* The numbers first: who sees it up must not see yesterday's ceiling. */
     uint32_t old_ceiling = atomic_exchange(&backend->ceiling, ceiling);
     uint32_t old_milliweight = atomic_exchange(&backend->milliweight, milliweight);
@@ -204,6 +216,6 @@ void publish(struct record *record, int64_t now)
     if (changed || ceiling > old_ceiling || (milliweight > 0) != (old_milliweight > 0))
         placement_serve(health->farm, now);
     arm_wake(record, now);
-    if (changed && health->on_change)
-        health->on_change(health->arg, backend, from);
+    if (changed && health->watcher.on_change)
+        health->watcher.on_change(health->watcher.arg, backend, from);
 }

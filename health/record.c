@@ -20,6 +20,7 @@ struct record *record_create(struct health *health, struct backend *backend, uin
     record->health = health;
     record->backend = backend_hold(backend);
     record->mail.deliver = record_on_mail;
+    orders_init(&record->orders);
     pthread_mutex_init(&record->view_lock, NULL);
     schedule_init(record);
     publish_init(record);
@@ -27,14 +28,15 @@ struct record *record_create(struct health *health, struct backend *backend, uin
     return record;
 }
 
-static void settings_of(const struct record *record, struct judge_settings *out)
+void record_settings(const struct record *record, struct judge_settings *out)
 {
     const struct config_pool *pool = record->pool;
+    uint32_t weight = orders_fold(&record->orders).weight;
 
     *out = (struct judge_settings){
         .fall = pool->health.fall ? pool->health.fall : 1,
         .rise = pool->health.rise ? pool->health.rise : 1,
-        .weight = record->configured->weight,
+        .weight = weight == ORDER_NO_WEIGHT ? record->configured->weight : weight,
         .max_connections = record->configured->max_connections,
         .slow_start = pool->slow_start,
     };
@@ -70,7 +72,7 @@ void record_configure(struct record *record, const struct config_backend *before
         names_stop(record);
         return;
     }
-    settings_of(record, &settings);
+    record_settings(record, &settings);
     if (first) {
         judge_init(&record->judge, &settings,
                    record->backend->name_hash ^ (uint64_t)now ^ (uint64_t)record->backend->id << 32);

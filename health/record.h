@@ -18,6 +18,7 @@
 #include "health/check.h"
 #include "health/health.h"
 #include "health/judge.h"
+#include "health/order.h"
 #include "net/mailbox.h"
 
 #define HEALTH_CHECKS_AT_ONCE 100
@@ -61,6 +62,7 @@ struct record {
     const struct config_backend *configured; /* of health->farm; NULL before the first */
     const struct config_pool *pool;          /* the first that lists it: its health settings count */
     struct judge judge;
+    struct orders orders;
 
     struct check *check; /* running */
     bool check_again;    /* as soon as the one running has ended */
@@ -85,8 +87,7 @@ struct health {
     struct farm *farm; /* held; NULL before the first */
     struct record *records, *retired;
     struct resolver *resolver; /* NULL: none could be had, names do not resolve */
-    void (*on_change)(void *arg, struct backend *backend, enum backend_state from);
-    void *arg;
+    struct health_watcher watcher;
     bool closing;
     unsigned running; /* checks */
     struct record *due_first, *due_last;
@@ -110,6 +111,8 @@ struct record *record_create(struct health *health, struct backend *backend, uin
 /* Take over the settings of health->farm (its `configured` and `pool`); a new one is checked or resolved at
  * once, and so is one that has moved: `before` is what it had before (NULL: nothing). */
 void record_configure(struct record *record, const struct config_backend *before, int64_t now);
+/* What the judge is to go by. With a pool only. */
+void record_settings(const struct record *record, struct judge_settings *out);
 /* No more checks; signs that still come are nothing to it. */
 void record_retire(struct record *record);
 /* Nobody else holds the backend, so that nobody can find the record any more. */
@@ -133,6 +136,8 @@ void schedule_stop(struct record *record);
 /* publish.c: let the world know what the judge thinks, and come back when it may think differently. */
 void publish_init(struct record *record);
 void publish(struct record *record, int64_t now);
+/* The pools of this backend look at who is usable anew. `came_up`: it has come into service. */
+void publish_service(const struct record *record, int64_t now, bool came_up);
 /* What the pools of this backend offer in EHLO. */
 void publish_offers(const struct record *record, int64_t now, bool came_up);
 void publish_view(struct record *record, enum backend_state state, const char *reason);

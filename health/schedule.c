@@ -142,6 +142,8 @@ void schedule_check_now(struct record *record)
 {
     struct health *health = record->health;
 
+    if (atomic_load_explicit(&record->backend->admin, memory_order_relaxed) == BACKEND_MAINT)
+        return;
     if (record->check) {
         record->check_again = true;
         return;

@@ -376,6 +376,7 @@ void errand_greeted(struct session *s, const struct smtp_capabilities *capabilit
 {
     struct errand *e = s->errand;
     struct backend *backend = e->member->backend;
+    enum backend_admin admin;
 
     e->connect_ms += (uint32_t)(s->worker->now - e->link->began);
     histogram_add(&stats(s)->replies[PHASE_CONNECT], (uint32_t)(s->worker->now - e->link->began));
@@ -383,6 +384,10 @@ void errand_greeted(struct session *s, const struct smtp_capabilities *capabilit
     health_report(backend, HEALTH_GOOD, s->worker->now);
     health_report_session(backend, s->worker->index, false);
     health_report_capabilities(backend, capabilities);
+    /* The order to leave it may have come while the connection was being made. */
+    admin = (enum backend_admin)atomic_load_explicit(&backend->admin, memory_order_relaxed);
+    if (admin != BACKEND_READY)
+        answer(s, (struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LEAVE, .must = admin == BACKEND_MAINT });
 }
 
 static enum reply_phase phase_of(const struct smtp_action_arg *arg)

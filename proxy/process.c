@@ -117,6 +117,16 @@ static void on_backend_change(void *arg, struct backend *backend, enum backend_s
         worker_backend_down(p->workers[i], backend);
 }
 
+static void on_backend_admin(void *arg, struct backend *backend, enum backend_admin admin)
+{
+    struct process *p = arg;
+
+    if (admin == BACKEND_READY)
+        return;
+    for (uint32_t i = 0; i < p->n_workers; i++)
+        worker_backend_leave(p->workers[i], backend, admin == BACKEND_MAINT);
+}
+
 /* --- stopping --- */
 
 static void stop(struct process *p)
@@ -444,7 +454,8 @@ static bool start(struct process *p, struct config *config)
     }
     if (!drop_privileges(config->user))
         return false;
-    p->health = health_open(p->loop, p->options->nameservers, on_backend_change, p);
+    p->health = health_open(p->loop, p->options->nameservers,
+                            &(struct health_watcher){ on_backend_change, on_backend_admin, p });
     if (!p->health || !start_workers(p)) {
         fprintf(stderr, "weir: out of memory or threads\n");
         return false;

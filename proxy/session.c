@@ -538,6 +538,14 @@ void session_backend_down(struct session *s, const struct backend *backend)
     session_event(s, &(struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LOST, .loss = SMTP_LOSS_DOWN });
 }
 
+void session_backend_leave(struct session *s, const struct backend *backend, bool must)
+{
+    struct link *link = session_link(s);
+
+    if (link && link->member->backend == backend)
+        session_event(s, &(struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LEAVE, .must = must });
+}
+
 void session_drain(struct session *s)
 {
     if (s->prelude) {

@@ -14,6 +14,7 @@ void session_begin(struct worker *worker, size_t listener, int fd, const struct 
 
 /* For the worker's mail: each may end the session. */
 void session_backend_down(struct session *session, const struct backend *backend);
+void session_backend_leave(struct session *session, const struct backend *backend, bool must);
 void session_drain(struct session *session);
 void session_stop(struct session *session);
 struct session *session_next(const struct session *session);

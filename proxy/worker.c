@@ -200,13 +200,21 @@ static void adopt_sockets(struct worker *worker, struct front *front)
 
 /* --- mail --- */
 
-enum order { ORDER_FRONT, ORDER_BACKEND_DOWN, ORDER_CLOSE_LISTENERS, ORDER_DRAIN, ORDER_STOP };
+enum order_kind {
+    ORDER_FRONT,
+    ORDER_BACKEND_DOWN,
+    ORDER_BACKEND_LEAVE,
+    ORDER_CLOSE_LISTENERS,
+    ORDER_DRAIN,
+    ORDER_STOP,
+};
 
 struct letter {
     struct mail mail;
-    enum order order;
+    enum order_kind order;
     struct front *front;     /* held */
     struct backend *backend; /* held */
+    bool must;
 };
 
 /* An entry may end any session, its neighbour in the list too (a place that comes free goes on by mail, never
@@ -242,6 +250,17 @@ static void backend_down(struct worker *worker, struct backend *backend)
     backend_release(&backend);
 }
 
+static void backend_leave(struct worker *worker, struct backend *backend, bool must)
+{
+    struct session *next;
+
+    for (struct session *s = worker->sessions; s; s = next) {
+        next = session_next(s);
+        session_backend_leave(s, backend, must);
+    }
+    backend_release(&backend);
+}
+
 static void drain(struct worker *worker)
 {
     worker->draining = true;
@@ -268,6 +287,7 @@ static void deliver(struct mail *mail, void *owner)
     switch (letter->order) {
     case ORDER_FRONT: set_front(worker, letter->front); break;
     case ORDER_BACKEND_DOWN: backend_down(worker, letter->backend); break;
+    case ORDER_BACKEND_LEAVE: backend_leave(worker, letter->backend, letter->must); break;
     case ORDER_CLOSE_LISTENERS: close_acceptors(worker, true); break;
     case ORDER_DRAIN: drain(worker); break;
     case ORDER_STOP: stop(worker); break;
@@ -297,6 +317,12 @@ void worker_set_front(struct worker *worker, struct front *front)
 void worker_backend_down(struct worker *worker, struct backend *backend)
 {
     order(worker, (struct letter){ .order = ORDER_BACKEND_DOWN, .backend = backend_hold(backend) });
+}
+
+void worker_backend_leave(struct worker *worker, struct backend *backend, bool must)
+{
+    order(worker,
+          (struct letter){ .order = ORDER_BACKEND_LEAVE, .backend = backend_hold(backend), .must = must });
 }
 
 void worker_close_listeners(struct worker *worker)

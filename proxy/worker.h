@@ -63,6 +63,8 @@ bool worker_start(struct worker *worker);
 /* From the control thread, by mail. */
 void worker_set_front(struct worker *worker, struct front *front); /* a reference is taken */
 void worker_backend_down(struct worker *worker, struct backend *backend);
+/* Sessions part with it between two transactions; those that have authenticated only if they `must`. */
+void worker_backend_leave(struct worker *worker, struct backend *backend, bool must);
 void worker_close_listeners(struct worker *worker);
 void worker_drain(struct worker *worker);
 void worker_stop(struct worker *worker); /* sessions end now, then the thread */

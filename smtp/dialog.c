@@ -361,6 +361,7 @@ size_t smtp_dialog_backend_bytes(struct smtp_dialog *d, const char *in, size_t s
             return size;
         }
         backend_reply(d, in + done, &reply);
+        backend_leave_if_idle(d);
         done += reply.size;
         if (done < size && due <= 1) {
             backend_lost(d, SMTP_LOSS_GARBAGE); /* an extra reply: see unsolicited() */
@@ -447,7 +448,7 @@ static void backend_assigned(struct smtp_dialog *d, bool may_have_secrets)
 {
     struct smtp_exchange *x = d->exchange;
 
-    x->introduced = x->in_clear = false;
+    x->introduced = x->in_clear = x->leaving = false;
     x->secured = d->backend_tls == SMTP_BACKEND_TLS_IMPLICIT;
     x->may_have_secrets = may_have_secrets;
     enter_backend(d, SMTP_BACKEND_BANNER);
@@ -471,6 +472,7 @@ void smtp_dialog_event(struct smtp_dialog *d, const struct smtp_event *event)
     case SMTP_EVENT_BACKEND_SECURED: backend_secured(d); break;
     case SMTP_EVENT_BACKEND_REFUSED: backend_refused(d, event->reply); break;
     case SMTP_EVENT_BACKEND_LOST: backend_lost(d, event->loss); break;
+    case SMTP_EVENT_BACKEND_LEAVE: backend_leave(d, event->must); break;
     case SMTP_EVENT_CLIENT_LOST: client_lost(d); break;
     case SMTP_EVENT_TIMEOUT: timed_out(d); break;
     case SMTP_EVENT_DRAIN: d->draining = true; break;

@@ -192,10 +192,12 @@ enum smtp_event_kind {
     SMTP_EVENT_BACKEND_REFUSED,  /* no backend can be had: event->reply (421: the session ends; 451: it goes
                                     on) */
     SMTP_EVENT_BACKEND_LOST,     /* event->loss */
-    SMTP_EVENT_CLIENT_LOST,      /* end of stream or error, behind everything fed */
-    SMTP_EVENT_TIMEOUT,          /* the timer of smtp_dialog_timer() ran out, or the body is too slow */
-    SMTP_EVENT_DRAIN,            /* the session may end its work, and begins nothing more after it */
-    SMTP_EVENT_STOP,             /* the session ends now */
+    SMTP_EVENT_BACKEND_LEAVE, /* part with it politely as soon as no transaction is open: now, or behind the
+                                 present one. A session that has authenticated stays, unless event->must */
+    SMTP_EVENT_CLIENT_LOST,   /* end of stream or error, behind everything fed */
+    SMTP_EVENT_TIMEOUT,       /* the timer of smtp_dialog_timer() ran out, or the body is too slow */
+    SMTP_EVENT_DRAIN,         /* the session may end its work, and begins nothing more after it */
+    SMTP_EVENT_STOP,          /* the session ends now */
 };
 
 struct smtp_event {
@@ -203,6 +205,7 @@ struct smtp_event {
     union {
         const char *reply; /* a whole reply with CRLF, static */
         enum smtp_loss loss;
+        bool must;
         bool may_have_secrets; /* credentials may go there even in the clear: it is near, or on our own
                                   network */
     };

@@ -254,6 +254,28 @@ void backend_refused(struct smtp_dialog *d, const char *reply)
     session_give_up(d, reply);
 }
 
+/* Between two transactions, with nothing unanswered. */
+void backend_leave_if_idle(struct smtp_dialog *d)
+{
+    const struct smtp_exchange *x = d->exchange;
+
+    if (x && x->leaving && x->backend_state == SMTP_BACKEND_READY && !x->open && !x->count &&
+        d->client_state != SMTP_CLIENT_AUTH)
+        part_backend(d, true, SMTP_LOSS_NONE);
+}
+
+void backend_leave(struct smtp_dialog *d, bool must)
+{
+    struct smtp_exchange *x = d->exchange;
+
+    if (!x || x->backend_state == SMTP_BACKEND_NONE || x->backend_state == SMTP_BACKEND_WANTED)
+        return;
+    if (!must && (d->authenticated || x->auth_wanted || d->client_state == SMTP_CLIENT_AUTH))
+        return;
+    x->leaving = true;
+    backend_leave_if_idle(d);
+}
+
 /* The reply that decides a message. The only place from which a client hears 2xx for one. */
 static void final_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *reply)
 {

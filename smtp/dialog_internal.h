@@ -61,6 +61,7 @@ struct smtp_exchange {
     bool secured;          /* the connection is under TLS */
     bool in_clear;         /* TLS was tried here, or refused, and is not tried again */
     bool may_have_secrets; /* credentials may go there in the clear */
+    bool leaving;          /* to be parted with as soon as no transaction is open */
     bool auth_wanted;      /* the client's AUTH waits for this backend */
     bool auth_bad;         /* its exchange was given up for what the client sent */
     bool auth_user_known;  /* its first response has been looked at */
@@ -183,6 +184,8 @@ void banner(struct smtp_dialog *d); /* dialog.c */
 
 void backend_secured(struct smtp_dialog *d); /* its handshake has ended well: EHLO again */
 void backend_want(struct smtp_dialog *d);
+void backend_leave(struct smtp_dialog *d, bool must);
+void backend_leave_if_idle(struct smtp_dialog *d);
 void backend_lost(struct smtp_dialog *d, enum smtp_loss loss);
 void backend_refused(struct smtp_dialog *d, const char *reply);
 

@@ -132,6 +132,9 @@ static void record(struct driver *d, const char *in, size_t size, bool *client_g
             driver_event(d,
                          &(struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LOST, .loss = SMTP_LOSS_CLOSED });
         break;
+    case 'M':
+        driver_event(d, &(struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LEAVE, .must = size > 1 });
+        break;
     case 'X':
         *client_gone = true;
         event(d, SMTP_EVENT_CLIENT_LOST);

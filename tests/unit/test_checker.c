@@ -436,7 +436,8 @@ static void house_start(struct house *house)
     nameserver_open(house, nameserver);
     house->farm = fixture_farm(&house->fixture, NULL);
     house->backend = house->farm->backends[0];
-    house->health = health_open(house->loop, nameserver, on_change, house);
+    house->health = health_open(house->loop, nameserver,
+                                &(struct health_watcher){ .on_change = on_change, .arg = house });
     assert_non_null(house->health);
     health_set_farm(house->health, house->farm);
 }

@@ -339,6 +339,7 @@ static void do_event(struct replay *r, const char *text)
         { "ASSIGNED",        SMTP_EVENT_BACKEND_ASSIGNED, 'A'},
         { "REFUSED",         SMTP_EVENT_BACKEND_REFUSED,  'F'},
         { "LOST",            SMTP_EVENT_BACKEND_LOST,     'L'},
+        { "LEAVE",           SMTP_EVENT_BACKEND_LEAVE,    'M'},
         { "CLIENT_LOST",     SMTP_EVENT_CLIENT_LOST,      'X'},
         { "TIMEOUT",         SMTP_EVENT_TIMEOUT,          'T'},
         { "DRAIN",           SMTP_EVENT_DRAIN,            'D'},
@@ -364,6 +365,8 @@ static void do_event(struct replay *r, const char *text)
         event.reply = reply.data;
     } else if (event.kind == SMTP_EVENT_BACKEND_LOST) {
         event.loss = parse_loss(argument);
+    } else if (event.kind == SMTP_EVENT_BACKEND_LEAVE) {
+        event.must = strcmp(argument, "must") == 0;
     } else if (event.kind == SMTP_EVENT_BACKEND_ASSIGNED) {
         event.may_have_secrets = strcmp(argument, "near") == 0;
     }

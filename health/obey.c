@@ -1,0 +1,78 @@
+/*
+ * Orders put into effect: the folded word goes to the judge (the weight), to the backend (the admin state)
+ * and into what is published (share and limit).
+ *
+ * MAINT stops the checks, so what was known of the backend is forgotten with them: behind it, it is checked
+ * like a new one, and gets its share back slowly.
+ */
+#include "balancer/placement.h"
+#include "health/record.h"
+#include "net/clock.h"
+#include "net/log.h"
+
+static void log_admin(const struct record *record, enum backend_admin from, enum backend_admin to)
+{
+    struct log_record line;
+
+    if (!log_begin(&line, LOG_LEVEL_INFO, "backend-admin"))
+        return;
+    log_string(&line, "backend", record->backend->name);
+    log_plain(&line, "from", backend_admin_name(from));
+    log_plain(&line, "to", backend_admin_name(to));
+    if (to != BACKEND_READY)
+        log_plain(&line, "by", order_source_name(orders_admin_source(&record->orders)));
+    log_end(&line);
+}
+
+static void obey_admin(struct record *record, enum backend_admin to, int64_t now)
+{
+    struct backend *backend = record->backend;
+    const struct health_watcher *watcher = &record->health->watcher;
+    bool was_in_service = backend_in_service(backend);
+    enum backend_admin from = (enum backend_admin)atomic_exchange(&backend->admin, to);
+
+    if (from == to)
+        return;
+    log_admin(record, from, to);
+    if (to == BACKEND_MAINT) {
+        schedule_stop(record);
+    } else if (from == BACKEND_MAINT) {
+        judge_begin(&record->judge, "back from maintenance", now);
+        publish(record, now);
+        schedule_check_now(record);
+    }
+    publish_service(record, now, !was_in_service && backend_in_service(backend));
+    placement_serve(record->health->farm, now);
+    if (watcher->on_admin)
+        watcher->on_admin(watcher->arg, backend, to);
+}
+
+void health_order(struct health *health, struct backend *backend, enum order_source source,
+                  const struct order *order)
+{
+    struct record *record = record_of(backend);
+    int64_t now = clock_milliseconds();
+    struct judge_settings settings;
+
+    (void)health;
+    if (!record)
+        return;
+    record->orders.by[source] = *order;
+    if (!record->pool)
+        return; /* nobody is sent there; record_configure() comes when a pool lists it again */
+    record_settings(record, &settings);
+    judge_configure(&record->judge, &settings);
+    publish(record, now);
+    obey_admin(record, orders_fold(&record->orders).admin, now);
+}
+
+struct orders health_orders(const struct backend *backend)
+{
+    const struct record *record = record_of(backend);
+    struct orders orders;
+
+    if (record)
+        return record->orders;
+    orders_init(&orders);
+    return orders;
+}
