@@ -62,7 +62,7 @@ static struct labels member_labels(const struct pool *pool, const struct member 
 {
     struct labels labels = pool_labels(pool);
 
-    label(&labels, "backend", member->backend->name);
+    label(&labels, "backend", backend_name(member->backend));
     return labels;
 }
 

@@ -1,6 +1,7 @@
 #include "balancer/backend.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +21,8 @@ const char *backend_state_name(enum backend_state state)
     return state_names[state];
 }
 
-/* FNV-1a: only has to spread a few thousand names, and to be the same everywhere. */
+/* FNV-1a: only has to spread a few thousand names, and to be the same everywhere. Of the full name, however
+ * the backend is called at present: another instance may not have seen the other addresses yet. */
 static uint64_t hash_name(const char *name)
 {
     uint64_t hash = 0xcbf29ce484222325u;
@@ -30,7 +32,30 @@ static uint64_t hash_name(const char *name)
     return hash;
 }
 
-struct backend *backend_create(const char *name)
+static char *join(const char *configured_name, const char *found_at)
+{
+    size_t size = strlen(configured_name) + 1 + strlen(found_at) + 1;
+    char *text = malloc(size);
+
+    if (text)
+        (void)snprintf(text, size, "%s%s%s", configured_name, found_at[0] ? "@" : "", found_at);
+    return text;
+}
+
+static void free_backend(struct backend *backend)
+{
+    free(backend->configured_name);
+    free(backend->found_at);
+    free(backend->full_name);
+    free(backend);
+}
+
+struct backend *backend_create(const char *configured_name)
+{
+    return backend_create_found(configured_name, "");
+}
+
+struct backend *backend_create_found(const char *configured_name, const char *found_at)
 {
     static _Atomic uint32_t created;
     struct backend *backend = aligned_alloc(alignof(struct backend), sizeof *backend);
@@ -38,14 +63,16 @@ struct backend *backend_create(const char *name)
     if (!backend)
         return NULL;
     memset(backend, 0, sizeof *backend);
-    backend->name = strdup(name);
-    if (!backend->name) {
-        free(backend);
+    backend->configured_name = strdup(configured_name);
+    backend->found_at = strdup(found_at);
+    backend->full_name = join(configured_name, found_at);
+    if (!backend->configured_name || !backend->found_at || !backend->full_name) {
+        free_backend(backend);
         return NULL;
     }
     atomic_init(&backend->references, 1);
     backend->id = atomic_fetch_add(&created, 1) + 1;
-    backend->name_hash = hash_name(name);
+    backend->name_hash = hash_name(backend->full_name);
     pthread_mutex_init(&backend->address_lock, NULL);
     return backend;
 }
@@ -64,8 +91,7 @@ void backend_release(struct backend **backend)
     if (!b || atomic_fetch_sub_explicit(&b->references, 1, memory_order_acq_rel) > 1)
         return;
     pthread_mutex_destroy(&b->address_lock);
-    free(b->name);
-    free(b);
+    free_backend(b);
 }
 
 bool backend_take_place(struct backend *backend)

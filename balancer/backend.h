@@ -1,7 +1,8 @@
 /*
  * A backend: one relay, with the places that sessions hold on it.
  *
- * Backends are matched by name over reloads, so that counts and health survive. Workers read and count
+ * Backends are matched by identity over reloads, so that counts and health survive: by the name in the
+ * configuration and, where that stands for a host name, by the address that was found. Workers read and count
  * through atomics; everything that decides (health, reload) runs on the control thread and publishes its
  * verdict here as a few numbers. What a worker looks at per placement fits two cache lines.
  */
@@ -46,10 +47,15 @@ const char *backend_admin_name(enum backend_admin admin); /* "ready", "drain", "
 #define BACKEND_CAPABILITIES_KNOWN (1u << 31)
 
 struct backend {
-    char *name;
+    /* Its identity: none of these texts changes while it lives. */
+    char *configured_name;
+    char *found_at;              /* the address without its port; "": given as an address, or not found yet */
+    char *full_name;             /* "relay@192.0.2.1"; the configured name where `found_at` is empty */
+    _Atomic bool one_of_several; /* its name has other addresses beside: it is called by its full name */
     _Atomic uint32_t references;
     uint32_t id;        /* unique in the process, never reused */
-    uint64_t name_hash; /* the same in every process, so that `hash` sends a client the same way everywhere */
+    uint64_t name_hash; /* of its identity; the same in every process, so that `hash` sends a client the same
+                           way everywhere */
 
     /* Read by every placement; written by the control thread. */
     alignas(64) _Atomic uint32_t state; /* enum backend_state */
@@ -75,9 +81,20 @@ struct backend {
     struct address address; /* length 0: not resolved yet */
 };
 
-struct backend *backend_create(const char *name);
+/* One that is given by its address, or whose name is not resolved yet. NULL when memory is out. */
+struct backend *backend_create(const char *configured_name);
+/* One of the addresses of a name. `found_at`: as in the struct. */
+struct backend *backend_create_found(const char *configured_name, const char *found_at);
 struct backend *backend_hold(struct backend *backend);
 void backend_release(struct backend **backend); /* gives the reference back; the last one frees */
+
+/* What logs, metrics and operators call it: its configured name, or its full name while it is one of several.
+ * Lives as long as the backend. Any thread. */
+static inline const char *backend_name(const struct backend *backend)
+{
+    return atomic_load_explicit(&backend->one_of_several, memory_order_relaxed) ? backend->full_name
+                                                                                : backend->configured_name;
+}
 
 /* Take a place if the ceiling allows it. Exact: over any number of threads never one more than the ceiling.
  */

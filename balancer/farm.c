@@ -94,7 +94,7 @@ static struct pool_state *pool_state_create(const char *name, uint32_t workers)
 static struct backend *take_over_backend(const char *name, const struct farm *old)
 {
     for (size_t i = 0; old && i < old->n_backends; i++)
-        if (strcmp(old->backends[i]->name, name) == 0)
+        if (strcmp(old->backends[i]->configured_name, name) == 0)
             return backend_hold(old->backends[i]);
     return backend_create(name);
 }

@@ -75,7 +75,7 @@ static void enlist(struct health *health, struct farm *farm)
             record = record_create(health, farm->backends[i], farm->config->workers);
             if (!record) {
                 log_message(LOG_LEVEL_ERROR, "out-of-memory", "backend %s is not checked",
-                            farm->backends[i]->name);
+                            backend_name(farm->backends[i]));
                 continue;
             }
             record->next = health->records;

@@ -16,7 +16,7 @@ static void log_admin(const struct record *record, enum backend_admin from, enum
 
     if (!log_begin(&line, LOG_LEVEL_INFO, "backend-admin"))
         return;
-    log_string(&line, "backend", record->backend->name);
+    log_string(&line, "backend", backend_name(record->backend));
     log_plain(&line, "from", backend_admin_name(from));
     log_plain(&line, "to", backend_admin_name(to));
     if (to != BACKEND_READY)

@@ -161,7 +161,7 @@ static void log_change(const struct record *record, enum backend_state from)
 
     if (!log_begin(&line, bad ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "backend-state"))
         return;
-    log_string(&line, "backend", record->backend->name);
+    log_string(&line, "backend", backend_name(record->backend));
     log_plain(&line, "from", backend_state_name(from));
     log_plain(&line, "to", backend_state_name(judge->state));
     log_string(&line, "reason", judge->reason);

@@ -135,7 +135,7 @@ static const char *tls_name(const struct farm *farm, const struct config_pool *p
     for (size_t i = 0; i < pool->n_backends; i++) {
         const struct config_backend *configured = &farm->config->backends[pool->backends[i]];
 
-        if (strcmp(configured->name, backend->name) == 0)
+        if (strcmp(configured->name, backend->configured_name) == 0)
             return config_backend_tls_name(configured);
     }
     return ""; /* it was taken out just now; nothing is verified against an empty name */

@@ -73,7 +73,7 @@ void record_backend_handshake(const struct session *s)
         !log_begin(&r, LOG_LEVEL_WARNING, "tls"))
         return;
     log_plain(&r, "pool", errand_pool(s)->config->name);
-    log_plain(&r, "backend", e->member->backend->name);
+    log_plain(&r, "backend", backend_name(e->member->backend));
     log_string(&r, "reason", failure(&e->link->stream));
     log_end(&r);
 }
@@ -101,7 +101,7 @@ void record_transaction(const struct session *s, const struct smtp_transaction *
     log_number(&r, "size", (int64_t)t->size);
     log_plain(&r, "pool", errand_pool(s)->config->name);
     if (e->member)
-        log_plain(&r, "backend", e->member->backend->name);
+        log_plain(&r, "backend", backend_name(e->member->backend));
     log_plain(&r, "outcome", transaction_outcome_name((enum transaction_outcome)t->outcome));
     log_number(&r, "code", t->code);
     log_text(&r, "reply", t->reply, t->reply_size);

@@ -30,7 +30,7 @@ static void test_identity(void **state)
     again = backend_hold(a);
     backend_release(&again);
     assert_null(again);
-    assert_string_equal(a->name, "a");
+    assert_string_equal(backend_name(a), "a");
     backend_release(&a);
     backend_release(&a); /* NULL is fine */
     a = backend_create("a");

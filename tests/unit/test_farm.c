@@ -12,7 +12,7 @@
 static struct backend *named(const struct farm *farm, const char *name)
 {
     for (size_t i = 0; i < farm->n_backends; i++)
-        if (strcmp(farm->backends[i]->name, name) == 0)
+        if (strcmp(backend_name(farm->backends[i]), name) == 0)
             return farm->backends[i];
     return NULL;
 }
@@ -38,9 +38,9 @@ static void test_build(void **state)
     assert_ptr_not_equal(farm->pools[1].members[0], farm->pools[0].members[0]);
 
     /* by priority, then as written */
-    assert_string_equal(farm->pools[0].members[0]->backend->name, "b");
-    assert_string_equal(farm->pools[0].members[1]->backend->name, "a");
-    assert_string_equal(farm->pools[0].members[2]->backend->name, "c");
+    assert_string_equal(backend_name(farm->pools[0].members[0]->backend), "b");
+    assert_string_equal(backend_name(farm->pools[0].members[1]->backend), "a");
+    assert_string_equal(backend_name(farm->pools[0].members[2]->backend), "c");
     assert_int_equal(farm->pools[0].n_tiers, 2);
     assert_int_equal(farm->pools[0].tiers[0].milliweight, 2000);
     assert_int_equal(farm->pools[0].tiers[1].milliweight, 7000);
@@ -99,7 +99,7 @@ static void test_reload_keeps_what_has_the_same_name(void **state)
     farm_release(&old);
     assert_int_equal(f.config.references, 1);
     assert_int_equal(named(new, "stays")->connections, 1);
-    assert_string_equal(member->backend->name, "goes"); /* lives as long as a session is on it */
+    assert_string_equal(backend_name(member->backend), "goes"); /* lives as long as a session is on it */
     member_release(&member);
     farm_release(&new);
 }

@@ -93,7 +93,7 @@ static bool granted(int i, const char *backend)
 
     post();
     return s->delivered == 1 && s->verdict == PLACEMENT_GRANTED && s->member &&
-           strcmp(s->member->backend->name, backend) == 0;
+           strcmp(backend_name(s->member->backend), backend) == 0;
 }
 
 static bool still_waiting(int i)
@@ -225,10 +225,10 @@ static void test_tried_backends_are_passed_over(void **state)
     wish = fixture_wish(t.farm, 0);
     wish.tried[wish.n_tried++] = t.farm->backends[0];
     assert_int_equal(ask(0, wish), PLACEMENT_GRANTED);
-    assert_string_equal(t.sessions[0].member->backend->name, "b");
+    assert_string_equal(backend_name(t.sessions[0].member->backend), "b");
     assert_int_equal(ask(1, wish), PLACEMENT_WAITING);
     assert_int_equal(get(2), PLACEMENT_GRANTED); /* passes 1, which cannot use a */
-    assert_string_equal(t.sessions[2].member->backend->name, "a");
+    assert_string_equal(backend_name(t.sessions[2].member->backend), "a");
     placement_return(&t.sessions[2].member);
     assert_true(still_waiting(1));
     assert_int_equal(t.farm->backends[0]->connections, 0);
@@ -251,7 +251,7 @@ static void test_needs(void **state)
     wish = fixture_wish(t.farm, 0);
     wish.needs = SMTP_CAP_DSN;
     assert_int_equal(ask(0, wish), PLACEMENT_GRANTED);
-    assert_string_equal(t.sessions[0].member->backend->name, "b");
+    assert_string_equal(backend_name(t.sessions[0].member->backend), "b");
     assert_int_equal(ask(1, wish), PLACEMENT_WAITING); /* a has room, but not what it takes */
     wish.needs = 0;
     wish.size = 500;
@@ -362,11 +362,11 @@ static void test_tier_below_70_percent(void **state)
     tiered_farm();
     t.farm->backends[0]->milliweight = 1100; /* 2.1 of 3: just enough */
     assert_int_equal(get(0), PLACEMENT_GRANTED);
-    assert_string_equal(t.sessions[0].member->backend->name, "a");
+    assert_string_equal(backend_name(t.sessions[0].member->backend), "a");
     placement_return(&t.sessions[0].member);
     t.farm->backends[0]->milliweight = 1099;
     assert_int_equal(get(0), PLACEMENT_GRANTED);
-    assert_string_equal(t.sessions[0].member->backend->name, "c");
+    assert_string_equal(backend_name(t.sessions[0].member->backend), "c");
 }
 
 /* A backend of two pools: its place goes to whoever has waited longest, in whichever. */
