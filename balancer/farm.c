@@ -137,31 +137,53 @@ static void sort_by_priority(size_t *order, const struct config *config, const s
     }
 }
 
+/* The backends of one row of the configuration, all in the tier that has been begun last. */
+static bool pool_add(struct pool *pool, const struct farm *farm, size_t row, const struct pool *old)
+{
+    struct pool_tier *tier = &pool->tiers[pool->n_tiers - 1];
+
+    for (size_t i = farm->first[row]; i < farm->first[row + 1]; i++) {
+        struct member *member = take_over_member(farm->backends[i], farm->config->workers, old);
+
+        if (!member)
+            return false;
+        pool->members[pool->n_members++] = member;
+        tier->n++;
+        tier->milliweight += (uint64_t)farm->config->backends[row].weight * 1000;
+    }
+    return true;
+}
+
 static bool pool_fill(struct pool *pool, const struct farm *farm, const size_t *order, const struct pool *old)
 {
     const struct config_backend *configured = farm->config->backends, *before = NULL;
 
     for (size_t i = 0; i < pool->config->n_backends; i++) {
         const struct config_backend *backend = &configured[order[i]];
-        struct member *member = take_over_member(farm->backends[order[i]], farm->config->workers, old);
 
-        if (!member)
-            return false;
-        pool->members[pool->n_members++] = member;
         if (!before || before->priority != backend->priority)
-            pool->tiers[pool->n_tiers++].first = i;
-        pool->tiers[pool->n_tiers - 1].n++;
-        pool->tiers[pool->n_tiers - 1].milliweight += (uint64_t)backend->weight * 1000;
+            pool->tiers[pool->n_tiers++].first = pool->n_members;
+        if (!pool_add(pool, farm, order[i], old))
+            return false;
         before = backend;
     }
     return true;
+}
+
+static size_t count_members(const struct config_pool *config, const struct farm *farm)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < config->n_backends; i++)
+        n += farm->first[config->backends[i] + 1] - farm->first[config->backends[i]];
+    return n ? n : 1;
 }
 
 static bool pool_build(struct pool *pool, const struct config_pool *config, const struct farm *farm,
                        const struct farm *old_farm)
 {
     const struct pool *old = find_pool(old_farm, config->name);
-    size_t n = config->n_backends ? config->n_backends : 1;
+    size_t n = count_members(config, farm); /* at least one a row */
     size_t *order = calloc(n, sizeof *order);
     bool built = false;
 
@@ -178,19 +200,35 @@ static bool pool_build(struct pool *pool, const struct config_pool *config, cons
     return built;
 }
 
+static bool farm_fill(struct farm *farm, const struct farm *old)
+{
+    const struct config *config = farm->config;
+    size_t n = config->n_backends;
+
+    farm->backends = calloc(n ? n : 1, sizeof(struct backend *));
+    farm->given = calloc(n ? n : 1, sizeof *farm->given);
+    farm->first = calloc(n + 1, sizeof *farm->first);
+    if (!farm->backends || !farm->given || !farm->first)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        farm->first[i] = farm->n_backends;
+        farm->given[i] = (struct farm_given){ &config->backends[i], config->backends[i].address };
+        farm->backends[i] = take_over_backend(config->backends[i].name, old);
+        if (!farm->backends[i])
+            return false;
+        farm->n_backends++;
+    }
+    farm->first[n] = farm->n_backends;
+    return true;
+}
+
 static bool farm_build(struct farm *farm, const struct farm *old)
 {
     const struct config *config = farm->config;
 
-    farm->backends = calloc(config->n_backends ? config->n_backends : 1, sizeof(struct backend *));
     farm->pools = calloc(config->n_pools ? config->n_pools : 1, sizeof *farm->pools);
-    if (!farm->backends || !farm->pools)
+    if (!farm->pools || !farm_fill(farm, old))
         return false;
-    for (; farm->n_backends < config->n_backends; farm->n_backends++) {
-        farm->backends[farm->n_backends] = take_over_backend(config->backends[farm->n_backends].name, old);
-        if (!farm->backends[farm->n_backends])
-            return false;
-    }
     while (farm->n_pools < config->n_pools) {
         size_t i = farm->n_pools++;
 
@@ -218,14 +256,14 @@ struct farm *farm_create(struct config *config, struct farm *old)
 void farm_commit(struct farm *farm)
 {
     for (size_t i = 0; i < farm->n_backends; i++) {
-        const struct config_backend *configured = &farm->config->backends[i];
+        const struct config_backend *configured = farm->given[i].config;
         struct backend *backend = farm->backends[i];
 
         backend->weight = configured->weight;
         backend->max_connections = configured->max_connections;
         backend->priority = configured->priority;
-        if (configured->address.length > 0)
-            backend_set_address(backend, &configured->address);
+        if (farm->given[i].address.length > 0)
+            backend_set_address(backend, &farm->given[i].address);
         if (atomic_load(&backend->state) == BACKEND_INIT) {
             atomic_store(&backend->milliweight, configured->weight * 1000);
             atomic_store(&backend->ceiling,
@@ -260,6 +298,8 @@ void farm_release(struct farm **farm)
         backend_release(&f->backends[i]);
     free(f->pools);
     free(f->backends);
+    free(f->given);
+    free(f->first);
     config_release(&f->config);
     free(f);
 }

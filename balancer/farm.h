@@ -100,14 +100,24 @@ struct pool {
     struct pool_tier *tiers;
 };
 
+/* What the configuration says of a backend of the farm. */
+struct farm_given {
+    const struct config_backend *config;
+    struct address address; /* length 0: a name that is not resolved yet */
+};
+
 struct farm {
     _Atomic uint32_t references;
     uint64_t serial;       /* higher than that of every farm made before */
     struct config *config; /* held */
     size_t n_pools;        /* in the order of config->pools */
     struct pool *pools;
-    size_t n_backends; /* in the order of config->backends */
+    /* In the order of config->backends; of a name with several addresses one for each. */
+    size_t n_backends;
     struct backend **backends;
+    struct farm_given *given; /* [n_backends], of each backend */
+    /* [config->n_backends + 1]: those of config->backends[i] are backends[first[i] … first[i + 1] − 1]. */
+    size_t *first;
 };
 
 /* Build the snapshot for `config` (a reference is taken), taking over from `old` (may be NULL) everything of

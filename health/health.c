@@ -65,6 +65,17 @@ struct health *health_open(struct ev_loop *loop, const char *nameservers,
     return health;
 }
 
+/* The pool lists the backends of this row of the configuration. */
+static void list(const struct farm *farm, size_t row, const struct config_pool *pool)
+{
+    for (size_t i = farm->first[row]; i < farm->first[row + 1]; i++) {
+        struct record *record = record_of(farm->backends[i]);
+
+        if (record && !record->pool)
+            record->pool = pool;
+    }
+}
+
 /* A record for every backend of the farm; those already there are marked as being of it. */
 static void enlist(struct health *health, struct farm *farm)
 {
@@ -88,12 +99,8 @@ static void enlist(struct health *health, struct farm *farm)
     for (size_t i = 0; i < farm->config->n_pools; i++) {
         const struct config_pool *pool = &farm->config->pools[i];
 
-        for (size_t b = 0; b < pool->n_backends; b++) {
-            struct record *record = record_of(farm->backends[pool->backends[b]]);
-
-            if (record && !record->pool)
-                record->pool = pool;
-        }
+        for (size_t b = 0; b < pool->n_backends; b++)
+            list(farm, pool->backends[b], pool);
     }
 }
 
@@ -129,7 +136,7 @@ void health_set_farm(struct health *health, struct farm *farm)
         if (record) {
             const struct config_backend *before = record->configured;
 
-            record->configured = &farm->config->backends[i];
+            record->configured = farm->given[i].config;
             record_configure(record, before, now);
         }
     }
