@@ -137,12 +137,12 @@ static void write_connections(FILE *out, const struct pool *pool, const struct m
 static void write_limit(FILE *out, const struct pool *pool, const struct member *member)
 {
     struct labels labels = member_labels(pool, member);
-    uint32_t ceiling = atomic_load_explicit(&member->backend->ceiling, memory_order_relaxed);
+    uint32_t limit = atomic_load_explicit(&member->backend->limit, memory_order_relaxed);
 
-    if (ceiling == BACKEND_NO_CEILING)
+    if (limit == BACKEND_NO_CEILING)
         fprintf(out, "weir_backend_limit{%s} +Inf\n", labels.text);
     else
-        fprintf(out, "weir_backend_limit{%s} %" PRIu32 "\n", labels.text, ceiling);
+        fprintf(out, "weir_backend_limit{%s} %" PRIu32 "\n", labels.text, limit);
 }
 
 static bool is_up(enum backend_state state)

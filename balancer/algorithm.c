@@ -36,6 +36,11 @@ static uint32_t connections_of(const struct member *member)
     return atomic_load_explicit(&member->backend->connections, memory_order_relaxed);
 }
 
+static uint32_t others_of(const struct member *member)
+{
+    return atomic_load_explicit(&member->backend->others, memory_order_relaxed);
+}
+
 static uint64_t total_weight(const struct algorithm_input *in)
 {
     uint64_t total = 0;
@@ -64,26 +69,77 @@ static size_t at_weight(const struct algorithm_input *in, uint64_t point, size_t
     return last;
 }
 
+/* --- the load of the whole farm ------------------------------------------------------------------------- */
+
+/*
+ * All instances that put what comes next where the farm's counts are lowest would all put it there: counts
+ * that are a tenth of a second old make a worse balance than none. So each corrects only its own share of the
+ * imbalance (balancing.md): of what the others hold, the part `trust` is believed to be where they say it is,
+ * and the rest to lie as it should, in proportion to the weights. News is trusted wholly when fresh, and less
+ * the more the others will have placed since.
+ */
+struct farm_load {
+    double trust;
+    double per_weight; /* (1 − trust) of all that the others hold, by milliweight */
+};
+
+static double trust_in_news(const struct pool_state *state, double others_rate, int64_t now)
+{
+    double own_rate = (double)atomic_load_explicit(&state->own_rate, memory_order_relaxed);
+    int64_t age = now - atomic_load_explicit(&state->others_at, memory_order_relaxed);
+    double seconds = age > 0 ? (double)age / 1000.0 : 0;
+
+    return (1 + own_rate * seconds) / (1 + (own_rate + others_rate) * seconds);
+}
+
+static struct farm_load farm_load(const struct algorithm_input *in)
+{
+    const struct pool_state *state = in->pool->state;
+    double others_rate = atomic_load_explicit(&state->others_rate, memory_order_relaxed);
+    struct farm_load load = { .trust = 1 };
+    uint64_t others = 0, weights;
+
+    if (!(others_rate > 0))
+        return load;
+    for (size_t i = 0; i < in->n; i++)
+        others += others_of(in->candidates[i]);
+    load.trust = trust_in_news(state, others_rate, in->now);
+    weights = total_weight(in);
+    load.per_weight = weights ? (1 - load.trust) * (double)others / (double)weights : 0;
+    return load;
+}
+
+/* What lies on it, in connections. */
+static double load_of(const struct farm_load *load, const struct member *member)
+{
+    return (double)connections_of(member) + load->trust * (double)others_of(member) +
+           load->per_weight * (double)weight_of(member);
+}
+
 /* --- least-connections ---------------------------------------------------------------------------------- */
 
-/* score = (connections + 1) / weight; a is better than b. */
-static bool fewer(uint64_t connections_a, uint64_t weight_a, uint64_t connections_b, uint64_t weight_b)
+/* score = (load + 1) / weight; a is better than b. */
+static bool lower(double load_a, uint32_t weight_a, double load_b, uint32_t weight_b)
 {
-    return (connections_a + 1) * weight_b < (connections_b + 1) * weight_a;
+    return (load_a + 1) * (double)weight_b < (load_b + 1) * (double)weight_a;
 }
 
 static struct member *choose_least_connections(const struct algorithm_input *in)
 {
+    struct farm_load farm = farm_load(in);
     struct member *best = in->candidates[0];
-    uint64_t connections = connections_of(best), weight = weight_of(best), tied = weight;
+    uint32_t weight = weight_of(best);
+    uint64_t tied = weight;
+    double load = load_of(&farm, best);
 
     for (size_t i = 1; i < in->n; i++) {
         struct member *other = in->candidates[i];
-        uint64_t c = connections_of(other), w = weight_of(other);
+        double l = load_of(&farm, other);
+        uint32_t w = weight_of(other);
 
-        if (fewer(connections, weight, c, w))
+        if (lower(load, weight, l, w))
             continue;
-        if (!fewer(c, w, connections, weight)) {
+        if (!lower(l, w, load, weight)) {
             /* A tie: each of those found so far stays chosen with the odds of its weight. */
             tied += w;
             if (below(in->random, tied) >= w)
@@ -92,7 +148,7 @@ static struct member *choose_least_connections(const struct algorithm_input *in)
             tied = w;
         }
         best = other;
-        connections = c;
+        load = l;
         weight = w;
     }
     return best;
@@ -102,6 +158,7 @@ static struct member *choose_least_connections(const struct algorithm_input *in)
 
 static struct member *choose_p2c(const struct algorithm_input *in)
 {
+    struct farm_load farm = farm_load(in);
     uint64_t total = total_weight(in), rest;
     size_t first, second;
     struct member *a, *b;
@@ -113,7 +170,7 @@ static struct member *choose_p2c(const struct algorithm_input *in)
     rest = total > weight_of(a) ? total - weight_of(a) : 0;
     second = at_weight(in, below(in->random, rest), first);
     b = in->candidates[second];
-    return fewer(connections_of(b), weight_of(b), connections_of(a), weight_of(a)) ? b : a;
+    return lower(load_of(&farm, b), weight_of(b), load_of(&farm, a), weight_of(a)) ? b : a;
 }
 
 /* --- peak-ewma ------------------------------------------------------------------------------------------ */
@@ -168,6 +225,7 @@ static float cost_of(const struct member *member, int64_t now)
 
 static struct member *choose_peak_ewma(const struct algorithm_input *in)
 {
+    struct farm_load farm = farm_load(in);
     struct member *best = NULL;
     float sum = 0, known = 0, lowest = 0;
     uint64_t tied = 0;
@@ -189,7 +247,7 @@ static struct member *choose_peak_ewma(const struct algorithm_input *in)
          * the number of pending sessions in play where replies are too quick to measure. */
         if (cost < 0)
             cost = known > 0 ? sum / known : 0;
-        score = (cost + 1) * ((float)connections_of(member) + 1) / (float)(weight ? weight : 1);
+        score = (cost + 1) * (float)(load_of(&farm, member) + 1) / (float)(weight ? weight : 1);
         if (best && score > lowest)
             continue;
         tied = best && score == lowest ? tied + weight : weight;
@@ -257,18 +315,17 @@ static uint64_t mix(uint64_t x)
 
 /* Rendezvous hashing: each candidate draws weight / -ln(u) with its own u in (0, 1) of the key, the highest
  * is the key's home. One that goes away moves its own keys only. Bounded load: a candidate that has
- * its 1.25-fold share of all connections passes on to the next, own + 1 <= ceil(1.25 · w/W · (total + 1)),
- * which in integers is own < 1.25 · …; not all can be over it at once. */
+ * its 1.25-fold share of all connections passes on to the next, load + 1 <= ceil(1.25 · w/W · (total + 1)),
+ * which for whole numbers is load < 1.25 · …; not all can be over it at once. */
 static struct member *choose_hash(const struct algorithm_input *in)
 {
     struct member *best = NULL, *home = in->candidates[0];
     double highest = 0, highest_home = 0;
-    uint64_t weights = 0, connections = 0;
+    struct farm_load farm = farm_load(in);
+    double weights = (double)total_weight(in), sum = 1;
 
-    for (size_t i = 0; i < in->n; i++) {
-        weights += weight_of(in->candidates[i]);
-        connections += connections_of(in->candidates[i]);
-    }
+    for (size_t i = 0; i < in->n; i++)
+        sum += load_of(&farm, in->candidates[i]);
     for (size_t i = 0; i < in->n; i++) {
         struct member *member = in->candidates[i];
         uint64_t weight = weight_of(member);
@@ -282,7 +339,7 @@ static struct member *choose_hash(const struct algorithm_input *in)
             highest_home = draw;
             home = member;
         }
-        if (draw > highest && connections_of(member) * weights * 4 < 5 * weight * (connections + 1)) {
+        if (draw > highest && load_of(&farm, member) * weights * 4 < 5 * (double)weight * sum) {
             highest = draw;
             best = member;
         }

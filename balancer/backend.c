@@ -73,6 +73,7 @@ struct backend *backend_create_found(const char *configured_name, const char *fo
     atomic_init(&backend->references, 1);
     backend->id = atomic_fetch_add(&created, 1) + 1;
     backend->name_hash = hash_name(backend->full_name);
+    backend->news = (struct backend_news){ .instances = 1, .share = BACKEND_WHOLE };
     pthread_mutex_init(&backend->address_lock, NULL);
     return backend;
 }
@@ -92,6 +93,46 @@ void backend_release(struct backend **backend)
         return;
     pthread_mutex_destroy(&b->address_lock);
     free_backend(b);
+}
+
+static uint32_t ceiling_of(const struct backend *backend)
+{
+    const struct backend_news *news = &backend->news;
+    uint64_t limit = atomic_load_explicit(&backend->limit, memory_order_relaxed);
+    uint64_t held = backend->held_at_news, room, allowed;
+
+    if (limit == BACKEND_NO_CEILING)
+        return BACKEND_NO_CEILING;
+    if (news->share < BACKEND_WHOLE)
+        limit = (limit * news->share + BACKEND_WHOLE - 1) / BACKEND_WHOLE;
+    if (news->instances <= 1)
+        return limit > news->others ? (uint32_t)(limit - news->others) : 0;
+    if (limit <= news->others)
+        return 0;
+    room = limit > news->others + held ? limit - news->others - held : 0;
+    allowed = held + (2 * room + news->instances - 1) / news->instances;
+    return (uint32_t)(allowed < limit - news->others ? allowed : limit - news->others);
+}
+
+static bool set_ceiling(struct backend *backend)
+{
+    uint32_t ceiling = ceiling_of(backend);
+
+    return atomic_exchange(&backend->ceiling, ceiling) < ceiling;
+}
+
+bool backend_set_limit(struct backend *backend, uint32_t limit)
+{
+    atomic_store_explicit(&backend->limit, limit, memory_order_relaxed);
+    return set_ceiling(backend);
+}
+
+bool backend_set_news(struct backend *backend, const struct backend_news *news)
+{
+    backend->news = *news;
+    backend->held_at_news = atomic_load_explicit(&backend->connections, memory_order_relaxed);
+    atomic_store_explicit(&backend->others, news->others, memory_order_relaxed);
+    return set_ceiling(backend);
 }
 
 bool backend_take_place(struct backend *backend)

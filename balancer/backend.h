@@ -46,6 +46,14 @@ const char *backend_admin_name(enum backend_admin admin); /* "ready", "drain", "
  * 8BITMIME and nothing more. */
 #define BACKEND_CAPABILITIES_KNOWN (1u << 31)
 
+/* What is known of the other instances' hold on a backend. */
+struct backend_news {
+    uint32_t others;    /* places that they hold */
+    uint32_t instances; /* live ones, this one too; at least 1 */
+    uint32_t share;     /* thousandths of the limit that this instance may use; all but in an outage: 1000 */
+};
+#define BACKEND_WHOLE 1000
+
 struct backend {
     /* Its identity: none of these texts changes while it lives. */
     char *configured_name;
@@ -60,12 +68,14 @@ struct backend {
     /* Read by every placement; written by the control thread. */
     alignas(64) _Atomic uint32_t state; /* enum backend_state */
     _Atomic uint32_t admin;             /* enum backend_admin */
-    _Atomic uint32_t ceiling;           /* places that may be taken: every limit folded into one number */
-    _Atomic uint32_t milliweight;       /* weight × 1000 × slow start and so on; 0: nothing new */
+    _Atomic uint32_t ceiling;     /* places that may be taken here: every limit folded into one number */
+    _Atomic uint32_t milliweight; /* weight × 1000 × slow start and so on; 0: nothing new */
     _Atomic uint32_t
         capabilities;            /* enum smtp_capability bits of its last EHLO, BACKEND_CAPABILITIES_KNOWN */
     _Atomic uint64_t size_limit; /* of its SIZE; 0: none */
     _Atomic int64_t suspended_until; /* ms of the monotonic clock; by any worker that saw a refused connect */
+    _Atomic uint32_t limit;          /* places over all instances; without others the ceiling is the same */
+    _Atomic uint32_t others;         /* places that other instances held when last heard of */
     _Atomic(void *) health;          /* health's record of it, opaque here; NULL: nobody watches */
 
     /* Written by every placement. */
@@ -76,6 +86,9 @@ struct backend {
 
     /* The settings of the last configuration; the control thread's alone. */
     uint32_t weight, max_connections, priority;
+    /* What the ceiling is made of, beside the limit; the control thread's alone. */
+    struct backend_news news;
+    uint32_t held_at_news; /* places held here when the news came */
     /* Where it is: a name may resolve to another address at any time. */
     pthread_mutex_t address_lock;
     struct address address; /* length 0: not resolved yet */
@@ -95,6 +108,17 @@ static inline const char *backend_name(const struct backend *backend)
     return atomic_load_explicit(&backend->one_of_several, memory_order_relaxed) ? backend->full_name
                                                                                 : backend->configured_name;
 }
+
+/* The limit over all instances; BACKEND_NO_CEILING: none. Control thread. True if more places may be taken
+ * here than before. */
+bool backend_set_limit(struct backend *backend, uint32_t limit);
+/* News of the others. Control thread. As above.
+ *
+ * Of the room that is left each of N instances takes at most a share of 2/N before the next news (rounded
+ * up), so that they don't all fill the same hole (balancing.md, "allow"). What was placed less what was
+ * released since is the change of our own count, so the allowance is but another ceiling on it, and placement
+ * goes on comparing two numbers. */
+bool backend_set_news(struct backend *backend, const struct backend_news *news);
 
 /* Take a place if the ceiling allows it. Exact: over any number of threads never one more than the ceiling.
  */

@@ -266,8 +266,8 @@ void farm_commit(struct farm *farm)
             backend_set_address(backend, &farm->given[i].address);
         if (atomic_load(&backend->state) == BACKEND_INIT) {
             atomic_store(&backend->milliweight, configured->weight * 1000);
-            atomic_store(&backend->ceiling,
-                         configured->max_connections ? configured->max_connections : BACKEND_NO_CEILING);
+            (void)backend_set_limit(backend, configured->max_connections ? configured->max_connections
+                                                                         : BACKEND_NO_CEILING);
         }
     }
 }

@@ -67,7 +67,11 @@ struct pool_state {
     _Atomic uint32_t references;
     char *name;
     struct wait_queue *queue;
-    _Atomic uint64_t turn;    /* round-robin: placements so far */
+    _Atomic uint64_t turn; /* round-robin: placements so far */
+    /* News of the other instances' placements in this pool: per second, and the moment (ms, monotonic) that
+     * their counts are of, in the mean. A rate of 0: there are no others, or none that place anything. */
+    _Atomic float own_rate, others_rate;
+    _Atomic int64_t others_at;
     _Atomic bool panic;       /* too little is usable: ejected backends are better than none (health/) */
     _Atomic uint32_t offered; /* what EHLO offers, as far as it is usable: enum smtp_capability bits, by the
                                  control thread */
@@ -130,6 +134,11 @@ struct farm *farm_create(struct config *config, struct farm *old);
 void farm_commit(struct farm *farm);
 struct farm *farm_hold(struct farm *farm);
 void farm_release(struct farm **farm);
+
+/* Placements in this pool so far, over all workers. */
+uint64_t pool_placements(const struct pool *pool);
+/* News of the others: their places are the backends' news. Control thread. */
+void pool_set_news(struct pool *pool, float own_rate, float others_rate, int64_t others_at);
 
 /* Add to a single-writer counter. */
 static inline void stat_add(_Atomic uint64_t *counter, uint64_t n)

@@ -24,6 +24,27 @@ const char *reply_phase_name(enum reply_phase phase)
     return phase_names[phase];
 }
 
+uint64_t pool_placements(const struct pool *pool)
+{
+    uint64_t placements = 0;
+
+    /* Each is counted with the time it waited. */
+    for (uint32_t w = 0; w < pool->state->workers; w++)
+        for (size_t i = 0; i <= HISTOGRAM_BUCKETS; i++)
+            placements +=
+                atomic_load_explicit(&pool->state->stats[w].queue_wait.buckets[i], memory_order_relaxed);
+    return placements;
+}
+
+void pool_set_news(struct pool *pool, float own_rate, float others_rate, int64_t others_at)
+{
+    struct pool_state *state = pool->state;
+
+    atomic_store_explicit(&state->own_rate, own_rate, memory_order_relaxed);
+    atomic_store_explicit(&state->others_at, others_at, memory_order_relaxed);
+    atomic_store_explicit(&state->others_rate, others_rate, memory_order_relaxed);
+}
+
 void histogram_add(struct histogram *histogram, uint32_t milliseconds)
 {
     size_t bucket = 0;

@@ -203,17 +203,16 @@ void publish(struct record *record, int64_t now)
     const struct judge *judge = &record->judge;
     enum backend_state from = atomic_load(&backend->state);
     struct order order = orders_fold(&record->orders);
-    uint32_t ceiling = lesser(judge_ceiling(judge, now), order.limit);
     uint32_t milliweight = (uint32_t)((uint64_t)judge_milliweight(judge, now) * order.share / ORDER_ALL);
     /* The numbers first: who sees it up must not see yesterday's ceiling. */
-    uint32_t old_ceiling = atomic_exchange(&backend->ceiling, ceiling);
+    bool more = backend_set_limit(backend, lesser(judge_ceiling(judge, now), order.limit));
     uint32_t old_milliweight = atomic_exchange(&backend->milliweight, milliweight);
     bool changed = judge->state != from;
 
     atomic_store_explicit(&record->good_every, good_every(judge), memory_order_relaxed);
     if (changed)
         change_state(record, from, now);
-    if (changed || ceiling > old_ceiling || (milliweight > 0) != (old_milliweight > 0))
+    if (changed || more || (milliweight > 0) != (old_milliweight > 0))
         placement_serve(health->farm, now);
     arm_wake(record, now);
     if (changed && health->watcher.on_change)

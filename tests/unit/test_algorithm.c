@@ -127,6 +127,74 @@ static void test_least_connections_fills_by_weight(void **state)
     near(t.farm->backends[2]->connections, 100, 1);
 }
 
+/* The formula as it stands in the design, of all candidates. */
+static double score(size_t i, double own_rate, double others_rate, double age)
+{
+    const struct backend *backend = t.farm->backends[i];
+    double O = 0, W = 0, w = backend->milliweight / 1000.0;
+    double A = others_rate > 0 ? age : 0;
+    double beta = (1 + own_rate * A) / (1 + (own_rate + others_rate) * A);
+
+    for (size_t k = 0; k < t.in.n; k++) {
+        O += t.farm->backends[k]->others;
+        W += t.farm->backends[k]->milliweight / 1000.0;
+    }
+    return (backend->connections + 1 + beta * backend->others + (1 - beta) * w * O / W) / w;
+}
+
+static void test_news_of_others(void **state)
+{
+    static const struct {
+        float own, others;
+        int64_t age; /* ms */
+    } news[] = {
+        {10,   70,    100  },
+        { 10,  70,    0    },
+        { 0,   70,    3000 },
+        { 500, 3,     250  },
+        { 0,   0.01f, 30000},
+        { 0,   0,     500  },
+        { 10,  0,     60000},
+        { 1,   1,     -200 },
+        { 80,  80,    1000 },
+    };
+    uint64_t random = 7;
+
+    (void)state;
+    begin(CONFIG_LEAST_CONNECTIONS, 5, (uint32_t[]){ 4, 2, 1, 8, 3 });
+    for (size_t i = 0; i < 2000; i++) {
+        size_t n = i % (sizeof news / sizeof *news), best = 0, chosen;
+        double age = news[n].age > 0 ? (double)news[n].age / 1000 : 0;
+
+        for (size_t k = 0; k < t.in.n; k++) {
+            t.farm->backends[k]->connections = (uint32_t)(algorithm_random(&random) % 40);
+            t.farm->backends[k]->others = (uint32_t)(algorithm_random(&random) % 300);
+        }
+        t.in.now = 1000000;
+        pool_set_news(t.pool, news[n].own, news[n].others, t.in.now - news[n].age);
+        for (size_t k = 1; k < t.in.n; k++)
+            if (score(k, news[n].own, news[n].others, age) < score(best, news[n].own, news[n].others, age))
+                best = k;
+        chosen = choose();
+        near(score(chosen, news[n].own, news[n].others, age), score(best, news[n].own, news[n].others, age),
+             1e-6);
+    }
+}
+
+/* Fresh news counts in full; old news leaves each to its own affairs. */
+static void test_old_news(void **state)
+{
+    (void)state;
+    begin(CONFIG_LEAST_CONNECTIONS, 2, (uint32_t[]){ 1, 1 });
+    t.farm->backends[0]->others = 10;
+    t.farm->backends[1]->connections = 3;
+    t.in.now = 1000000;
+    pool_set_news(t.pool, 10, 1000, t.in.now);
+    assert_int_equal(choose(), 1);
+    pool_set_news(t.pool, 10, 1000, t.in.now - 2000);
+    assert_int_equal(choose(), 0);
+}
+
 static void test_random(void **state)
 {
     (void)state;
@@ -309,6 +377,8 @@ int main(void)
         cmocka_unit_test_teardown(test_least_connections, end),
         cmocka_unit_test_teardown(test_least_connections_ties, end),
         cmocka_unit_test_teardown(test_least_connections_fills_by_weight, end),
+        cmocka_unit_test_teardown(test_news_of_others, end),
+        cmocka_unit_test_teardown(test_old_news, end),
         cmocka_unit_test_teardown(test_random, end),
         cmocka_unit_test_teardown(test_p2c, end),
         cmocka_unit_test_teardown(test_p2c_by_weight, end),

@@ -64,6 +64,59 @@ static void test_places(void **state)
     backend_release(&b);
 }
 
+/* What may be taken here, by the limit over all instances and the news of the others. */
+static void test_ceiling(void **state)
+{
+    static const struct {
+        uint32_t limit, others, instances, share, held, ceiling;
+    } rows[] = {
+  /* alone */
+        {100,                 0,        1,  1000, 40,             100               },
+        { BACKEND_NO_CEILING, 0,        1,  1000, 40,             BACKEND_NO_CEILING},
+        { 100,                30,       1,  1000, 40,             70                }, /* one that has just gone still counts */
+  /* with others: of 40 free places at most 2/4, rounded up, before the next news */
+        { 100,                40,       4,  1000, 20,             40                },
+        { 101,                40,       4,  1000, 20,             41                },
+        { 100,                40,       2,  1000, 20,             60                }, /* two: all that is free */
+        { 100,                80,       4,  1000, 20,             20                }, /* full: what comes back may be taken again */
+        { 100,                90,       4,  1000, 20,             10                }, /* over it: not even that */
+        { 100,                150,      4,  1000, 20,             0                 },
+        { 100,                99,       32, 1000, 0,              1                 },
+        { BACKEND_NO_CEILING, 50,       4,  1000, 20,             BACKEND_NO_CEILING},
+        { UINT32_MAX - 1,     50,       2,  1000, 0,              UINT32_MAX - 51   },
+        { 100,                1u << 31, 2,  1000, UINT32_MAX - 1, 0                 }, /* hostile */
+  /* local mode: a share of the limit, rounded up, and nothing is known of the others */
+        { 100,                0,        1,  250,  20,             25                },
+        { 10,                 0,        1,  125,  0,              2                 },
+        { 1,                  0,        1,  1,    0,              1                 },
+    };
+    struct backend *b = backend_create("b");
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        b->connections = rows[i].held;
+        (void)backend_set_limit(b, rows[i].limit);
+        (void)backend_set_news(b, &(struct backend_news){ rows[i].others, rows[i].instances, rows[i].share });
+        if (b->ceiling != rows[i].ceiling)
+            fail_msg("row %zu: %u, not %u", i, b->ceiling, rows[i].ceiling);
+    }
+    /* What was placed since the news counts against it, and a limit that moves goes by the same news. */
+    b->connections = 20;
+    assert_false(backend_set_limit(b, 1));
+    assert_true(backend_set_news(b, &(struct backend_news){ 40, 4, BACKEND_WHOLE }) == false);
+    assert_true(backend_set_limit(b, 100));
+    assert_int_equal(b->ceiling, 40);
+    b->connections = 40;
+    assert_false(backend_has_room(b));
+    assert_true(backend_set_limit(b, 120));
+    assert_int_equal(b->ceiling, 50);
+    assert_false(backend_set_limit(b, 100));
+    b->connections = 30;
+    assert_true(backend_has_room(b));
+    b->connections = 0;
+    backend_release(&b);
+}
+
 static void test_usable(void **state)
 {
     static const bool serves[BACKEND_STATES] = {
@@ -195,6 +248,7 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_identity),
         cmocka_unit_test(test_places),
+        cmocka_unit_test(test_ceiling),
         cmocka_unit_test(test_usable),
         cmocka_unit_test(test_capable),
         cmocka_unit_test(test_address),
