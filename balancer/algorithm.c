@@ -79,6 +79,7 @@ static size_t at_weight(const struct algorithm_input *in, uint64_t point, size_t
  * the more the others will have placed since.
  */
 struct farm_load {
+    bool alone; /* nobody else is known of */
     double trust;
     double per_weight; /* (1 − trust) of all that the others hold, by milliweight */
 };
@@ -96,10 +97,11 @@ static struct farm_load farm_load(const struct algorithm_input *in)
 {
     const struct pool_state *state = in->pool->state;
     double others_rate = atomic_load_explicit(&state->others_rate, memory_order_relaxed);
-    struct farm_load load = { .trust = 1 };
+    struct farm_load load = { .alone = !atomic_load_explicit(&state->others, memory_order_relaxed),
+                              .trust = 1 };
     uint64_t others = 0, weights;
 
-    if (!(others_rate > 0))
+    if (load.alone || !(others_rate > 0))
         return load;
     for (size_t i = 0; i < in->n; i++)
         others += others_of(in->candidates[i]);
@@ -110,10 +112,13 @@ static struct farm_load farm_load(const struct algorithm_input *in)
 }
 
 /* What lies on it, in connections. */
-static double load_of(const struct farm_load *load, const struct member *member)
+static inline double load_of(const struct farm_load *load, const struct member *member)
 {
-    return (double)connections_of(member) + load->trust * (double)others_of(member) +
-           load->per_weight * (double)weight_of(member);
+    double own = (double)connections_of(member);
+
+    return load->alone
+               ? own
+               : own + load->trust * (double)others_of(member) + load->per_weight * (double)weight_of(member);
 }
 
 /* --- least-connections ---------------------------------------------------------------------------------- */

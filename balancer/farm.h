@@ -69,7 +69,9 @@ struct pool_state {
     struct wait_queue *queue;
     _Atomic uint64_t turn; /* round-robin: placements so far */
     /* News of the other instances' placements in this pool: per second, and the moment (ms, monotonic) that
-     * their counts are of, in the mean. A rate of 0: there are no others, or none that place anything. */
+     * their counts are of, in the mean. A rate of 0: there are no others, or none that place anything.
+     * pool_set_news(). */
+    _Atomic bool others; /* there are, or their places still count */
     _Atomic float own_rate, others_rate;
     _Atomic int64_t others_at;
     _Atomic bool panic;       /* too little is usable: ejected backends are better than none (health/) */
@@ -138,7 +140,12 @@ void farm_release(struct farm **farm);
 /* Placements in this pool so far, over all workers. */
 uint64_t pool_placements(const struct pool *pool);
 /* News of the others: their places are the backends' news. Control thread. */
-void pool_set_news(struct pool *pool, float own_rate, float others_rate, int64_t others_at);
+struct pool_news {
+    bool others; /* there are, or their places still count */
+    float own_rate, others_rate;
+    int64_t others_at;
+};
+void pool_set_news(struct pool *pool, const struct pool_news *news);
 
 /* Add to a single-writer counter. */
 static inline void stat_add(_Atomic uint64_t *counter, uint64_t n)

@@ -36,13 +36,14 @@ uint64_t pool_placements(const struct pool *pool)
     return placements;
 }
 
-void pool_set_news(struct pool *pool, float own_rate, float others_rate, int64_t others_at)
+void pool_set_news(struct pool *pool, const struct pool_news *news)
 {
     struct pool_state *state = pool->state;
 
-    atomic_store_explicit(&state->own_rate, own_rate, memory_order_relaxed);
-    atomic_store_explicit(&state->others_at, others_at, memory_order_relaxed);
-    atomic_store_explicit(&state->others_rate, others_rate, memory_order_relaxed);
+    atomic_store_explicit(&state->own_rate, news->own_rate, memory_order_relaxed);
+    atomic_store_explicit(&state->others_at, news->others_at, memory_order_relaxed);
+    atomic_store_explicit(&state->others_rate, news->others_rate, memory_order_relaxed);
+    atomic_store_explicit(&state->others, news->others, memory_order_relaxed);
 }
 
 void histogram_add(struct histogram *histogram, uint32_t milliseconds)

@@ -171,7 +171,8 @@ static void test_news_of_others(void **state)
             t.farm->backends[k]->others = (uint32_t)(algorithm_random(&random) % 300);
         }
         t.in.now = 1000000;
-        pool_set_news(t.pool, news[n].own, news[n].others, t.in.now - news[n].age);
+        pool_set_news(t.pool,
+                      &(struct pool_news){ true, news[n].own, news[n].others, t.in.now - news[n].age });
         for (size_t k = 1; k < t.in.n; k++)
             if (score(k, news[n].own, news[n].others, age) < score(best, news[n].own, news[n].others, age))
                 best = k;
@@ -189,9 +190,9 @@ static void test_old_news(void **state)
     t.farm->backends[0]->others = 10;
     t.farm->backends[1]->connections = 3;
     t.in.now = 1000000;
-    pool_set_news(t.pool, 10, 1000, t.in.now);
+    pool_set_news(t.pool, &(struct pool_news){ true, 10, 1000, t.in.now });
     assert_int_equal(choose(), 1);
-    pool_set_news(t.pool, 10, 1000, t.in.now - 2000);
+    pool_set_news(t.pool, &(struct pool_news){ true, 10, 1000, t.in.now - 2000 });
     assert_int_equal(choose(), 0);
 }
 
