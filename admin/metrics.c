@@ -145,6 +145,14 @@ static void write_limit(FILE *out, const struct pool *pool, const struct member 
         fprintf(out, "weir_backend_limit{%s} %" PRIu32 "\n", labels.text, limit);
 }
 
+static void write_weight(FILE *out, const struct pool *pool, const struct member *member)
+{
+    struct labels labels = member_labels(pool, member);
+    uint32_t milliweight = atomic_load_explicit(&member->backend->milliweight, memory_order_relaxed);
+
+    fprintf(out, "weir_backend_weight{%s} %g\n", labels.text, milliweight / 1000.0);
+}
+
 static bool is_up(enum backend_state state)
 {
     switch (state) {
@@ -198,6 +206,9 @@ static void write_backends(FILE *out, const struct farm *farm)
     each_member(out, farm, write_connections);
     family(out, "weir_backend_limit", "gauge", "Connections that the backend may have now.");
     each_member(out, farm, write_limit);
+    family(out, "weir_backend_weight", "gauge",
+           "Its weight now: less than configured while it is not at its best.");
+    each_member(out, farm, write_weight);
     family(out, "weir_backend_up", "gauge", "1 while the backend takes new transactions.");
     each_member(out, farm, write_up);
     family(out, "weir_backend_state", "gauge", "1 for the state that the backend is in.");

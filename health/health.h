@@ -16,7 +16,7 @@
 
 /* What traffic met at a backend (balancing.md "Health", passive signs). */
 enum health_sign {
-    HEALTH_GOOD,    /* a banner and EHLO went well, or a transaction ended */
+    HEALTH_GOOD,    /* a MAIL was answered, or a transaction ended; by a 421 not */
     HEALTH_REFUSED, /* connect refused, reset, no route: suspended for 1 s, checked at once */
     HEALTH_HARD,    /* connect or banner timeout, banner 554 or garbage, unexpected close: 3 in a row eject */
     HEALTH_LOAD, /* banner 421, 421 in mid-session: the limit falls; 3 in a row at the lowest limit eject */
@@ -56,7 +56,7 @@ struct health_reply {
  * trouble: 451 or 452 to MAIL, DATA or a message, with 4.3.x or without an enhanced code, or no reply to a
  * message. Everything else is the message's own affair: one spam run must empty no farm. */
 void health_report_reply(struct backend *backend, uint32_t worker, const struct health_reply *reply);
-/* A session has been greeted there, or has failed there (with the HEALTH_HARD that is reported beside it). */
+/* The first MAIL of a session has been answered there, or the session has failed there (with the HEALTH_HARD that is reported beside it). */
 void health_report_session(struct backend *backend, uint32_t worker, bool failed);
 /* Traffic read this EHLO from the backend: if it differs from what was known, the control thread updates what
  * pools offer. */

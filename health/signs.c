@@ -141,11 +141,17 @@ void health_report_capabilities(struct backend *backend, const struct smtp_capab
         post(record, RECORD_CAPABILITIES);
 }
 
+/* A check will tell whether it is there at all; one that fails is enough. */
+static void doubt(struct record *record)
+{
+    judge_refused(&record->judge);
+    schedule_check_now(record);
+}
+
 static void on_refused(struct record *record)
 {
     record->suspended = atomic_load_explicit(&record->backend->suspended_until, memory_order_relaxed);
-    judge_refused(&record->judge);
-    schedule_check_now(record);
+    doubt(record);
 }
 
 void record_on_mail(struct mail *mail, void *owner)
@@ -153,6 +159,7 @@ void record_on_mail(struct mail *mail, void *owner)
     struct record *record = (struct record *)((char *)mail - offsetof(struct record, mail));
     struct backend *backend = record->backend;
     struct judge *judge = &record->judge;
+    enum backend_state before = judge->state;
     uint32_t signs, good, connections, hard, loads;
     int64_t now = clock_milliseconds();
 
@@ -175,6 +182,9 @@ void record_on_mail(struct mail *mail, void *owner)
         judge_good(judge, good, connections, now);
     if (signs & RECORD_REFUSED)
         on_refused(record);
+    /* Perhaps it is not ill but dead. Then it is DOWN, and back as soon as its checks say so. */
+    if (judge->state == BACKEND_EJECTED && before != BACKEND_EJECTED)
+        doubt(record);
     if (signs & RECORD_CAPABILITIES) {
         publish_offers(record, now, false);
         placement_serve(record->health->farm, now);

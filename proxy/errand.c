@@ -381,8 +381,6 @@ void errand_greeted(struct session *s, const struct smtp_capabilities *capabilit
     e->connect_ms += (uint32_t)(s->worker->now - e->link->began);
     histogram_add(&stats(s)->replies[PHASE_CONNECT], (uint32_t)(s->worker->now - e->link->began));
     end_retry(e);
-    health_report(backend, HEALTH_GOOD, s->worker->now);
-    health_report_session(backend, s->worker->index, false);
     health_report_capabilities(backend, capabilities);
     /* The order to leave it may have come while the connection was being made. */
     admin = (enum backend_admin)atomic_load_explicit(&backend->admin, memory_order_relaxed);
@@ -397,6 +395,19 @@ static enum reply_phase phase_of(const struct smtp_action_arg *arg)
     if (arg->replied.verb == SMTP_VERB_MAIL)
         return PHASE_MAIL;
     return arg->replied.verb == SMTP_VERB_RCPT ? PHASE_RCPT : PHASE_DATA;
+}
+
+/* A greeting is no proof: a relay that greets all and fails at every MAIL would always have the fewest
+ * connections, and draw all mail to itself. */
+static void report_good(const struct session *s)
+{
+    struct errand *e = s->errand;
+
+    health_report(e->member->backend, HEALTH_GOOD, s->worker->now);
+    if (e->link->proved)
+        return;
+    e->link->proved = true;
+    health_report_session(e->member->backend, s->worker->index, false);
 }
 
 void errand_replied(struct session *s, const struct smtp_action_arg *arg)
@@ -430,8 +441,8 @@ void errand_replied(struct session *s, const struct smtp_action_arg *arg)
     case PHASE_DATA: e->data_ms += took; break;
     case PHASE_END: e->end_ms = took; break;
     }
-    if (arg->replied.final && arg->replied.code != 421)
-        health_report(e->member->backend, HEALTH_GOOD, s->worker->now);
+    if (arg->replied.code != 421 && (arg->replied.final || phase == PHASE_MAIL))
+        report_good(s);
     health_report_reply(e->member->backend, s->worker->index,
                         &(struct health_reply){ .verb = arg->replied.verb,
                                                 .final = arg->replied.final,

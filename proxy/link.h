@@ -22,6 +22,7 @@ struct link {
     int64_t leaving_until;
     int64_t began;
     bool handshaking; /* TLS has begun, and how it ends is to be recorded */
+    bool proved;      /* it has answered a MAIL with something other than 421 */
     bool near;        /* its address is loopback, private or a Unix socket */
 };
 

@@ -1,0 +1,139 @@
+"""A farm in trouble, seen as a whole: a relay killed under many sessions, one that flaps, all that go and come back at once."""
+
+import threading
+
+import pytest
+from weirtest.net import wait_until
+from weirtest.relay import DROP
+
+SESSIONS = 200
+
+
+def attempts_beyond_the_first(weir):
+    return sum(int(line["attempts"]) - 1 for line in weir.find_log(event="transaction"))
+
+
+def test_a_relay_killed_under_200_sessions(start, relays):
+    """Only who was in the middle of a transaction there hears 451; nobody is sent there once one attempt has failed."""
+    a, b, c = relays(3)
+    weir = start([a, b, c], pool={"slow-start": "1s", "health": {"interval": "60s", "fast-interval": "300ms", "fall": 1, "rise": 2}})
+    wait_until(lambda: weir.metric("weir_backend_up") == 3, 5, "all are up")
+    idle, open_ones, fresh = [], [], []
+    try:
+        for number in range(SESSIONS):
+            client = weir.client(timeout=30)
+            client.ehlo()
+            if number % 2:
+                client.message()
+                idle.append(client)
+            elif number % 4:
+                client.envelope()
+                open_ones.append(client)
+            else:
+                fresh.append(client)
+        caught = len([one for one in a.open_now() if one.traffic and one.transactions and not one.transactions[-1].ended])
+        assert 10 < caught < len(open_ones), "the dead relay has its part of the open transactions"
+        a.stop()
+        attempted = len(a.connections)
+        # Idle sessions and those that have asked for nothing yet notice nothing.
+        for client in idle + fresh:
+            client.message()
+        # Of the open ones, just those of the dead relay hear 451 (their replies were passed on), and go on afterwards.
+        lost = 0
+        for client in open_ones:
+            reply = client.command("DATA")
+            assert reply.code in (354, 451), reply
+            if reply.code == 354:
+                client.send(b"x\r\n.\r\n")
+                client.expect(250)
+                continue
+            lost += 1
+            client.ok("RSET")
+            client.message()
+        assert lost == caught
+        assert attempts_beyond_the_first(weir) <= 1, "one attempt failed, and then nobody was sent there"
+        weir.wait_log(event="backend-state", backend="r1", to="down")
+        a.start()
+        weir.wait_log(event="backend-state", backend="r1", **{"from": "down", "to": "up"})
+        checks = len(a.connections) - attempted
+        assert checks == 2, "`rise` checks brought it back, not %d" % checks
+        for client in idle + fresh + open_ones:
+            client.quit()
+    finally:
+        for client in idle + fresh + open_ones:
+            client.close()
+    # It gets mail again, and in the end its share.
+    wait_until(lambda: weir.metric("weir_backend_weight", backend="r1") == 1, 10, "slow start is over")
+    before = len(a.committed())
+    for _ in range(6):
+        weir.deliver()
+    assert len(a.committed()) > before
+
+
+def test_a_whole_farm_down_and_back_at_once(start, relays):
+    """The first to come back is not run over: caps hold, and nobody waits in vain."""
+    farm = relays(3)
+    weir = start({"r%d" % n: {"address": relay, "max-connections": 6} for n, relay in enumerate(farm)},
+                 pool={"queue-timeout": "20s", "slow-start": "1s", "health": {"interval": "500ms", "fast-interval": "100ms", "fall": 1, "rise": 2}})
+    for relay in farm:
+        relay.stop()
+    wait_until(lambda: weir.metric("weir_backend_up") == 0, 5, "all are down")
+    with weir.client() as client:
+        assert client.ehlo().command("MAIL FROM:<a@x>").code == 421
+    codes, lock, begin = [], threading.Lock(), threading.Event()
+
+    def send():
+        begin.wait(20)
+        with weir.client(timeout=30) as client:
+            reply = client.ehlo().command("MAIL FROM:<a@x>")
+            if reply.code == 250:
+                client.ok("RCPT TO:<b@x>")
+                client.ok("DATA", 354)
+                client.send(b"x\r\n.\r\n")
+                reply = client.reply()
+                client.quit()
+            with lock:
+                codes.append(reply.code)
+    senders = [threading.Thread(target=send, daemon=True) for _ in range(60)]
+    for sender in senders:
+        sender.start()
+    for relay in farm:
+        relay.start()
+    wait_until(lambda: weir.metric("weir_backend_up") >= 1, 5, "the first is back")
+    begin.set()
+    for sender in senders:
+        sender.join(40)
+    assert codes == [250] * 60, codes
+    assert all(relay.max_concurrent() <= 6 for relay in farm), [relay.max_concurrent() for relay in farm]
+    wait_until(lambda: weir.metric("weir_backend_up") == 3, 5, "all are back")
+
+
+@pytest.mark.parametrize("answer", [b"garbage\r\n", b"421 4.3.2 Too busy\r\n", DROP])
+def test_a_relay_that_fails_fast(start, relays, answer):
+    """It greets all and fails at every MAIL, so it always has the fewest connections; and it loses its traffic within a few sessions."""
+    good, bad = relays(2)
+    bad.on("mail", answer)
+    weir = start({"good": good, "bad": bad}, pool={"health": {"interval": "200ms", "fast-interval": "100ms"}})
+    wait_until(lambda: weir.metric("weir_backend_up") == 2, 5, "both are up")
+    for _ in range(40):
+        weir.deliver()
+    weir.wait_log(event="backend-state", backend="bad", to="ejected")
+    assert len(weir.find_log(event="backend-state", backend="bad")) == 2, "up, and ejected"
+    assert len(good.committed()) == 40
+    assert len(bad.traffic()) == 3, "three failures in a row"
+
+
+def test_a_relay_that_comes_and_goes_floods_no_log(start, relays):
+    good, flapper = relays(2)
+    weir = start({"good": good, "flapper": flapper}, pool={"health": {"interval": "200ms", "fast-interval": "50ms", "fall": 1, "rise": 1}})
+    wait_until(lambda: weir.metric("weir_backend_up") == 2, 5, "both are up")
+    flaps = 8
+    for _ in range(flaps):
+        flapper.stop()
+        weir.deliver()
+        wait_until(lambda: weir.metric("weir_backend_up", backend="flapper") == 0, 5, "down")
+        flapper.start()
+        wait_until(lambda: weir.metric("weir_backend_up", backend="flapper") == 1, 5, "up")
+    lines = weir.find_log(event="backend-state", backend="flapper")
+    assert len(lines) <= 2 * flaps + 1, "one line a change"
+    assert len(good.committed()) + len(flapper.committed()) == flaps
