@@ -56,7 +56,8 @@ struct health_reply {
  * trouble: 451 or 452 to MAIL, DATA or a message, with 4.3.x or without an enhanced code, or no reply to a
  * message. Everything else is the message's own affair: one spam run must empty no farm. */
 void health_report_reply(struct backend *backend, uint32_t worker, const struct health_reply *reply);
-/* The first MAIL of a session has been answered there, or the session has failed there (with the HEALTH_HARD that is reported beside it). */
+/* The first MAIL of a session has been answered there, or the session has failed there (with the HEALTH_HARD
+ * that is reported beside it). */
 void health_report_session(struct backend *backend, uint32_t worker, bool failed);
 /* Traffic read this EHLO from the backend: if it differs from what was known, the control thread updates what
  * pools offer. */
