@@ -12,25 +12,14 @@
 #include "config/tls.h"
 #include "config/word.h"
 
-/* NULL if it is not known; that is then reported. */
-static const struct config_pool *resolve_pool(struct draft *draft, struct config_listener *listener)
+/* The pool that a field names; DRAFT_NO_POOL if there is none, which is then reported. */
+static size_t find_pool(struct draft *draft, const struct origin *given)
 {
     const struct config *config = draft->config;
-    const struct origin *given = draft_origin(draft, &listener->pool);
-    if (!given) {
-        const struct origin *origin = draft_origin(draft, listener);
-        if (config->n_pools > 1)
-            report_add(&draft->report, origin->place, origin->key,
-                       "expected the key pool, which may be left out only where there is one; there are %zu",
-                       config->n_pools);
-        return config->n_pools == 1 ? &config->pools[0] : NULL;
-    }
     struct suggestion suggestion = { .word = given->text };
     for (size_t i = 0; i < config->n_pools; i++) {
-        if (strcmp(config->pools[i].name, given->text) == 0) {
-            listener->pool = i;
-            return &config->pools[i];
-        }
+        if (strcmp(config->pools[i].name, given->text) == 0)
+            return i;
         suggestion_offer(&suggestion, config->pools[i].name);
     }
     char quoted[REPORT_QUOTE_MAX];
@@ -41,7 +30,67 @@ static const struct config_pool *resolve_pool(struct draft *draft, struct config
     else
         report_add(&draft->report, given->place, given->key,
                    "there is no pool \"%s\"; expected a name that stands under pools", quoted);
-    return NULL;
+    return DRAFT_NO_POOL;
+}
+
+/* `pool` of a listener and of its routes. Where there are no pools at all, that is the mistake. */
+static void find_pools(struct draft *draft, struct config_listener *listener)
+{
+    const struct config *config = draft->config;
+    const struct origin *given = draft_origin(draft, &listener->pool);
+    bool any = config->n_pools > 0;
+    listener->pool = any && given ? find_pool(draft, given) : config->n_pools == 1 ? 0 : DRAFT_NO_POOL;
+    if (!given && config->n_pools > 1) {
+        const struct origin *origin = draft_origin(draft, listener);
+        report_add(&draft->report, origin->place, origin->key,
+                   "expected the key pool, which may be left out only where there is one; there are %zu",
+                   config->n_pools);
+    }
+    for (size_t i = 0; i < listener->n_routes; i++) {
+        struct config_route *route = &listener->routes[i];
+        given = draft_origin(draft, &route->pool);
+        route->pool = any && given ? find_pool(draft, given) : DRAFT_NO_POOL;
+    }
+}
+
+/* Whether all that gets as far as this route fits it. */
+static bool takes_all(const struct config_route *route)
+{
+    return !route->n_clients && !route->n_users && !route->n_sender_domains;
+}
+
+static void check_reach(struct draft *draft, const struct config_listener *listener)
+{
+    for (size_t i = 0; i + 1 < listener->n_routes; i++) {
+        const struct config_route *route = &listener->routes[i];
+        if (!takes_all(route) || draft_is_wrong(draft, route))
+            continue;
+        const struct origin *origin = draft_origin(draft, route + 1);
+        report_add(&draft->report, origin->place, origin->key,
+                   "no mail gets here, because the route in line %zu takes all that is left; expected a "
+                   "condition there (client, user or sender-domain), or that route to be the last",
+                   draft_origin(draft, route)->place.line);
+        return;
+    }
+}
+
+/* Whether nobody has a user name there. */
+static bool is_nameless(const struct draft *draft, const struct config_listener *listener)
+{
+    return listener->auth == CONFIG_AUTH_OFF && !draft_is_wrong(draft, &listener->auth) &&
+           !listener->n_xclient_from && !draft_is_wrong(draft, &listener->xclient_from);
+}
+
+static void check_users(struct draft *draft, const struct config_listener *listener)
+{
+    for (size_t i = 0; i < listener->n_routes && is_nameless(draft, listener); i++) {
+        const struct config_route *route = &listener->routes[i];
+        const struct origin *origin = route->n_users ? draft_origin(draft, &route->users[0]) : NULL;
+        if (origin)
+            report_add(&draft->report, origin->place, origin->key,
+                       "nobody has a user name at this listener; expected auth: relay or xclient-from beside "
+                       "its routes");
+    }
 }
 
 /* Whether the backends of a pool judge the client themselves: their access control sees its address. */
@@ -69,26 +118,67 @@ static bool demands_certificate(const struct config_listener *listener)
     return false;
 }
 
+/* Whether somebody beyond private addresses is in both networks: one of two lies within the other, or they
+ * have nothing in common. */
+static bool common_is_public(const struct network *a, const struct network *b)
+{
+    const struct network *wide = a->prefix < b->prefix ? a : b, *narrow = wide == a ? b : a;
+    struct peer first = { .family = narrow->family };
+    memcpy(first.ip, narrow->ip, sizeof first.ip);
+    return network_contains(wide, &first) && !network_is_private(narrow);
+}
+
+/* Whether somebody in `network` and beyond private addresses may come by this way; NULL: the listener's own
+ * pool. That an earlier route may have taken them is not counted on. */
+static bool lets_strangers(const struct draft *draft, const struct config_route *route,
+                           const struct network *network)
+{
+    if (!route)
+        return !network_is_private(network);
+    if (draft_is_wrong(draft, route))
+        return false;
+    for (size_t i = 0; i < route->n_clients; i++)
+        if (common_is_public(network, &route->clients[i]))
+            return true;
+    return !route->n_clients && !network_is_private(network);
+}
+
+/* The pool that mail of `network` may come to although its backends would not know a stranger; NULL: none. */
+static const struct config_pool *open_pool(const struct draft *draft, const struct config_listener *listener,
+                                           const struct network *network)
+{
+    for (size_t i = 0; i <= listener->n_routes; i++) {
+        const struct config_route *route = i < listener->n_routes ? &listener->routes[i] : NULL;
+        size_t index = route ? route->pool : listener->pool;
+        const struct config_pool *pool = index == DRAFT_NO_POOL ? NULL : &draft->config->pools[index];
+        if (pool && !backends_judge(pool) && lets_strangers(draft, route, network))
+            return pool;
+    }
+    return NULL;
+}
+
 /* Listing the whole Internet is right in front of backends that judge clients themselves, as an MX does, and
  * an open relay in front of those that trust whatever comes from Weir's address. */
-static void check_relaying(struct draft *draft, const struct config_listener *listener,
-                           const struct config_pool *pool)
+static void check_relaying(struct draft *draft, const struct config_listener *listener)
 {
-    bool logged = pool->identity == CONFIG_IDENTITY_XFORWARD;
-    if (listener->open_to_all || backends_judge(pool) || demands_certificate(listener))
+    if (listener->open_to_all || demands_certificate(listener))
         return;
     for (size_t i = 0; i < listener->n_allow_from; i++) {
         const struct network *network = &listener->allow_from[i];
-        const struct origin *origin = network_is_private(network) ? NULL : draft_origin(draft, network);
-        if (!origin)
+        const struct origin *origin = draft_origin(draft, network);
+        const struct config_pool *pool = origin ? open_pool(draft, listener, network) : NULL;
+        if (!pool)
             continue;
+        bool logged = pool->identity == CONFIG_IDENTITY_XFORWARD, routed = listener->n_routes > 0;
         report_add(
             &draft->report, origin->place, origin->key,
-            "%s reaches beyond private addresses. The backends trust Weir's address and %s, so everyone "
+            "%s reaches beyond private addresses. The backends%s%s%s trust Weir's address and %s, so "
+            "everyone "
             "in there could send mail to anywhere through them: an open relay. Expected a narrower "
             "network, a pool that passes identity on for them to judge (identity: proxy-v1, proxy-v2 or "
             "xclient), or open-to-all: true if that is what you want",
-            origin->text, logged ? "only log the client's (identity: xforward)" : "don't see the client's");
+            origin->text, routed ? " of pool \"" : "", routed ? pool->name : "", routed ? "\"" : "",
+            logged ? "only log the client's (identity: xforward)" : "don't see the client's");
     }
 }
 
@@ -272,12 +362,12 @@ static void check_envelope(struct draft *draft, const struct config_health *heal
 void draft_check(struct draft *draft)
 {
     struct config *config = draft->config;
-    const struct config_pool **pools = memory_zeroed(config->n_listeners, sizeof *pools);
     for (size_t i = 0; i < config->n_listeners; i++) {
         struct config_listener *listener = &config->listeners[i];
-        pools[i] = config->n_pools ? resolve_pool(draft, listener) : NULL;
-        if (pools[i])
-            check_relaying(draft, listener, pools[i]);
+        find_pools(draft, listener);
+        check_reach(draft, listener);
+        check_users(draft, listener);
+        check_relaying(draft, listener);
         for (size_t k = 0; k < listener->n_addresses; k++)
             check_address_free(draft, &listener->addresses[k], i, k);
     }
@@ -288,6 +378,5 @@ void draft_check(struct draft *draft)
     check_headers(draft);
     for (size_t i = 0; i < config->n_pools; i++)
         check_envelope(draft, &config->pools[i].health);
-    config_tls_check(draft, pools);
-    free(pools);
+    config_tls_check(draft);
 }

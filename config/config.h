@@ -69,11 +69,26 @@ struct config_log {
     enum log_level level;
 };
 
+/* A way to another pool than the listener's. It fits where each list that is not empty has an entry that
+ * does.
+ */
+struct config_route {
+    size_t n_clients;
+    struct network *clients;
+    size_t n_users;
+    char **users; /* globs (glob.h) */
+    size_t n_sender_domains;
+    char **sender_domains; /* globs, without a dot at the end; "": the null sender */
+    size_t pool;           /* index in struct config */
+};
+
 struct config_listener {
     char *name;
     size_t n_addresses;
     struct address *addresses;
     size_t pool; /* index in struct config */
+    size_t n_routes;
+    struct config_route *routes; /* the first that fits decides; none: `pool` */
     enum config_tls tls;
     size_t n_certificates;
     char **certificates; /* paths */

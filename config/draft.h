@@ -12,8 +12,8 @@
 #include "config/config.h"
 #include "config/report.h"
 
-/* Where the value of a field was said. An object (listener, pool, backend) has one too: its name, first
- * mentioned. */
+/* Where the value of a field was said. An object (listener, route, pool, backend) has one too: its name,
+ * first mentioned, or where it begins. */
 struct origin {
     const void *field;
     char *key;  /* its path, "pools.relays.queue-size" */
@@ -21,6 +21,8 @@ struct origin {
     struct place place;
     bool wrong; /* it could not be taken, which was reported: the field has its default */
 };
+
+#define DRAFT_NO_POOL SIZE_MAX /* in place of a pool's index: it is not known, and that was reported */
 
 struct draft {
     struct config *config;

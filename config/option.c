@@ -67,12 +67,34 @@ static const struct option log_options[] = {
 };
 static const struct section log_section = SECTION("log", log_options, sizeof(struct config_log));
 
+static const struct option route_options[] = {
+    ROW(.key = "client", .type = OPTION_NETWORKS, COUNTED(config_route, clients), RANGE(1, 4096),
+        MEANS("Networks, addresses, `unix`: the client is in one of them. Left out: whoever it is.")),
+    ROW(.key = "user", .type = OPTION_USERS, COUNTED(config_route, users), RANGE(1, 4096),
+        MEANS(
+            "Names with `*` and `?`: the user's, as it is logged, or as AUTH claims it where its first line "
+            "shows that. Upper and lower case differ. Who has no name fits none.")),
+    ROW(.key = "sender-domain", .type = OPTION_DOMAINS, COUNTED(config_route, sender_domains), RANGE(1, 4096),
+        MEANS(
+            "Domains with `*` and `?`, in either case: MAIL's sender is of one of them. `\"\"` or `<>`: the "
+            "null sender, which `*` fits too. A session that has authenticated stays with the relay where "
+            "it did, and no such route applies to it.")),
+    ROW(.key = "pool", .type = OPTION_POOL, FIELD(config_route, pool), .required = true,
+        MEANS("Where the mail goes that fits all of the above. With nothing above: all that is left.")),
+};
+const struct section option_route =
+    SECTION("listeners.NAME.routes", route_options, sizeof(struct config_route));
+
 static const struct option listener_options[] = {
     ROW(.key = "address", .type = OPTION_ADDRESSES, COUNTED(config_listener, addresses), RANGE(1, 64),
         .required = true, MEANS("Where to listen; one address or a list.")),
     ROW(.key = "pool", .type = OPTION_POOL, FIELD(config_listener, pool),
         MEANS("The pool that takes this listener's mail. May be left out where there is only one pool.")),
-    LATER("routes", "Which pool instead, by client, user or sender.", "[]"),
+    ROW(.key = "routes", .type = OPTION_LIST, COUNTED(config_listener, routes), RANGE(0, 256), STANDARD("[]"),
+        .section = &option_route,
+        MEANS(
+            "Which pool instead: the first route that fits decides, and where none does, `pool`. EHLO offers "
+            "what all pools can do that this client may be sent to. More in routes.md.")),
     ROW(.key = "tls", .type = OPTION_CHOICE, FIELD(config_listener, tls), STANDARD("off"),
         .choices = listener_tls,
         MEANS(
@@ -103,8 +125,10 @@ static const struct option listener_options[] = {
         STANDARD("[127.0.0.0/8, \"::1\", unix]"),
         MEANS("Clients that may send mail: networks, addresses, `unix`. All others hear 550 at MAIL.")),
     ROW(.key = "open-to-all", .type = OPTION_SWITCH, FIELD(config_listener, open_to_all), STANDARD("false"),
-        MEANS("Must be true where `allow-from` reaches beyond private addresses and the pool's `identity` is "
-              "`none` or `xforward`, unless `client-ca` keeps strangers out. The backends then trust Weir's "
+        MEANS("Must be true where `allow-from` reaches beyond private addresses and the `identity` of the "
+              "pool, or "
+              "of one that a route leads such clients to, is `none` or `xforward`, unless `client-ca` keeps "
+              "strangers out. The backends then trust Weir's "
               "address and don't judge the client's: who "
               "may use the listener may send mail to anywhere.")),
     ROW(.key = "auth", .type = OPTION_CHOICE, FIELD(config_listener, auth), STANDARD("off"), .choices = auths,
@@ -136,7 +160,8 @@ static const struct option listener_options[] = {
         STANDARD("1000"), RANGE(1, 100000), MEANS("Recipients of one message; more hear 452.")),
     ROW(.key = "max-message-size", .type = OPTION_SIZE, FIELD(config_listener, max_message_size),
         STANDARD("0"), RANGE(0, GB(1024)),
-        MEANS("0: the smallest non-zero SIZE that the pool's backends announce.")),
+        MEANS(
+            "0: the smallest non-zero SIZE that the pool's backends announce (with `routes`: the pools').")),
     ROW(.key = "max-errors", .type = OPTION_NUMBER, FIELD(config_listener, max_errors), STANDARD("20"),
         RANGE(1, 10000), MEANS("Commands in error before a session is closed with 421.")),
     ROW(.key = "command-timeout", .type = OPTION_DURATION, FIELD(config_listener, command_timeout),
@@ -276,10 +301,15 @@ const struct option *option_find(const struct section *section, const char *key)
     return NULL;
 }
 
+/* A list whose elements own their text. */
+static bool is_texts(const struct option *option)
+{
+    return option->type == OPTION_PATHS || option->type == OPTION_USERS || option->type == OPTION_DOMAINS;
+}
+
 bool option_is_list(const struct option *option)
 {
-    return option->type == OPTION_ADDRESSES || option->type == OPTION_NETWORKS ||
-           option->type == OPTION_PATHS;
+    return option->type == OPTION_ADDRESSES || option->type == OPTION_NETWORKS || is_texts(option);
 }
 
 /* A default is written in the table as in the file: a list in brackets, its words perhaps in quotes. */
@@ -314,7 +344,7 @@ void option_defaults(const struct section *section, void *object)
         const struct option *option = &section->options[i];
         if (option->type == OPTION_SECTION)
             option_defaults(option->section, (char *)object + option->offset);
-        else if (option->default_text)
+        else if (option->default_text && option->type != OPTION_LIST) /* that is empty as it is */
             set_default(option, object);
     }
 }
@@ -328,19 +358,20 @@ void option_free(const struct section *section, void *object)
         char *field = (char *)object + option->offset;
         if (option->type == OPTION_SECTION) {
             option_free(option->section, field);
-        } else if (option->type == OPTION_NAMED) {
+        } else if (option->type == OPTION_NAMED || option->type == OPTION_LIST) {
             char *array = *(char **)field;
             size_t n = *(size_t *)((char *)object + option->count), size = option->section->size;
             for (size_t k = 0; k < n; k++) {
-                free(*(char **)(array + k * size)); /* the name */
+                if (option->type == OPTION_NAMED)
+                    free(*(char **)(array + k * size)); /* the name */
                 option_free(option->section, array + k * size);
             }
             free(array);
-        } else if (option->type == OPTION_PATHS) {
-            char **paths = *(char ***)field;
+        } else if (is_texts(option)) {
+            char **texts = *(char ***)field;
             for (size_t k = 0; k < *(size_t *)((char *)object + option->count); k++)
-                free(paths[k]);
-            free(paths);
+                free(texts[k]);
+            free(texts);
         } else {
             value_free(option->type, field);
         }

@@ -30,8 +30,11 @@ enum option_type {
     OPTION_ADDRESSES, /* struct address */
     OPTION_NETWORKS,  /* struct network */
     OPTION_PATHS,     /* char * */
+    OPTION_USERS,     /* char *: globs (glob.h) */
+    OPTION_DOMAINS,   /* char *: globs; "" for the null sender's */
     /* Mappings. */
     OPTION_SECTION,  /* of the options of `section` */
+    OPTION_LIST,     /* a list of sections: an array and its count. One stands for a list of one */
     OPTION_NAMED,    /* of names to sections: an array and its count */
     OPTION_BACKENDS, /* of names to backends, or to nothing; or a list of names: an array of indices and its
                         count */
@@ -70,6 +73,7 @@ struct section {
 
 extern const struct section option_file;     /* struct config */
 extern const struct section option_listener; /* struct config_listener */
+extern const struct section option_route;    /* struct config_route */
 extern const struct section option_pool;     /* struct config_pool */
 extern const struct section option_backend;  /* struct config_backend */
 

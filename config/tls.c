@@ -130,10 +130,11 @@ static void note_pool(struct draft *draft, struct use *uses, const struct config
     }
 }
 
-static void note_passwords(struct draft *draft, struct use *uses, const struct config_listener *listener,
-                           const struct config_pool *pool)
+static void note_passwords_for(struct draft *draft, struct use *uses, const struct config_listener *listener,
+                               size_t index)
 {
-    if (listener->auth != CONFIG_AUTH_RELAY || pool->tls != CONFIG_POOL_TLS_OFF ||
+    const struct config_pool *pool = index == DRAFT_NO_POOL ? NULL : &draft->config->pools[index];
+    if (!pool || listener->auth != CONFIG_AUTH_RELAY || pool->tls != CONFIG_POOL_TLS_OFF ||
         draft_is_wrong(draft, &pool->tls))
         return;
     for (size_t i = 0; i < pool->n_backends; i++) {
@@ -142,6 +143,17 @@ static void note_passwords(struct draft *draft, struct use *uses, const struct c
             continue;
         use->passwords = listener;
         use->passwords_pool = pool;
+    }
+}
+
+/* No sender is known at AUTH, so a route by its domain is none of passwords'. */
+static void note_passwords(struct draft *draft, struct use *uses, const struct config_listener *listener)
+{
+    note_passwords_for(draft, uses, listener, listener->pool);
+    for (size_t i = 0; i < listener->n_routes; i++) {
+        const struct config_route *route = &listener->routes[i];
+        if (!route->n_sender_domains && !draft_is_wrong(draft, route))
+            note_passwords_for(draft, uses, listener, route->pool);
     }
 }
 
@@ -250,7 +262,7 @@ static void make_client(struct draft *draft, size_t index)
     pool->tls_client = tls_client_create(&settings, report_file, &culprits);
 }
 
-void config_tls_check(struct draft *draft, const struct config_pool *const *pools)
+void config_tls_check(struct draft *draft)
 {
     struct config *config = draft->config;
     struct use *uses = memory_zeroed(config->n_backends, sizeof *uses);
@@ -261,8 +273,7 @@ void config_tls_check(struct draft *draft, const struct config_pool *const *pool
     }
     for (size_t i = 0; i < config->n_listeners; i++) {
         check_listener(draft, &config->listeners[i]);
-        if (pools[i])
-            note_passwords(draft, uses, &config->listeners[i], pools[i]);
+        note_passwords(draft, uses, &config->listeners[i]);
         make_server(draft, &config->listeners[i]);
     }
     for (size_t i = 0; i < config->n_backends; i++) {

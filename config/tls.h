@@ -7,9 +7,9 @@
 #include "config/draft.h"
 
 /* Report what does not go together, give each backend the name to verify, and make the contexts, each mistake
- * in a PEM file reported where the configuration names the file. `pools` are those of the listeners, NULL
- * where one is not known. */
-void config_tls_check(struct draft *draft, const struct config_pool *const *pools);
+ * in a PEM file reported where the configuration names the file. The pools of listeners and routes have been
+ * looked up. */
+void config_tls_check(struct draft *draft);
 /* Free the contexts. */
 void config_tls_free(struct config *config);
 

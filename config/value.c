@@ -11,6 +11,7 @@
 #include "config/report.h"
 #include "config/word.h"
 #include "net/address.h"
+#include "smtp/auth.h"
 #include "smtp/probe.h"
 
 struct unit {
@@ -140,6 +141,53 @@ static bool read_tls_name(const char *text, char **field)
     return true;
 }
 
+/* A user's name, with stars. */
+static bool read_user(const char *text, char **field, const char **detail)
+{
+    if (strlen(text) > SMTP_AUTH_USER_MAX) {
+        *detail = "a name is known by its first 255 octets";
+        return false;
+    }
+    return *text && read_path(text, field, detail);
+}
+
+/* What can stand in no domain. Brackets are those of an address literal, around all of it. */
+static const char *domain_fault(const char *text, size_t size)
+{
+    bool literal = size > 1 && text[0] == '[' && text[size - 1] == ']';
+    if (strchr(text, '@'))
+        return "the domain alone is meant, what stands behind the @";
+    if (size > SMTP_DOMAIN_MAX)
+        return "a domain has at most 255 octets";
+    if (!literal && (text[0] == '.' || strstr(text, "..")))
+        return "a label is empty; what is below example.net is *.example.net";
+    for (size_t i = literal; i < size - literal; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (strchr("[]", c))
+            return "[ and ] stand around an address such as [192.0.2.*]; there are no sets of characters";
+        if (c < 0x80 && !isalnum(c) && !strchr(literal ? ".*?:" : ".*?-_", c))
+            return "no domain has such characters";
+    }
+    return NULL;
+}
+
+/* Without the dot at its end, as senders' domains are compared. */
+static bool read_domain(const char *text, char **field, const char **detail)
+{
+    size_t size = strlen(text);
+    if (strcmp(text, "<>") == 0)
+        size = 0;
+    else
+        *detail = domain_fault(text, size);
+    if (*detail)
+        return false;
+    if (size && text[size - 1] == '.')
+        size--;
+    replace_text(field, text);
+    (*field)[size] = '\0';
+    return true;
+}
+
 static bool read_log_destination(const char *text, struct config_log *log)
 {
     enum log_target target = LOG_TARGET_FILE;
@@ -247,6 +295,8 @@ static bool read_field(const struct option *option, void *field, const char *tex
     case OPTION_TEXT: replace_text(field, text); return true;
     case OPTION_PATH: return read_path(text, field, detail);
     case OPTION_PATHS: return *text && read_path(text, field, detail);
+    case OPTION_USERS: return read_user(text, field, detail);
+    case OPTION_DOMAINS: return read_domain(text, field, detail);
     case OPTION_MAILBOX: return read_mailbox(text, field);
     case OPTION_TLS_NAME: return read_tls_name(text, field);
     case OPTION_LOG_DESTINATION: return read_log_destination(text, AROUND(field, config_log, target));
@@ -258,6 +308,7 @@ static bool read_field(const struct option *option, void *field, const char *tex
     case OPTION_NETWORKS: return network_parse(text, field, detail);
     case OPTION_POOL: /* check.c resolves the name */ return true;
     case OPTION_SECTION:
+    case OPTION_LIST:
     case OPTION_NAMED:
     case OPTION_BACKENDS:
     case OPTION_LATER: break;
@@ -325,7 +376,12 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
     case OPTION_POOL: fixed = "the name of a pool"; break;
     case OPTION_ADDRESSES: fixed = "an address such as 192.0.2.1:25, [2001:db8::1]:25 or unix:/path"; break;
     case OPTION_NETWORKS: fixed = "a network such as 10.0.0.0/8, an address, or unix"; break;
+    case OPTION_USERS: fixed = "a user's name such as news@example.net or news-*"; break;
+    case OPTION_DOMAINS:
+        fixed = "a domain such as example.net or *.example.net, or \"\" for the null sender";
+        break;
     case OPTION_SECTION: fixed = "a mapping of keys to values"; break;
+    case OPTION_LIST: fixed = "a list of mappings of keys to values"; break;
     case OPTION_NAMED: fixed = "a mapping of names"; break;
     case OPTION_BACKENDS: fixed = "a mapping of names to backends, or a list of names"; break;
     case OPTION_LATER: break;
@@ -336,9 +392,9 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
 
 size_t value_element_size(enum option_type type)
 {
-    return type == OPTION_ADDRESSES ? sizeof(struct address)
-           : type == OPTION_PATHS   ? sizeof(char *)
-                                    : sizeof(struct network);
+    return type == OPTION_ADDRESSES  ? sizeof(struct address)
+           : type == OPTION_NETWORKS ? sizeof(struct network)
+                                     : sizeof(char *);
 }
 
 void value_free(enum option_type type, void *field)
@@ -366,7 +422,10 @@ void value_free(enum option_type type, void *field)
     case OPTION_SOURCE:
     case OPTION_POOL:
     case OPTION_PATHS: /* its elements too are the list's owner's: option_free() */
+    case OPTION_USERS:
+    case OPTION_DOMAINS:
     case OPTION_SECTION:
+    case OPTION_LIST:
     case OPTION_NAMED:
     case OPTION_LATER: break;
     }

@@ -3,7 +3,7 @@
  *
  *     walk_section ── a mapping of keys ──▶ walk_value ─┬─ scalar ──▶ value_read()
  *          ▲                                            ├─ list   ──▶ value_read() for each entry
- *          └──────── walk_named, walk_backends ◀────────┴─ mapping
+ *          └── walk_named, walk_backends, walk_sections ◀─┴─ mapping
  *
  * Nothing stops it but the budget: each mistake is reported and the next node looked at. Aliases are
  * followed, so the same node may be met often; the depth is the table's, and the budget bounds the rest.
@@ -255,6 +255,42 @@ static void walk_named(struct walk *walk, const struct option *option, void *obj
     }
 }
 
+/* A list of mappings without names; the path has their numbers, from 1. One that holds a mistake is itself
+ * noted as wrong, for what it lacks may be what was misspelt. */
+static void walk_sections(struct walk *walk, const struct option *option, void *object, yaml_node_t *node,
+                          struct place key_place)
+{
+    bool list = node->type == YAML_SEQUENCE_NODE;
+    char expected[VALUE_ERROR_MAX], number[24];
+    if (!list && node->type != YAML_MAPPING_NODE) {
+        report_kind(walk, node, key_place, value_expected(option, expected));
+        return;
+    }
+    size_t n = list ? (size_t)(node->data.sequence.items.top - node->data.sequence.items.start) : 1;
+    if (!count_fits(walk, option, n, key_place))
+        return;
+    char *array = memory_zeroed(n, option->section->size);
+    size_t *count = (size_t *)((char *)object + option->count);
+    *(char **)((char *)object + option->offset) = array;
+    for (size_t i = 0; i < n; i++) {
+        yaml_node_t *entry = list ? visit(walk, node->data.sequence.items.start[i]) : node;
+        if (!entry)
+            return;
+        struct place place = document_place(entry->start_mark);
+        char *element = array + *count * option->section->size;
+        snprintf(number, sizeof number, "%zu", i + 1);
+        size_t path = enter(walk, number);
+        option_defaults(option->section, element);
+        ++*count;
+        draft_note(walk->draft, element, walk->key, NULL, place);
+        size_t reported = walk->draft->report.n_entries;
+        walk_section(walk, option->section, element, entry, place);
+        if (walk->draft->report.n_entries > reported)
+            draft_note_wrong(walk->draft, element, walk->key, place);
+        leave(walk, path);
+    }
+}
+
 /* One backend of a pool: `value` describes it, or is NULL where it is given by name alone. */
 static void walk_backend(struct walk *walk, struct config_pool *pool, const yaml_node_t *key,
                          yaml_node_t *value)
@@ -334,10 +370,13 @@ static void walk_value(struct walk *walk, const struct option *option, void *obj
     case OPTION_POOL: walk_scalar(walk, option, object, node, key_place); break;
     case OPTION_ADDRESSES:
     case OPTION_PATHS:
+    case OPTION_USERS:
+    case OPTION_DOMAINS:
     case OPTION_NETWORKS: walk_list(walk, option, object, node); break;
     case OPTION_SECTION:
         walk_section(walk, option->section, (char *)object + option->offset, node, key_place);
         break;
+    case OPTION_LIST: walk_sections(walk, option, object, node, key_place); break;
     case OPTION_NAMED: walk_named(walk, option, object, node, key_place); break;
     case OPTION_BACKENDS: walk_backends(walk, option, object, node, key_place); break;
     case OPTION_LATER: walk_later(walk, option, node, key_place); break;

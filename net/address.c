@@ -354,6 +354,14 @@ bool network_contains(const struct network *network, const struct peer *peer)
     return network->family == AF_UNIX || same_prefix(network->ip, peer->ip, network->prefix);
 }
 
+bool networks_contain(const struct network *networks, size_t n, const struct peer *peer)
+{
+    for (size_t i = 0; i < n; i++)
+        if (network_contains(&networks[i], peer))
+            return true;
+    return false;
+}
+
 bool network_is_private(const struct network *network)
 {
     static const struct network private[] = {

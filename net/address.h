@@ -67,6 +67,8 @@ void peer_client_key(const struct peer *peer, uint8_t key[17]);
  * error. */
 bool network_parse(const char *text, struct network *out, const char **error);
 bool network_contains(const struct network *network, const struct peer *peer);
+/* Whether one of a list does. */
+bool networks_contain(const struct network *networks, size_t n, const struct peer *peer);
 /* Whether every address of the network is loopback, private (RFC 1918, RFC 4193), link-local or a Unix
  * socket. */
 bool network_is_private(const struct network *network);

@@ -14,6 +14,7 @@
 #include "net/log.h"
 #include "net/proxy_header.h"
 #include "proxy/record.h"
+#include "proxy/route.h"
 #include "proxy/session_internal.h"
 
 #define PRELUDE_MS 5000 /* for a PROXY header, which a balancer sends at once */
@@ -36,20 +37,11 @@ static const char *admit(const struct listener *listener, const struct peer *pee
     return NULL;
 }
 
-static bool in_networks(const struct network *networks, size_t n, const struct peer *peer)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (network_contains(&networks[i], peer))
-            return true;
-    }
-    return false;
-}
-
 static bool may_relay(const struct session *s)
 {
     const struct config_listener *config = s->listener->config;
 
-    return !s->nameless && in_networks(config->allow_from, config->n_allow_from, &s->peer);
+    return !s->nameless && networks_contain(config->allow_from, config->n_allow_from, &s->peer);
 }
 
 /* The dialog begins, or is over at once. */
@@ -57,7 +49,10 @@ static void begin_dialog(struct session *s, const char *refusal)
 {
     struct worker *worker = s->worker;
     const struct config_listener *config = s->listener->config;
-    struct smtp_capabilities offer = pool_offer(&s->front->farm->pools[s->listener->pool]);
+    bool trusted = !s->nameless && networks_contain(config->xclient_from, config->n_xclient_from, &s->peer);
+    /* Who may say XCLIENT may come to be anybody. */
+    struct smtp_capabilities offer =
+        route_offer(s->front->farm, config, s->nameless ? NULL : &s->peer, trusted);
 
     s->prelude = PRELUDE_NONE;
     s->deadline = s->fires = 0;
@@ -67,8 +62,9 @@ static void begin_dialog(struct session *s, const char *refusal)
         smtp_dialog_protect(&s->dialog, SMTP_CHANNEL_TLS);
     else if (s->local_channel)
         smtp_dialog_protect(&s->dialog, SMTP_CHANNEL_LOCAL);
-    if (!s->nameless && in_networks(config->xclient_from, config->n_xclient_from, &s->peer))
+    if (trusted)
         smtp_dialog_trust_xclient(&s->dialog);
+    session_follow_routes(s);
     if (refusal)
         session_event(s, &(struct smtp_event){ .kind = SMTP_EVENT_REFUSE, .reply = refusal });
     else
@@ -243,7 +239,7 @@ void arrival_begin(struct session *s)
     const struct config_listener *config = s->listener->config;
 
     s->local_channel = s->peer.family == AF_UNIX;
-    if (in_networks(config->proxy_protocol_from, config->n_proxy_protocol_from, &s->peer))
+    if (networks_contain(config->proxy_protocol_from, config->n_proxy_protocol_from, &s->peer))
         prelude(s, PRELUDE_HEADER, PRELUDE_MS);
     else
         welcome(s);

@@ -109,26 +109,6 @@ static void forget_input(struct session *s)
     s->reply_input = (struct input){ 0 };
 }
 
-/* The pool of that name in the worker's current snapshot: a session kept for days follows the configuration.
- */
-static struct farm *current_farm(const struct session *s, size_t *index)
-{
-    struct farm *farm = s->worker->front->farm;
-    const struct pool *own = errand_pool(s);
-
-    *index = s->listener->pool;
-    if (farm == s->front->farm)
-        return farm;
-    for (size_t i = 0; i < farm->n_pools; i++) {
-        /* By name: one that was removed and has come back is another object. */
-        if (strcmp(farm->pools[i].config->name, own->config->name) == 0) {
-            *index = i;
-            return farm;
-        }
-    }
-    return s->front->farm;
-}
-
 static const char *tls_name(const struct farm *farm, const struct config_pool *pool,
                             const struct backend *backend)
 {
@@ -189,7 +169,7 @@ static struct link_target target_of(struct session *s, const struct member *memb
                                     struct tls_description *client_tls)
 {
     size_t index;
-    const struct farm *farm = current_farm(s, &index);
+    const struct farm *farm = aim_farm(s, &index);
     const struct config_pool *pool = farm->pools[index].config;
     enum smtp_backend_tls tls = backend_tls(pool->tls);
     bool header = introduction(pool->identity) == SMTP_INTRODUCE_PROXY;
@@ -254,7 +234,7 @@ void errand_secure(struct session *s)
 {
     struct errand *e = s->errand;
     size_t index;
-    const struct farm *farm = current_farm(s, &index);
+    const struct farm *farm = aim_farm(s, &index);
     const struct config_pool *pool = farm->pools[index].config;
 
     /* A reload in this very moment may have turned TLS off. */
@@ -298,21 +278,13 @@ static bool may_try(struct errand *e)
     return e->retrying;
 }
 
-static void aim(struct session *s)
-{
-    struct errand *e = s->errand;
-    size_t index;
-
-    e->wish.farm = current_farm(s, &index);
-    e->wish.pool = &e->wish.farm->pools[index];
-}
-
 static void try_backends(struct session *s)
 {
     struct errand *e = s->errand;
     struct worker *worker = s->worker;
     struct member *member = NULL;
     enum placement_verdict verdict;
+    size_t index;
 
     do {
         if (!may_try(e)) {
@@ -320,7 +292,8 @@ static void try_backends(struct session *s)
             return;
         }
         e->asked = worker->now;
-        aim(s);
+        e->wish.farm = aim_farm(s, &index);
+        e->wish.pool = &e->wish.farm->pools[index];
         verdict = placement_request(&e->wish, &worker->random, worker->now, &worker->mailbox, deliver, s,
                                     &member, &e->waiter);
         if (verdict == PLACEMENT_WAITING)
@@ -344,7 +317,7 @@ static uint64_t client_hash(const struct peer *peer)
     return hash;
 }
 
-void errand_begin(struct session *s, uint32_t needs, uint64_t size)
+void errand_begin(struct session *s, const struct smtp_action_arg *arg)
 {
     struct errand *e = s->errand;
 
@@ -355,13 +328,15 @@ void errand_begin(struct session *s, uint32_t needs, uint64_t size)
             return;
         }
         e->wish.hash_key = client_hash(&s->peer);
+        e->pool = s->listener->pool;
     }
     if (e->refused) /* behind AUTH, which is no transaction that ends */
         start_anew(e);
     if (!e->began)
         e->began = s->worker->now;
-    e->wish.needs = needs;
-    e->wish.size = size;
+    e->wish.needs = arg->need.needs;
+    e->wish.size = arg->need.size;
+    aim_take(s, arg);
     try_backends(s);
 }
 
@@ -370,6 +345,12 @@ void errand_begin(struct session *s, uint32_t needs, uint64_t size)
 static struct member_stats *stats(const struct session *s)
 {
     return &s->errand->member->stats[s->worker->index];
+}
+
+void errand_route(struct session *s, const struct smtp_action_arg *arg)
+{
+    answer(s, (struct smtp_event){ .kind = aim_fits(s, arg) ? SMTP_EVENT_BACKEND_KEEP
+                                                            : SMTP_EVENT_BACKEND_LEAVE });
 }
 
 void errand_greeted(struct session *s, const struct smtp_capabilities *capabilities)
@@ -569,6 +550,7 @@ void errand_drop(struct session *s)
     link_close(&e->link);
     start_anew(e);
     member_release(&e->member);
+    farm_release(&e->farm);
     free(e);
     s->errand = NULL;
 }

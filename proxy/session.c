@@ -156,7 +156,8 @@ static void perform(struct session *s, const struct smtp_action_arg *arg)
 {
     switch (arg->action) {
     case SMTP_ACTION_NONE: break;
-    case SMTP_ACTION_NEED_BACKEND: errand_begin(s, arg->need.needs, arg->need.size); break;
+    case SMTP_ACTION_NEED_BACKEND: errand_begin(s, arg); break;
+    case SMTP_ACTION_ROUTE: errand_route(s, arg); break;
     case SMTP_ACTION_BACKEND_GREETED: errand_greeted(s, arg->capabilities); break;
     case SMTP_ACTION_REPLIED: errand_replied(s, arg); break;
     case SMTP_ACTION_STARTTLS_CLIENT: secure_client(s); break;

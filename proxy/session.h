@@ -12,6 +12,8 @@
  * the client's limit) is told so and closed. */
 void session_begin(struct worker *worker, size_t listener, int fd, const struct peer *peer);
 
+/* The worker's front is another, or the session's dialog has begun: does it have to ask for its ways? */
+void session_follow_routes(struct session *session);
 /* For the worker's mail: each may end the session. */
 void session_backend_down(struct session *session, const struct backend *backend);
 void session_backend_leave(struct session *session, const struct backend *backend, bool must);

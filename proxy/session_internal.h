@@ -35,7 +35,9 @@ struct errand {
     struct placement_wish wish;
     struct waiter *waiter;         /* in the queue */
     struct link *link;             /* connected, or connecting */
-    struct member *member;         /* held: of the link, or of the last one */
+    struct member *member;         /* held: of the link, or of the last one in this pool */
+    struct farm *farm;             /* held, that `pool` is of; NULL: the one that the session began with */
+    size_t pool;                   /* chosen for this transaction, or for the link at hand: index */
     bool retrying;                 /* holds one of the process's few retries */
     bool refused;                  /* no backend was to be had: the next wish begins anew */
     unsigned attempts;             /* backends tried for this transaction */
@@ -92,8 +94,17 @@ void arrival_timeout(struct session *s);
 void arrival_anew(struct session *s, const struct smtp_xclient *xclient); /* it speaks for somebody else */
 void session_leave_listener(const struct listener *listener, const struct peer *peer);
 
+/* aim.c */
+/* Choose the errand's pool for what `arg` tells of. */
+void aim_take(struct session *s, const struct smtp_action_arg *arg);
+/* Whether the backend at hand is of the pool that would be chosen. */
+bool aim_fits(const struct session *s, const struct smtp_action_arg *arg);
+/* The errand's pool, by name, in the worker's current snapshot; where it is gone, as it was. */
+struct farm *aim_farm(const struct session *s, size_t *index);
+
 /* errand.c */
-void errand_begin(struct session *s, uint32_t needs, uint64_t size);
+void errand_begin(struct session *s, const struct smtp_action_arg *arg);
+void errand_route(struct session *s, const struct smtp_action_arg *arg);
 void errand_greeted(struct session *s, const struct smtp_capabilities *capabilities);
 void errand_replied(struct session *s, const struct smtp_action_arg *arg);
 void errand_secure(struct session *s);    /* begin TLS with the backend */
@@ -114,10 +125,12 @@ static inline struct link *session_link(const struct session *s)
     return s->errand ? s->errand->link : NULL;
 }
 
-/* The pool as it was when the session began: its time limits are those of the listener's days. */
+/* The pool as it was when it was chosen, with the limits of those days; before that, the listener's own. */
 static inline const struct pool *errand_pool(const struct session *s)
 {
-    return &s->front->farm->pools[s->listener->pool];
+    const struct farm *farm = s->errand && s->errand->farm ? s->errand->farm : s->front->farm;
+
+    return &farm->pools[s->errand ? s->errand->pool : s->listener->pool];
 }
 
 #endif

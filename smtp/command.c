@@ -439,6 +439,31 @@ const char *smtp_rcpt_parse(struct smtp_span argument, uint32_t offered, bool ut
     return refusal;
 }
 
+/* In a source route ("<@a,@b:c@d>") a colon begins the mailbox; in an address literal it is the address's. */
+struct smtp_span smtp_path_domain(struct smtp_span path)
+{
+    const char *end = path.data + path.size - 1, *domain = end; /* the '>' */
+    bool routed = path.size > 1 && path.data[1] == '@', quoted = false, literal = false;
+
+    for (const char *p = path.data + 1; p < end; p++) {
+        if (quoted && *p == '\\')
+            p++;
+        else if (*p == '"')
+            quoted = !quoted;
+        else if (quoted)
+            continue;
+        else if (*p == '[' || *p == ']')
+            literal = *p == '[';
+        else if (*p == '@')
+            domain = p + 1;
+        else if (*p == ':' && routed && !literal)
+            domain = end;
+    }
+    if (end > domain && end[-1] == '.')
+        end--;
+    return (struct smtp_span){ domain, (size_t)(end - domain) };
+}
+
 bool smtp_bdat_parse(struct smtp_span argument, uint64_t *octets, bool *last, bool *has_octets)
 {
     uint64_t value = 0;

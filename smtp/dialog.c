@@ -169,6 +169,7 @@ void part_backend(struct smtp_dialog *d, bool politely, enum smtp_loss loss)
         act(d, SMTP_ACTION_ABORT_BACKEND)->loss = loss;
     }
     enter_backend(d, SMTP_BACKEND_NONE);
+    x->route = ROUTE_OPEN;
     x->sent = 0;
     /* Weir's own commands were for this one. */
     while (x->count && x->queue[x->head].kind == PENDING_SWALLOW)
@@ -473,6 +474,7 @@ void smtp_dialog_event(struct smtp_dialog *d, const struct smtp_event *event)
     case SMTP_EVENT_BACKEND_REFUSED: backend_refused(d, event->reply); break;
     case SMTP_EVENT_BACKEND_LOST: backend_lost(d, event->loss); break;
     case SMTP_EVENT_BACKEND_LEAVE: backend_leave(d, event->must); break;
+    case SMTP_EVENT_BACKEND_KEEP: route_keep(d); break;
     case SMTP_EVENT_CLIENT_LOST: client_lost(d); break;
     case SMTP_EVENT_TIMEOUT: timed_out(d); break;
     case SMTP_EVENT_DRAIN: d->draining = true; break;
@@ -522,6 +524,8 @@ enum smtp_timer smtp_dialog_timer(const struct smtp_dialog *d, uint32_t *serial)
     case SMTP_BACKEND_END_OF_DATA:
         if (x->sent)
             return backend_timer(x);
+        if (route_waits(x))
+            return SMTP_TIMER_BACKEND;
         break;
     }
     return SMTP_TIMER_COMMAND;
@@ -553,5 +557,5 @@ bool smtp_dialog_waiting(const struct smtp_dialog *d)
     bool auth =
         x && x->auth_wanted && x->backend_state != SMTP_BACKEND_NONE && x->backend_state < SMTP_BACKEND_READY;
 
-    return (busy(d) || auth) && !smtp_dialog_in_body(d);
+    return (busy(d) || auth || (x && route_waits(x))) && !smtp_dialog_in_body(d);
 }

@@ -145,7 +145,9 @@ struct smtp_transaction {
 
 enum smtp_action {
     SMTP_ACTION_NONE,
-    SMTP_ACTION_NEED_BACKEND,     /* answer with BACKEND_ASSIGNED or BACKEND_REFUSED */
+    SMTP_ACTION_NEED_BACKEND, /* answer with BACKEND_ASSIGNED or BACKEND_REFUSED */
+    SMTP_ACTION_ROUTE,        /* MAIL or AUTH waits: may the backend at hand have it? Answer with BACKEND_KEEP
+                                 or BACKEND_LEAVE */
     SMTP_ACTION_BACKEND_GREETED,  /* its EHLO went well: arg->capabilities */
     SMTP_ACTION_REPLIED,          /* the backend answered arg->verb with arg->code */
     SMTP_ACTION_STARTTLS_CLIENT,  /* begin a handshake as server: answer with CLIENT_SECURED or CLIENT_LOST */
@@ -166,7 +168,11 @@ struct smtp_action_arg {
         struct {
             uint32_t needs; /* enum smtp_capability bits */
             uint64_t size;  /* of SIZE=, or 0 */
-        } need;
+            /* For whom, valid until the next call: the domain of MAIL's sender, perhaps empty; for AUTH,
+             * which knows of none, data is NULL, and `user` is who it claims to be, if its line shows that.
+             */
+            struct smtp_span domain, user;
+        } need; /* ROUTE too, but for the first two */
         struct {
             enum smtp_verb verb; /* DATA: the 354 or refusal; for the end of data: final is set */
             bool final;          /* the reply to a complete message, or the last one to AUTH */
@@ -194,10 +200,11 @@ enum smtp_event_kind {
     SMTP_EVENT_BACKEND_LOST,     /* event->loss */
     SMTP_EVENT_BACKEND_LEAVE, /* part with it politely as soon as no transaction is open: now, or behind the
                                  present one. A session that has authenticated stays, unless event->must */
-    SMTP_EVENT_CLIENT_LOST,   /* end of stream or error, behind everything fed */
-    SMTP_EVENT_TIMEOUT,       /* the timer of smtp_dialog_timer() ran out, or the body is too slow */
-    SMTP_EVENT_DRAIN,         /* the session may end its work, and begins nothing more after it */
-    SMTP_EVENT_STOP,          /* the session ends now */
+    SMTP_EVENT_BACKEND_KEEP, /* the answer to ROUTE: it may have what waits. The other one is BACKEND_LEAVE */
+    SMTP_EVENT_CLIENT_LOST,  /* end of stream or error, behind everything fed */
+    SMTP_EVENT_TIMEOUT,      /* the timer of smtp_dialog_timer() ran out, or the body is too slow */
+    SMTP_EVENT_DRAIN,        /* the session may end its work, and begins nothing more after it */
+    SMTP_EVENT_STOP,         /* the session ends now */
 };
 
 struct smtp_event {
@@ -291,6 +298,7 @@ struct smtp_dialog {
     bool may_relay;
     bool extended;     /* EHLO, not HELO */
     bool xclient_from; /* it may say XCLIENT and XFORWARD */
+    bool routed;       /* MAIL and AUTH ask whether the backend at hand may have them */
     bool helo_given;   /* by XCLIENT: what EHLO says no longer counts */
     bool skipping;     /* in an overlong line */
     bool draining;
@@ -310,6 +318,9 @@ void smtp_dialog_protect(struct smtp_dialog *dialog, enum smtp_channel channel);
 void smtp_dialog_secure_backends(struct smtp_dialog *dialog, enum smtp_backend_tls tls);
 /* The client may use XCLIENT and XFORWARD. Before its EHLO. */
 void smtp_dialog_trust_xclient(struct smtp_dialog *dialog);
+/* From now on not every backend may have every transaction: one that is at hand is asked about, with ROUTE,
+ * before MAIL or AUTH goes there. Whoever has authenticated stays where that was. */
+void smtp_dialog_follow_routes(struct smtp_dialog *dialog);
 /* Backends from now on are told who the client is. `identity` stays the caller's and must live as long as the
  * dialog, or until the next such call. */
 void smtp_dialog_introduce(struct smtp_dialog *dialog, enum smtp_introduction introduction,

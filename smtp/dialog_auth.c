@@ -81,20 +81,29 @@ static void note_user(struct smtp_dialog *d, struct smtp_span response)
     x->auth_user_known = true;
 }
 
+/* Whom the line claims to be, if it shows that: a route may hang on it. */
+static void note_claim(struct smtp_dialog *d, const struct smtp_auth *auth)
+{
+    struct smtp_exchange *x = d->exchange;
+
+    x->auth_mechanism = auth->mechanism;
+    x->auth_user_known = false;
+    x->auth_user_size = 0;
+    if (auth->response.data)
+        note_user(d, auth->response);
+    route_forget_sender(d);
+}
+
 static void auth_send(struct smtp_dialog *d, const struct smtp_auth *auth)
 {
     struct smtp_exchange *x = d->exchange;
     struct smtp_output *out = &d->wire->backend;
 
-    x->auth_wanted = false;
-    x->auth_mechanism = auth->mechanism;
-    x->auth_bad = x->auth_user_known = false;
-    x->auth_user_size = 0;
+    x->auth_wanted = x->auth_bad = false;
     output_copy(out, "AUTH ", 5);
     if (auth->response.data) {
         output_copy(out, auth->name.data, auth->name.size);
         output_copy(out, " ", 1);
-        note_user(d, auth->response);
         pass_line(d, auth->response);
     } else {
         pass_line(d, auth->name);
@@ -137,6 +146,9 @@ bool on_auth(struct smtp_dialog *d, const struct smtp_command *command)
     if (x->auth_refused)
         return auth_told(d, x->auth_refused);
     if (x->backend_state == SMTP_BACKEND_READY && !x->count && backend_suits(x, &auth)) {
+        note_claim(d, &auth);
+        if (!x->auth_wanted && !route_settled(d)) /* else it is the one that was wanted for this */
+            return false;
         auth_send(d, &auth);
         return true;
     }
@@ -150,6 +162,7 @@ bool on_auth(struct smtp_dialog *d, const struct smtp_command *command)
         x->needs = SMTP_CAP_AUTH | auth.mechanism;
         x->declared_size = 0;
         x->auth_wanted = true;
+        note_claim(d, &auth);
         backend_want(d);
     }
     return false;

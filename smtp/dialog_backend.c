@@ -16,6 +16,7 @@ void backend_want(struct smtp_dialog *d)
 
     arg->need.needs = x->needs;
     arg->need.size = x->declared_size;
+    route_describe(x, arg);
     x->sent = 0;
     enter_backend(d, SMTP_BACKEND_WANTED);
 }

@@ -166,6 +166,9 @@ static bool on_mail(struct smtp_dialog *d, const struct smtp_command *command)
         say(d, "451 4.3.5 The relay that you authenticated to can't carry this message\r\n");
         return true;
     }
+    route_note_sender(d, mail.path);
+    if (!d->authenticated && backend_can_carry(d->exchange, &mail) && !route_settled(d))
+        return false;
     if (!queue_identity(d) ||
         !queue_command(d, PENDING_FORWARD, SMTP_VERB_MAIL, span("MAIL FROM:"), mail.path, mail.parameters))
         return false;

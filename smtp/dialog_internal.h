@@ -8,6 +8,7 @@
  *   dialog_identity.c  who the client is, to backends and from in front
  *   dialog_tls.c       STARTTLS on both sides
  *   dialog_auth.c      AUTH, relayed
+ *   dialog_route.c     for whom a backend is wanted, and whether the one at hand will do
  *   dialog_backend.c   replies of the backend, its greeting, its loss
  *
  * Commands that go to the backend pass through one queue, oldest first:
@@ -52,19 +53,32 @@ enum body_mode {
     BODY_DISCARD, /* thrown away until CRLF.CRLF, then `held` is said */
 };
 
+/* Whether the backend at hand may have the MAIL or AUTH that waits (policy: smtp_dialog_follow_routes()). */
+enum route_question {
+    ROUTE_OPEN,
+    ROUTE_HELD,  /* not asked yet: Weir's own RSET is under way, and a backend can't be left before its reply
+                  */
+    ROUTE_ASKED, /* SMTP_ACTION_ROUTE is out */
+    ROUTE_KEPT,  /* it may */
+};
+
 struct smtp_exchange {
     enum smtp_backend_state backend_state;
     struct smtp_capabilities backend;
     uint32_t needs;
     uint64_t declared_size;
-    bool introduced;       /* XCLIENT was accepted on this connection */
-    bool secured;          /* the connection is under TLS */
-    bool in_clear;         /* TLS was tried here, or refused, and is not tried again */
-    bool may_have_secrets; /* credentials may go there in the clear */
-    bool leaving;          /* to be parted with as soon as no transaction is open */
-    bool auth_wanted;      /* the client's AUTH waits for this backend */
-    bool auth_bad;         /* its exchange was given up for what the client sent */
-    bool auth_user_known;  /* its first response has been looked at */
+    enum route_question route;
+    bool sender_known; /* a MAIL has been read; AUTH forgets it */
+    size_t domain_size;
+    char domain[SMTP_DOMAIN_MAX]; /* the sender's; no name is longer, and more is cut */
+    bool introduced;              /* XCLIENT was accepted on this connection */
+    bool secured;                 /* the connection is under TLS */
+    bool in_clear;                /* TLS was tried here, or refused, and is not tried again */
+    bool may_have_secrets;        /* credentials may go there in the clear */
+    bool leaving;                 /* to be parted with as soon as no transaction is open */
+    bool auth_wanted;             /* the client's AUTH waits for this backend */
+    bool auth_bad;                /* its exchange was given up for what the client sent */
+    bool auth_user_known;         /* its first response has been looked at */
     uint32_t auth_mechanism;
     const char *auth_refused; /* what the waiting AUTH is to be told; static */
     size_t auth_user_size;
@@ -164,6 +178,16 @@ void auth_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *
 bool auth_lost(struct smtp_dialog *d);
 bool auth_backend_refused(struct smtp_dialog *d, const char *reply);
 bool auth_mail_refused(struct smtp_dialog *d);
+
+/* dialog_route.c */
+void route_note_sender(struct smtp_dialog *d, struct smtp_span path);
+void route_forget_sender(struct smtp_dialog *d);
+/* For whom: ROUTE and NEED_BACKEND. */
+void route_describe(const struct smtp_exchange *x, struct smtp_action_arg *arg);
+/* Whether the backend at hand, which is READY, may have what is being read. False: not yet, read it again. */
+bool route_settled(struct smtp_dialog *d);
+void route_keep(struct smtp_dialog *d);
+bool route_waits(const struct smtp_exchange *x);
 
 /* dialog_client.c */
 size_t skip_line(struct smtp_dialog *d, const char *in, size_t size);

@@ -61,10 +61,12 @@ struct driver {
     struct text to_client, to_backend;
     struct smtp_action_arg actions[DRIVER_ACTIONS];
     struct smtp_xclient xclients[DRIVER_ACTIONS];
+    char whom[DRIVER_ACTIONS][64]; /* of NEED_BACKEND and ROUTE: " domain=x" or " user=u" */
     struct smtp_transaction transactions[DRIVER_ACTIONS]; /* beside its action, whose pointer soon dangles */
     size_t n_actions;
     bool backend; /* a connection is there, or being made */
     bool wanted;
+    bool asked; /* ROUTE is out */
     bool closed;
 };
 
@@ -73,7 +75,7 @@ static inline void driver_begin(struct driver *d, const struct smtp_policy *poli
 {
     memset(&d->dialog, 0, sizeof d->dialog);
     d->n_actions = 0;
-    d->backend = d->wanted = d->closed = false;
+    d->backend = d->wanted = d->asked = d->closed = false;
     d->wire = calloc(1, sizeof *d->wire);
     if (!d->wire)
         abort();
@@ -98,6 +100,18 @@ static inline void driver_collect(const struct smtp_output *out, struct text *te
         text_add(text, out->parts[i].iov_base, out->parts[i].iov_len);
 }
 
+static inline void driver_note_whom(char whom[64], const struct smtp_action_arg *arg)
+{
+    const struct smtp_span *domain = &arg->need.domain, *user = &arg->need.user;
+    const struct smtp_span *told = domain->data ? domain : user;
+
+    CHECK(!domain->data || !user->data, "a sender and a claim");
+    CHECK(domain->size <= 255 && user->size <= 255, "an endless name");
+    whom[0] = '\0';
+    if (told->data)
+        snprintf(whom, 64, " %s=%.*s", domain->data ? "domain" : "user", (int)told->size, told->data);
+}
+
 static inline void driver_act(struct driver *d, const struct smtp_action_arg *arg)
 {
     CHECK(d->n_actions < DRIVER_ACTIONS, "too many actions");
@@ -105,12 +119,18 @@ static inline void driver_act(struct driver *d, const struct smtp_action_arg *ar
         d->transactions[d->n_actions] = *arg->transaction;
     if (arg->action == SMTP_ACTION_XCLIENT)
         d->xclients[d->n_actions] = *arg->xclient;
+    if (arg->action == SMTP_ACTION_NEED_BACKEND || arg->action == SMTP_ACTION_ROUTE)
+        driver_note_whom(d->whom[d->n_actions], arg);
     d->actions[d->n_actions++] = *arg;
     switch (arg->action) {
     case SMTP_ACTION_NONE: CHECK(false, "an action NONE"); break;
     case SMTP_ACTION_NEED_BACKEND:
         CHECK(!d->backend && !d->wanted && !d->closed, "NEED_BACKEND while there is one");
         d->wanted = true;
+        break;
+    case SMTP_ACTION_ROUTE:
+        CHECK(d->backend && !d->asked && !d->closed, "ROUTE twice, or without a backend");
+        d->asked = true;
         break;
     case SMTP_ACTION_STARTTLS_CLIENT:
         CHECK(!d->closed && !d->backend && !d->wanted, "STARTTLS_CLIENT with a backend");
@@ -127,7 +147,7 @@ static inline void driver_act(struct driver *d, const struct smtp_action_arg *ar
     case SMTP_ACTION_QUIT_BACKEND: CHECK(d->backend, "QUIT_BACKEND without one"); /* fall through */
     case SMTP_ACTION_ABORT_BACKEND:
         CHECK(d->backend || d->wanted, "ABORT_BACKEND without one");
-        d->backend = d->wanted = false;
+        d->backend = d->wanted = d->asked = false;
         d->backend_in.size = 0;
         break;
     case SMTP_ACTION_CLOSE:
@@ -155,6 +175,7 @@ static inline void driver_check_state(struct driver *d)
           "CLOSING without CLOSE");
     if (!d->closed && smtp_dialog_waiting(&d->dialog))
         CHECK(timer >= SMTP_TIMER_BACKEND && timer < SMTP_TIMER_LINGER, "a wait on the wrong timer");
+    CHECK(!d->asked || smtp_dialog_waiting(&d->dialog), "ROUTE, and nothing waits");
     CHECK(!d->closed || timer == SMTP_TIMER_LINGER, "closing without a timer");
 }
 
@@ -169,6 +190,10 @@ static inline void driver_write(struct driver *d, const char *client_in, size_t 
     driver_collect(&d->wire->client, &d->to_client);
     driver_collect(&d->wire->backend, &d->to_backend);
     CHECK(d->to_backend.size == backend_before || d->backend, "octets for a backend that is not there");
+    CHECK(!d->asked || d->to_backend.size == backend_before ||
+              (d->to_backend.size == backend_before + 6 &&
+               memcmp(d->to_backend.data + backend_before, "QUIT\r\n", 6) == 0),
+          "octets for a backend that is being asked about");
     CHECK(d->wire->n_actions <= SMTP_ACTIONS_MAX, "too many actions");
     smtp_wire_flushed(d->wire);
     if (!d->closed)
@@ -265,6 +290,8 @@ static inline void driver_event(struct driver *d, const struct smtp_event *event
         if (d->backend)
             observer_assigned(&d->observer);
     }
+    if (event->kind == SMTP_EVENT_BACKEND_KEEP)
+        d->asked = false;
     if (event->kind == SMTP_EVENT_CLIENT_LOST)
         d->client_in.size = 0;
     smtp_dialog_event(&d->dialog, event);

@@ -6,7 +6,7 @@
  *      B… b…   octets of the backend, likewise                    R REFUSE   F, G BACKEND_REFUSED  D DRAIN
  *      Z z     a backend's whole greeting, with and without       X CLIENT_LOST    L BACKEND_LOST  K STOP
  *      y       PIPELINING, if one is wanted; with STARTTLS and AUTH
- *      U CLIENT_SECURED    V BACKEND_SECURED, when they are waited for
+ *      U CLIENT_SECURED    V BACKEND_SECURED, when they are waited for     M BACKEND_LEAVE    E BACKEND_KEEP
  *
  * The first octet chooses the policy; with its highest bit a second one chooses what is said of TLS and AUTH.
  * What must hold is in driver.h and observer.h; and no session may hang:
@@ -53,6 +53,7 @@ enum {
     SECURE_AUTH = 4,
     SECURE_CHANNEL = 8,
     SECURE_BACKEND_SHIFT = 4, /* enum smtp_backend_tls */
+    SECURE_ROUTES = 64,
 };
 
 static const uint32_t everything = SMTP_CAP_PIPELINING | SMTP_CAP_CARRIED;
@@ -135,6 +136,7 @@ static void record(struct driver *d, const char *in, size_t size, bool *client_g
     case 'M':
         driver_event(d, &(struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LEAVE, .must = size > 1 });
         break;
+    case 'E': event(d, SMTP_EVENT_BACKEND_KEEP); break;
     case 'X':
         *client_gone = true;
         event(d, SMTP_EVENT_CLIENT_LOST);
@@ -169,6 +171,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (secure & SECURE_CHANNEL)
         smtp_dialog_protect(&d.dialog, SMTP_CHANNEL_TLS);
     smtp_dialog_secure_backends(&d.dialog, (enum smtp_backend_tls)(secure >> SECURE_BACKEND_SHIFT & 3));
+    if (secure & SECURE_ROUTES)
+        smtp_dialog_follow_routes(&d.dialog);
     event(&d, SMTP_EVENT_START);
     in += size > 0;
     in += choice & POLICY_SECURE && size > 1;

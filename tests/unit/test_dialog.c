@@ -57,7 +57,7 @@ struct replay {
     struct driver driver;
     struct smtp_policy policy;
     struct smtp_capabilities offer;
-    bool stranger, xclient_from, begun;
+    bool stranger, xclient_from, routes, begun;
     enum smtp_channel channel;
     enum smtp_backend_tls backend_tls;
     enum smtp_introduction introduction;
@@ -85,8 +85,9 @@ static void print_action(FILE *out, const struct replay *r, size_t i)
     case SMTP_ACTION_NEED_BACKEND:
         fprintf(out, "NEED_BACKEND needs=");
         print_capabilities(out, arg->need.needs);
-        fprintf(out, " size=%llu", (unsigned long long)arg->need.size);
+        fprintf(out, " size=%llu%s", (unsigned long long)arg->need.size, r->driver.whom[i]);
         break;
+    case SMTP_ACTION_ROUTE: fprintf(out, "ROUTE%s", r->driver.whom[i]); break;
     case SMTP_ACTION_BACKEND_GREETED: fprintf(out, "GREETED"); break;
     case SMTP_ACTION_REPLIED:
         fprintf(out, "REPLIED %s %d%s status=%d.%d", smtp_verb_name(arg->replied.verb), arg->replied.code,
@@ -281,6 +282,8 @@ static void set_policy(struct replay *r, const char *text)
             r->stranger = true;
         else if (strcmp(word, "xclient-from") == 0)
             r->xclient_from = true;
+        else if (strcmp(word, "routes") == 0)
+            r->routes = true;
         else if (strcmp(word, "greet-delay") == 0)
             r->policy.greet_delay = true;
         else if (strcmp(word, "auth") == 0)
@@ -340,6 +343,7 @@ static void do_event(struct replay *r, const char *text)
         { "REFUSED",         SMTP_EVENT_BACKEND_REFUSED,  'F'},
         { "LOST",            SMTP_EVENT_BACKEND_LOST,     'L'},
         { "LEAVE",           SMTP_EVENT_BACKEND_LEAVE,    'M'},
+        { "KEEP",            SMTP_EVENT_BACKEND_KEEP,     'E'},
         { "CLIENT_LOST",     SMTP_EVENT_CLIENT_LOST,      'X'},
         { "TIMEOUT",         SMTP_EVENT_TIMEOUT,          'T'},
         { "DRAIN",           SMTP_EVENT_DRAIN,            'D'},
@@ -401,7 +405,8 @@ static void begin(struct replay *r)
                       (r->policy.max_errors < 20 ? 16u : 0) | (r->offer.flags & SMTP_CAP_CHUNKING ? 0 : 32u) |
                       (r->stranger ? 64u : 0) | 128u;
     unsigned secure = (unsigned)r->policy.starttls | (r->policy.auth ? 4u : 0) |
-                      (r->channel == SMTP_CHANNEL_TLS ? 8u : 0) | (unsigned)r->backend_tls << 4;
+                      (r->channel == SMTP_CHANNEL_TLS ? 8u : 0) | (unsigned)r->backend_tls << 4 |
+                      (r->routes ? 64u : 0);
 
     if (r->begun)
         return;
@@ -413,6 +418,8 @@ static void begin(struct replay *r)
     smtp_dialog_secure_backends(&r->driver.dialog, r->backend_tls);
     if (r->xclient_from)
         smtp_dialog_trust_xclient(&r->driver.dialog);
+    if (r->routes)
+        smtp_dialog_follow_routes(&r->driver.dialog);
     smtp_dialog_introduce(&r->driver.dialog, r->introduction, &somebody);
 }
 
