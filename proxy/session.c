@@ -366,7 +366,7 @@ void session_conclude(struct session *s)
     do {
         moved = feed_backend(s);
         moved |= feed_client(s);
-        moved |= feed_client_end(s);
+        moved = moved || feed_client_end(s); /* there may be more that it has sent */
     } while (moved && !s->finished);
     if (s->finished) {
         session_free(s);
