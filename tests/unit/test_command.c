@@ -485,6 +485,51 @@ static void test_helo(void **state)
     assert_false(smtp_helo_valid((struct smtp_span){ name, 256 }));
 }
 
+static void test_domain(void **state)
+{
+    static const struct {
+        const char *path, *domain;
+    } cases[] = {
+        {"<>",                         ""                  },
+        { "<a>",                       ""                  },
+        { "<a@x.example>",             "x.example"         },
+        { "<a@x.example.>",            "x.example"         },
+        { "<a@x..>",                   "x."                },
+        { "<a@.>",                     ""                  },
+        { "<a@>",                      ""                  },
+        { "<@>",                       ""                  },
+        { "<a@b@x>",                   "x"                 },
+        { "<\"a@b\"@x>",               "x"                 },
+        { "<\"a@b\">",                 ""                  },
+        { "<\"a\\\"@b\"@x>",           "x"                 },
+        { "<\"a\\\\\"@x>",             "x"                 },
+        { "<\"\\\">@x>",               ""                  }, /* no end of the quotes: not a path, but no harm */
+        { "<a.\"b@c\".d@x>",           "x"                 },
+        { "<a@[192.0.2.1]>",           "[192.0.2.1]"       },
+        { "<a@[IPv6:2001:db8::1]>",    "[IPv6:2001:db8::1]"},
+        { "<@a,@b:c@d>",               "d"                 },
+        { "<@a,@b:c>",                 ""                  },
+        { "<@a:\"c:e@f\"@d>",          "d"                 },
+        { "<@a:c@[IPv6:2001:db8::1]>", "[IPv6:2001:db8::1]"},
+        { "<@[IPv6:2001:db8::1]:c@d>", "d"                 },
+        { "<@[IPv6:2001:db8::1]:c>",   ""                  },
+        { "<a:b@x>",                   "x"                 }, /* no route */
+        { "<a@b\xC3\xBC"
+          "cher.example>",    "b\xC3\xBC"
+          "cher.example"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        struct smtp_span path = copy_span(cases[i].path), domain = smtp_path_domain(path);
+
+        if (domain.size != strlen(cases[i].domain) || memcmp(domain.data, cases[i].domain, domain.size) != 0)
+            fail_msg("%s: \"%.*s\"", cases[i].path, (int)domain.size, domain.data);
+        assert_true(domain.data > path.data && domain.data + domain.size < path.data + path.size);
+        free_span(path);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -492,6 +537,7 @@ int main(void)
         cmocka_unit_test(test_mail_accepted), cmocka_unit_test(test_mail_refused),
         cmocka_unit_test(test_rcpt_accepted), cmocka_unit_test(test_rcpt_refused),
         cmocka_unit_test(test_bdat),          cmocka_unit_test(test_helo),
+        cmocka_unit_test(test_domain),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -209,21 +209,66 @@ static void test_everything_of_pools(void **state)
 static void test_not_built_but_harmless(void **state)
 {
     (void)state;
-    struct config *config = parse_good(
-        "control: \"\"\n"
-        "listeners:\n"
-        "  smtp: { address: \"127.0.0.1:2525\", tls: off, auth: off, certificate: [], routes: [],\n"
-        "          client-ca: \"\", priority: 0 }\n"
-        "pools:\n"
-        "  relays:\n"
-        "    mode: session\n"
-        "    tls: off\n"
-        "    ca: \"\"\n"
-        "    max-share-per-client: 100%\n"
-        "    adaptive-limit: off\n"
-        "    health: { depth: connect, sender: \"\", recipient: \"\" }\n"
-        "    backends: { relay1: { address: \"10.0.0.11:25\", tls-name: \"\", agent: \"\" } }\n");
+    struct config *config =
+        parse_good("control: \"\"\n"
+                   "listeners:\n"
+                   "  smtp: { address: \"127.0.0.1:2525\", tls: off, auth: off, certificate: [],\n"
+                   "          client-ca: \"\", priority: 0 }\n"
+                   "pools:\n"
+                   "  relays:\n"
+                   "    mode: session\n"
+                   "    tls: off\n"
+                   "    ca: \"\"\n"
+                   "    max-share-per-client: 100%\n"
+                   "    adaptive-limit: off\n"
+                   "    health: { depth: connect, sender: \"\", recipient: \"\" }\n"
+                   "    backends: { relay1: { address: \"10.0.0.11:25\", tls-name: \"\", agent: \"\" } }\n");
     assert_int_equal(config->pools[0].health.depth, CONFIG_DEPTH_CONNECT);
+    config_release(&config);
+}
+
+static void test_routes(void **state)
+{
+    (void)state;
+    struct config *config = parse_good(
+        "listeners:\n"
+        "  smtp:\n"
+        "    address: \"127.0.0.1:2525\"\n"
+        "    pool: relays\n"
+        "    xclient-from: 127.0.0.1\n"
+        "    routes:\n"
+        "      - { client: [10.0.0.0/8, unix], user: [\"news-*\", 'HERE\\me', \"a b\"], pool: bulk }\n"
+        "      - { sender-domain: [Bulk.example., \"*.bulk.example\", <>, \"\", \"[192.0.2.?]\", "
+        "b\xC3\xBC.example],\n"
+        "          pool: bulk }\n"
+        "      - pool: relays\n"
+        "  one: { address: \"127.0.0.1:2526\", pool: bulk, routes: { sender-domain: x, pool: relays } }\n"
+        "  none: { address: \"127.0.0.1:2527\", pool: bulk, routes: [] }\n"
+        "pools:\n"
+        "  relays: { backends: { relay1: { address: \"10.0.0.11:25\" } } }\n"
+        "  bulk: { backends: { relay2: { address: \"10.0.0.12:25\" } } }\n");
+    const struct config_route *routes = config->listeners[0].routes;
+    static const char *const domains[] = { "Bulk.example", "*.bulk.example",   "", "",
+                                           "[192.0.2.?]",  "b\xC3\xBC.example" };
+    assert_int_equal(config->listeners[0].n_routes, 3);
+    assert_int_equal(routes[0].n_clients, 2);
+    assert_int_equal(routes[0].clients[0].prefix, 8);
+    assert_int_equal(routes[0].clients[1].family, AF_UNIX);
+    assert_int_equal(routes[0].n_users, 3);
+    assert_string_equal(routes[0].users[0], "news-*");
+    assert_string_equal(routes[0].users[1], "HERE\\me");
+    assert_string_equal(routes[0].users[2], "a b");
+    assert_int_equal(routes[0].n_sender_domains, 0);
+    assert_int_equal(routes[0].pool, 1);
+    assert_int_equal(routes[1].n_sender_domains, 6);
+    for (size_t i = 0; i < 6; i++)
+        assert_string_equal(routes[1].sender_domains[i], domains[i]);
+    assert_int_equal(routes[2].n_clients + routes[2].n_users + routes[2].n_sender_domains, 0);
+    assert_int_equal(routes[2].pool, 0);
+    assert_int_equal(config->listeners[0].pool, 0);
+    assert_int_equal(config->listeners[1].n_routes, 1);
+    assert_int_equal(config->listeners[1].pool, 1);
+    assert_int_equal(config->listeners[2].n_routes, 0);
     config_release(&config);
 }
 
@@ -325,6 +370,7 @@ int main(void)
         cmocka_unit_test(test_everything_but_pools),
         cmocka_unit_test(test_everything_of_pools),
         cmocka_unit_test(test_not_built_but_harmless),
+        cmocka_unit_test(test_routes),
         cmocka_unit_test(test_identities),
         cmocka_unit_test(test_shared_backends),
         cmocka_unit_test(test_forms),
