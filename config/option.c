@@ -94,7 +94,7 @@ static const struct option listener_options[] = {
         .section = &option_route,
         MEANS(
             "Which pool instead: the first route that fits decides, and where none does, `pool`. EHLO offers "
-            "what all pools can do that this client may be sent to. More in routes.md.")),
+            "what all pools can do that this client may be sent to. More in [routes.md](routes.md).")),
     ROW(.key = "tls", .type = OPTION_CHOICE, FIELD(config_listener, tls), STANDARD("off"),
         .choices = listener_tls,
         MEANS(

@@ -185,6 +185,10 @@ static void check_example(const char *name, const struct config *config)
         }
         assert_int_equal(config->pools[0].tls, CONFIG_POOL_TLS_VERIFY);
         assert_string_equal(config_backend_tls_name(&config->backends[1]), "out2.example.net");
+    } else if (strcmp(name, "transactional-and-bulk.yaml") == 0) {
+        assert_int_equal(listeners[0].n_routes, 4);
+        assert_string_equal(listeners[0].routes[0].sender_domains[0], "");
+        assert_int_equal(listeners[0].routes[3].pool, 2);
     }
 }
 
