@@ -315,6 +315,21 @@ def test_whom_a_reload_shuts_out_keeps_its_ways(start, relays):
         assert stranger.ehlo().command("MAIL FROM:<a@x>").code == 550
 
 
+def test_a_pool_that_can_do_less_comes_with_a_reload(start, relays):
+    """The session keeps what it was told at EHLO: what its pool can't carry is deferred, and the session goes on."""
+    pools = {"relays": relays(1), "bulk": relays(1, extensions=["PIPELINING"])}
+    weir, own, other = split(start, relays, [], pools=pools)
+    with weir.introduced() as client:
+        client.message(sender="1@bulk.example")
+        reload_routes(weir, to_bulk(sender_domain="bulk.example"))
+        assert client.command("MAIL FROM:<2@bulk.example> BODY=8BITMIME").code == 451
+        client.message(sender="3@x", parameters="BODY=8BITMIME")
+        client.message(sender="4@bulk.example")
+        client.quit()
+    assert senders(own) == ["1@bulk.example", "3@x"] and senders(other) == ["4@bulk.example"]
+    assert weir.wait_log(event="transaction", outcome="failed")["pool"] == "bulk"
+
+
 # A routed pool in trouble
 
 def test_all_of_a_routed_pool_are_down(start, relays):
