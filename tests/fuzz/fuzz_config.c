@@ -34,6 +34,20 @@ static void check_listener(const struct config_listener *listener, const struct 
               listener->addresses[i].sa.sa_family == AF_UNIX);
 }
 
+static void check_route(const struct config *config, const struct config_listener *listener,
+                        const struct config_route *route, bool last)
+{
+    CHECK(route->pool < config->n_pools);
+    CHECK(last || route->n_clients || route->n_users || route->n_sender_domains);
+    CHECK(!route->n_users || listener->auth != CONFIG_AUTH_OFF || listener->n_xclient_from);
+    for (size_t i = 0; i < route->n_users; i++)
+        CHECK(*route->users[i]);
+    for (size_t i = 0; i < route->n_sender_domains; i++)
+        CHECK(strlen(route->sender_domains[i]) <= 255 && !strpbrk(route->sender_domains[i], "@ \\<>"));
+    if (!route->n_clients)
+        check_listener(listener, &config->pools[route->pool]);
+}
+
 static void check_config(const struct config *config)
 {
     CHECK(config->references == 1 && *config->hostname && config->workers >= 1 && config->workers <= 256);
@@ -43,6 +57,9 @@ static void check_config(const struct config *config)
         for (size_t k = 0; k < config->listeners[i].n_addresses; k++)
             CHECK(config->listeners[i].addresses[k].length);
         check_listener(&config->listeners[i], &config->pools[config->listeners[i].pool]);
+        for (size_t k = 0; k < config->listeners[i].n_routes; k++)
+            check_route(config, &config->listeners[i], &config->listeners[i].routes[k],
+                        k + 1 == config->listeners[i].n_routes);
     }
     for (size_t i = 0; i < config->n_pools; i++) {
         CHECK(config->pools[i].n_backends && config->pools[i].connect_timeout);
