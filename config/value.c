@@ -67,6 +67,7 @@ static const char *with_unit(uint64_t value, const struct unit *units, size_t n_
     return out;
 }
 
+#define DOMAIN_MAX   255 /* octets (RFC 5321 §4.5.3.1.2) */
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 /* The struct around a field whose reader fills its neighbours too. */
 #define AROUND(field, type_, member) ((struct type_ *)((char *)(field)-offsetof(struct type_, member)))
@@ -157,7 +158,7 @@ static const char *domain_fault(const char *text, size_t size)
     bool literal = size > 1 && text[0] == '[' && text[size - 1] == ']';
     if (strchr(text, '@'))
         return "the domain alone is meant, what stands behind the @";
-    if (size > SMTP_DOMAIN_MAX)
+    if (size > DOMAIN_MAX)
         return "a domain has at most 255 octets";
     if (!literal && (text[0] == '.' || strstr(text, "..")))
         return "a label is empty; what is below example.net is *.example.net";

@@ -81,7 +81,6 @@ struct smtp_rcpt {
 const char *smtp_mail_parse(struct smtp_span argument, uint32_t offered, struct smtp_mail *out);
 const char *smtp_rcpt_parse(struct smtp_span argument, uint32_t offered, bool utf8, struct smtp_rcpt *out);
 
-#define SMTP_DOMAIN_MAX 255 /* octets (RFC 5321 §4.5.3.1.2) */
 /* The domain of a path that was found in order: what stands behind the last '@' outside quotes, without a dot
  * at its end. Empty where there is none: the null sender, "<>", and a mailbox alone. A part of `path`. */
 struct smtp_span smtp_path_domain(struct smtp_span path);

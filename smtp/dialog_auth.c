@@ -91,7 +91,6 @@ static void note_claim(struct smtp_dialog *d, const struct smtp_auth *auth)
     x->auth_user_size = 0;
     if (auth->response.data)
         note_user(d, auth->response);
-    route_forget_sender(d);
 }
 
 static void auth_send(struct smtp_dialog *d, const struct smtp_auth *auth)
@@ -147,7 +146,7 @@ bool on_auth(struct smtp_dialog *d, const struct smtp_command *command)
         return auth_told(d, x->auth_refused);
     if (x->backend_state == SMTP_BACKEND_READY && !x->count && backend_suits(x, &auth)) {
         note_claim(d, &auth);
-        if (!x->auth_wanted && !route_settled(d)) /* else it is the one that was wanted for this */
+        if (!x->auth_wanted && !route_settled(d, NULL)) /* else it is the one that was wanted for this */
             return false;
         auth_send(d, &auth);
         return true;

@@ -129,6 +129,7 @@ static void transaction_begin(struct smtp_dialog *d, const struct smtp_mail *mai
     memcpy(t->from, mail->path.data, t->from_size);
     x->needs = mail->uses;
     x->declared_size = mail->size;
+    x->path_size = mail->path.size;
     x->utf8 = mail->uses & SMTP_CAP_SMTPUTF8;
     x->binary = mail->body == SMTP_BODY_BINARYMIME;
     x->outstanding_recipients = 0;
@@ -166,11 +167,10 @@ static bool on_mail(struct smtp_dialog *d, const struct smtp_command *command)
         say(d, "451 4.3.5 The relay that you authenticated to can't carry this message\r\n");
         return true;
     }
-    route_note_sender(d, mail.path);
-    if (!d->authenticated && backend_can_carry(d->exchange, &mail) && !route_settled(d))
+    if (!d->authenticated && backend_can_carry(d->exchange, &mail) && !route_settled(d, &mail.path))
         return false;
     if (!queue_identity(d) ||
-        !queue_command(d, PENDING_FORWARD, SMTP_VERB_MAIL, span("MAIL FROM:"), mail.path, mail.parameters))
+        !queue_command(d, PENDING_FORWARD, SMTP_VERB_MAIL, span(MAIL_FROM), mail.path, mail.parameters))
         return false;
     transaction_begin(d, &mail);
     enter_client(d, SMTP_CLIENT_MAIL);

@@ -31,6 +31,7 @@
 #include "smtp/dialog.h"
 #include "smtp/reply.h"
 
+#define MAIL_FROM     "MAIL FROM:"
 #define PIPELINE_MAX  64   /* commands */
 #define PIPELINE_TEXT 4096 /* octets; at least one line of SMTP_LINE_MAX */
 #define HELD_MAX      512  /* an early refusal in the body, kept until the body's end */
@@ -68,17 +69,15 @@ struct smtp_exchange {
     uint32_t needs;
     uint64_t declared_size;
     enum route_question route;
-    bool sender_known; /* a MAIL has been read; AUTH forgets it */
-    size_t domain_size;
-    char domain[SMTP_DOMAIN_MAX]; /* the sender's; no name is longer, and more is cut */
-    bool introduced;              /* XCLIENT was accepted on this connection */
-    bool secured;                 /* the connection is under TLS */
-    bool in_clear;                /* TLS was tried here, or refused, and is not tried again */
-    bool may_have_secrets;        /* credentials may go there in the clear */
-    bool leaving;                 /* to be parted with as soon as no transaction is open */
-    bool auth_wanted;             /* the client's AUTH waits for this backend */
-    bool auth_bad;                /* its exchange was given up for what the client sent */
-    bool auth_user_known;         /* its first response has been looked at */
+    size_t path_size;      /* of the sender's path in the MAIL that is in the queue */
+    bool introduced;       /* XCLIENT was accepted on this connection */
+    bool secured;          /* the connection is under TLS */
+    bool in_clear;         /* TLS was tried here, or refused, and is not tried again */
+    bool may_have_secrets; /* credentials may go there in the clear */
+    bool leaving;          /* to be parted with as soon as no transaction is open */
+    bool auth_wanted;      /* the client's AUTH waits for this backend */
+    bool auth_bad;         /* its exchange was given up for what the client sent */
+    bool auth_user_known;  /* its first response has been looked at */
     uint32_t auth_mechanism;
     const char *auth_refused; /* what the waiting AUTH is to be told; static */
     size_t auth_user_size;
@@ -180,12 +179,11 @@ bool auth_backend_refused(struct smtp_dialog *d, const char *reply);
 bool auth_mail_refused(struct smtp_dialog *d);
 
 /* dialog_route.c */
-void route_note_sender(struct smtp_dialog *d, struct smtp_span path);
-void route_forget_sender(struct smtp_dialog *d);
-/* For whom: ROUTE and NEED_BACKEND. */
+/* For whom a backend is wanted: the AUTH that waits, or the MAIL in the queue. */
 void route_describe(const struct smtp_exchange *x, struct smtp_action_arg *arg);
-/* Whether the backend at hand, which is READY, may have what is being read. False: not yet, read it again. */
-bool route_settled(struct smtp_dialog *d);
+/* Whether the backend at hand, which is READY, may have what is being read: MAIL with this path, or AUTH with
+ * none. False: not yet, read it again. */
+bool route_settled(struct smtp_dialog *d, const struct smtp_span *path);
 void route_keep(struct smtp_dialog *d);
 bool route_waits(const struct smtp_exchange *x);
 

@@ -9,7 +9,7 @@
  * AUTH likewise, for whom it claims to be. A session that has authenticated is its backend's, and nothing is
  * asked.
  */
-#include <string.h>
+#include <assert.h>
 
 #include "smtp/dialog_internal.h"
 
@@ -18,30 +18,36 @@ void smtp_dialog_follow_routes(struct smtp_dialog *d)
     d->routed = true;
 }
 
-void route_note_sender(struct smtp_dialog *d, struct smtp_span path)
+static void describe_claim(const struct smtp_exchange *x, struct smtp_action_arg *arg)
 {
-    struct smtp_exchange *x = d->exchange;
-    struct smtp_span domain = smtp_path_domain(path);
-
-    x->sender_known = true;
-    x->domain_size = domain.size < sizeof x->domain ? domain.size : sizeof x->domain;
-    memcpy(x->domain, domain.data, x->domain_size);
-}
-
-void route_forget_sender(struct smtp_dialog *d)
-{
-    d->exchange->sender_known = false;
+    if (x->auth_user_size)
+        arg->need.user = (struct smtp_span){ x->auth_user, x->auth_user_size };
 }
 
 void route_describe(const struct smtp_exchange *x, struct smtp_action_arg *arg)
 {
-    if (x->sender_known)
-        arg->need.domain = (struct smtp_span){ x->domain, x->domain_size };
-    else if (x->auth_user_size)
-        arg->need.user = (struct smtp_span){ x->auth_user, x->auth_user_size };
+    if (x->auth_wanted) {
+        describe_claim(x, arg);
+        return;
+    }
+    /* The transaction can still move, so nothing of it has been answered. */
+    assert(x->count && x->queue[x->head].verb == SMTP_VERB_MAIL);
+    arg->need.domain =
+        smtp_path_domain((struct smtp_span){ x->text + x->text_start + sizeof MAIL_FROM - 1, x->path_size });
 }
 
-bool route_settled(struct smtp_dialog *d)
+static void ask(struct smtp_dialog *d, const struct smtp_span *path)
+{
+    struct smtp_action_arg *arg = act(d, SMTP_ACTION_ROUTE);
+
+    d->exchange->route = ROUTE_ASKED;
+    if (path)
+        arg->need.domain = smtp_path_domain(*path);
+    else
+        describe_claim(d->exchange, arg);
+}
+
+bool route_settled(struct smtp_dialog *d, const struct smtp_span *path)
 {
     struct smtp_exchange *x = d->exchange;
 
@@ -50,9 +56,10 @@ bool route_settled(struct smtp_dialog *d)
     switch (x->route) {
     case ROUTE_OPEN:
     case ROUTE_HELD:
-        x->route = x->count ? ROUTE_HELD : ROUTE_ASKED;
-        if (x->route == ROUTE_ASKED)
-            route_describe(x, act(d, SMTP_ACTION_ROUTE));
+        if (x->count)
+            x->route = ROUTE_HELD;
+        else
+            ask(d, path);
         return false;
     case ROUTE_ASKED: return false;
     case ROUTE_KEPT: x->route = ROUTE_OPEN; return true;

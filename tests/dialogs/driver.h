@@ -106,7 +106,7 @@ static inline void driver_note_whom(char whom[64], const struct smtp_action_arg 
     const struct smtp_span *told = domain->data ? domain : user;
 
     CHECK(!domain->data || !user->data, "a sender and a claim");
-    CHECK(domain->size <= 255 && user->size <= 255, "an endless name");
+    CHECK(domain->size < SMTP_LINE_MAX && user->size <= 255, "an endless name");
     whom[0] = '\0';
     if (told->data)
         snprintf(whom, 64, " %s=%.*s", domain->data ? "domain" : "user", (int)told->size, told->data);
