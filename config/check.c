@@ -173,8 +173,7 @@ static void check_relaying(struct draft *draft, const struct config_listener *li
         report_add(
             &draft->report, origin->place, origin->key,
             "%s reaches beyond private addresses. The backends%s%s%s trust Weir's address and %s, so "
-            "everyone "
-            "in there could send mail to anywhere through them: an open relay. Expected a narrower "
+            "everyone in there could send mail to anywhere through them: an open relay. Expected a narrower "
             "network, a pool that passes identity on for them to judge (identity: proxy-v1, proxy-v2 or "
             "xclient), or open-to-all: true if that is what you want",
             origin->text, routed ? " of pool \"" : "", routed ? pool->name : "", routed ? "\"" : "",

@@ -3,7 +3,7 @@
  *
  *     walk_section ── a mapping of keys ──▶ walk_value ─┬─ scalar ──▶ value_read()
  *          ▲                                            ├─ list   ──▶ value_read() for each entry
- *          └── walk_named, walk_backends, walk_sections ◀─┴─ mapping
+ *          └─ walk_named, walk_backends, walk_sections ◀─┴─ mapping
  *
  * Nothing stops it but the budget: each mistake is reported and the next node looked at. Aliases are
  * followed, so the same node may be met often; the depth is the table's, and the budget bounds the rest.
