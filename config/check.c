@@ -244,25 +244,42 @@ static size_t known_addresses(const struct config_backend *backend, struct addre
     return 2;
 }
 
+/* The listener that a connection to `to` ends at, and which of its addresses; NULL: none. */
+static const struct config_listener *listener_reached(const struct config *config, const struct address *to,
+                                                      const struct address **at)
+{
+    for (size_t i = 0; i < config->n_listeners; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        for (size_t k = 0; k < listener->n_addresses; k++) {
+            *at = &listener->addresses[k];
+            if (reaches(to, *at))
+                return listener;
+        }
+    }
+    return NULL;
+}
+
+bool config_is_own_listener(const struct config *config, const struct address *address)
+{
+    const struct address *at;
+    return listener_reached(config, address, &at) != NULL;
+}
+
 static void check_loop(struct draft *draft, const struct config_backend *backend)
 {
     struct address known[2];
     size_t n = known_addresses(backend, known);
-    for (size_t i = 0; i < draft->config->n_listeners; i++) {
-        const struct config_listener *listener = &draft->config->listeners[i];
-        for (size_t k = 0; k < n * listener->n_addresses; k++) {
-            const struct address *address = &listener->addresses[k / n];
-            if (!reaches(&known[k % n], address))
-                continue;
-            const struct origin *origin = draft_origin(draft, &backend->address);
-            char text[ADDRESS_TEXT_MAX];
-            report_add(
-                &draft->report, origin->place, origin->key,
-                "expected a relay, but %s is Weir's own listener \"%s\" (%s): mail would go round in a loop",
-                backend->address_text, listener->name, address_format(address, text));
-            return;
-        }
-    }
+    const struct config_listener *listener = NULL;
+    const struct address *address = NULL;
+    for (size_t i = 0; i < n && !listener; i++)
+        listener = listener_reached(draft->config, &known[i], &address);
+    if (!listener)
+        return;
+    const struct origin *origin = draft_origin(draft, &backend->address);
+    char text[ADDRESS_TEXT_MAX];
+    report_add(&draft->report, origin->place, origin->key,
+               "expected a relay, but %s is Weir's own listener \"%s\" (%s): mail would go round in a loop",
+               backend->address_text, listener->name, address_format(address, text));
 }
 
 static void check_backend(struct draft *draft, size_t index)

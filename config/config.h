@@ -159,6 +159,8 @@ struct config {
     uint32_t workers; /* resolved: never 0 */
     char *user;       /* "" for none */
     uint32_t drain_grace, drain_timeout;
+    size_t n_nameservers; /* 0: the system's */
+    struct address *nameservers;
     struct config_log log;
     char *http_address_text; /* "" for none */
     struct address http_address;
@@ -174,6 +176,10 @@ struct config {
  * address as it was written, without its port and brackets; "" for a Unix socket without tls-name. Lives as
  * long as the configuration. */
 const char *config_backend_tls_name(const struct config_backend *backend);
+
+/* Whether a connection to `address` would end at one of the configuration's own listeners, as far as that can
+ * be told without asking the host for its addresses. */
+bool config_is_own_listener(const struct config *config, const struct address *address);
 
 /* Read `path` ("-" is not special). On success a snapshot with one reference; else NULL, with every error
  * written to `errors` as "FILE:LINE:COLUMN: message", one a line, in the order of the file. Never exits,

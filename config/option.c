@@ -201,7 +201,11 @@ static const struct section health_section =
 
 static const struct option backend_options[] = {
     ROW(.key = "address", .type = OPTION_BACKEND_ADDRESS, FIELD(config_backend, address), .required = true,
-        MEANS("The relay: an address or a host name, with its port.")),
+        MEANS("The relay: an address or a host name, with its port. A name with several addresses makes one "
+              "backend of each, `relay@192.0.2.1`; all other options then count for each. It is resolved "
+              "again by its TTL (5 s to 5 min): what is added starts slowly, from what is gone sessions part "
+              "between two messages, and while there is no answer the last one holds. At most 64, the "
+              "lowest.")),
     ROW(.key = "weight", .type = OPTION_NUMBER, FIELD(config_backend, weight), STANDARD("1"), RANGE(0, 1000),
         MEANS("Its share beside the others'. 0: nothing new.")),
     ROW(.key = "max-connections", .type = OPTION_NUMBER, FIELD(config_backend, max_connections),
@@ -274,6 +278,11 @@ static const struct option file_options[] = {
     ROW(.key = "user", .type = OPTION_TEXT, FIELD(config, user), STANDARD("\"\""),
         MEANS("Drop to this user once the sockets are bound. Empty: stay.")),
     LATER("control", "The control socket's path.", ""),
+    ROW(.key = "nameservers", .type = OPTION_NAMESERVERS, COUNTED(config, nameservers), RANGE(0, 16),
+        STANDARD("[]"),
+        MEANS("Who is asked where backends are that stand here by name; one or a list of IP addresses, with "
+              "`:port` if it is not 53. `/etc/hosts` goes first. Empty: the system's, of "
+              "`/etc/resolv.conf`, which a reload reads again.")),
     ROW(.key = "drain-grace", .type = OPTION_DURATION, FIELD(config, drain_grace), STANDARD("0s"),
         RANGE(0, HOURS(1)), MEANS("On TERM: this long `/readyz` says 503 while all is served as before.")),
     ROW(.key = "drain-timeout", .type = OPTION_DURATION, FIELD(config, drain_timeout), STANDARD("30s"),
@@ -309,7 +318,8 @@ static bool is_texts(const struct option *option)
 
 bool option_is_list(const struct option *option)
 {
-    return option->type == OPTION_ADDRESSES || option->type == OPTION_NETWORKS || is_texts(option);
+    return option->type == OPTION_ADDRESSES || option->type == OPTION_NAMESERVERS ||
+           option->type == OPTION_NETWORKS || is_texts(option);
 }
 
 /* A default is written in the table as in the file: a list in brackets, its words perhaps in quotes. */

@@ -27,11 +27,12 @@ enum option_type {
     OPTION_BACKEND_ADDRESS, /* struct config_backend: address, and host, port and text beside it */
     OPTION_POOL,            /* size_t; check.c finds the pool when all are known */
     /* Lists of scalars: an array and its count. One scalar stands for a list of one. */
-    OPTION_ADDRESSES, /* struct address */
-    OPTION_NETWORKS,  /* struct network */
-    OPTION_PATHS,     /* char * */
-    OPTION_USERS,     /* char *: globs (glob.h) */
-    OPTION_DOMAINS,   /* char *: globs; "" for the null sender's */
+    OPTION_ADDRESSES,   /* struct address */
+    OPTION_NAMESERVERS, /* struct address; port 53 may be left out */
+    OPTION_NETWORKS,    /* struct network */
+    OPTION_PATHS,       /* char * */
+    OPTION_USERS,       /* char *: globs (glob.h) */
+    OPTION_DOMAINS,     /* char *: globs; "" for the null sender's */
     /* Mappings. */
     OPTION_SECTION,  /* of the options of `section` */
     OPTION_LIST,     /* a list of sections: an array and its count. One stands for a list of one */

@@ -67,8 +67,9 @@ static const char *with_unit(uint64_t value, const struct unit *units, size_t n_
     return out;
 }
 
-#define DOMAIN_MAX   255 /* octets (RFC 5321 §4.5.3.1.2) */
-#define COUNT(array) (sizeof(array) / sizeof *(array))
+#define DOMAIN_MAX      255 /* octets (RFC 5321 §4.5.3.1.2) */
+#define NAMESERVER_PORT 53
+#define COUNT(array)    (sizeof(array) / sizeof *(array))
 /* The struct around a field whose reader fills its neighbours too. */
 #define AROUND(field, type_, member) ((struct type_ *)((char *)(field)-offsetof(struct type_, member)))
 
@@ -271,6 +272,25 @@ static bool read_listen_address(const char *text, struct address *out, const cha
     return address_parse(text, false, out, &port, detail) == ADDRESS_LITERAL;
 }
 
+/* The port may be left out, and then also the brackets around an IPv6 address. */
+static bool read_nameserver(const char *text, struct address *out, const char **detail)
+{
+    uint16_t port;
+    const char *ignored; /* it would ask for a port */
+    if (read_source(text, out) && out->length) {
+        if (out->sa.sa_family == AF_INET)
+            out->in.sin_port = htons(NAMESERVER_PORT);
+        else
+            out->in6.sin6_port = htons(NAMESERVER_PORT);
+    } else if (address_parse(text, false, out, &port, &ignored) != ADDRESS_LITERAL ||
+               out->sa.sa_family == AF_UNIX) {
+        return false;
+    }
+    if (is_wildcard(out))
+        *detail = "that is no address to connect to";
+    return !is_wildcard(out);
+}
+
 static bool read_field(const struct option *option, void *field, const char *text, const char **detail)
 {
     uint64_t n = 0;
@@ -306,6 +326,7 @@ static bool read_field(const struct option *option, void *field, const char *tex
     case OPTION_BACKEND_ADDRESS:
         return read_backend_address(text, AROUND(field, config_backend, address), detail);
     case OPTION_ADDRESSES: return read_listen_address(text, field, detail);
+    case OPTION_NAMESERVERS: return read_nameserver(text, field, detail);
     case OPTION_NETWORKS: return network_parse(text, field, detail);
     case OPTION_POOL: /* check.c resolves the name */ return true;
     case OPTION_SECTION:
@@ -376,6 +397,9 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
     case OPTION_BACKEND_ADDRESS: fixed = "host:port such as 192.0.2.1:25 or relay.example.net:25"; break;
     case OPTION_POOL: fixed = "the name of a pool"; break;
     case OPTION_ADDRESSES: fixed = "an address such as 192.0.2.1:25, [2001:db8::1]:25 or unix:/path"; break;
+    case OPTION_NAMESERVERS:
+        fixed = "an IP address such as 192.0.2.53 or, with a port, [2001:db8::53]:5353";
+        break;
     case OPTION_NETWORKS: fixed = "a network such as 10.0.0.0/8, an address, or unix"; break;
     case OPTION_USERS: fixed = "a user's name such as news@example.net or news-*"; break;
     case OPTION_DOMAINS:
@@ -393,9 +417,9 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
 
 size_t value_element_size(enum option_type type)
 {
-    return type == OPTION_ADDRESSES  ? sizeof(struct address)
-           : type == OPTION_NETWORKS ? sizeof(struct network)
-                                     : sizeof(char *);
+    return type == OPTION_ADDRESSES || type == OPTION_NAMESERVERS ? sizeof(struct address)
+           : type == OPTION_NETWORKS                              ? sizeof(struct network)
+                                                                  : sizeof(char *);
 }
 
 void value_free(enum option_type type, void *field)
@@ -407,6 +431,7 @@ void value_free(enum option_type type, void *field)
     case OPTION_TLS_NAME:
     case OPTION_HOSTNAME:
     case OPTION_ADDRESSES:
+    case OPTION_NAMESERVERS:
     case OPTION_NETWORKS:
     case OPTION_BACKENDS: free(*(void **)field); break;
     case OPTION_LOG_DESTINATION: free(AROUND(field, config_log, target)->path); break;

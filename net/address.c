@@ -239,6 +239,23 @@ bool address_equal(const struct address *a, const struct address *b)
     }
 }
 
+static in_port_t port_of(const struct address *address)
+{
+    return address->sa.sa_family == AF_INET ? address->in.sin_port : address->in6.sin6_port;
+}
+
+int address_compare(const struct address *a, const struct address *b)
+{
+    bool ipv4 = a->sa.sa_family == AF_INET;
+    int order;
+
+    if (a->sa.sa_family != b->sa.sa_family)
+        return ipv4 ? -1 : 1;
+    order = ipv4 ? memcmp(&a->in.sin_addr, &b->in.sin_addr, IP_VERSION4)
+                 : memcmp(&a->in6.sin6_addr, &b->in6.sin6_addr, IP_VERSION6);
+    return order ? order : (int)ntohs(port_of(a)) - (int)ntohs(port_of(b));
+}
+
 void peer_from_sockaddr(struct peer *peer, const struct sockaddr *sa)
 {
     memset(peer, 0, sizeof *peer);

@@ -56,6 +56,8 @@ const char *address_format(const struct address *address, char text[ADDRESS_TEXT
 const char *peer_format(const struct peer *peer, bool with_port, char text[ADDRESS_TEXT_MAX]);
 
 bool address_equal(const struct address *a, const struct address *b);
+/* A total order of IP addresses, for sorting: IPv4 first, then by number, then by port. < 0, 0 or > 0. */
+int address_compare(const struct address *a, const struct address *b);
 
 /* From what accept() returned. */
 void peer_from_sockaddr(struct peer *peer, const struct sockaddr *sa);

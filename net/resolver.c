@@ -118,20 +118,36 @@ static void on_socket_state(void *data, ares_socket_t fd, int readable, int writ
 
 /* --- queries --- */
 
+/* Into its place in the order. In a full answer the highest makes room. */
+static void insert(struct resolver_answer *answer, const struct address *address)
+{
+    struct address *all = answer->addresses;
+    size_t at = answer->n;
+
+    while (at > 0 && address_compare(address, &all[at - 1]) < 0)
+        at--;
+    if (at > 0 && address_compare(address, &all[at - 1]) == 0)
+        return;
+    if (answer->n == RESOLVER_ADDRESSES_MAX)
+        answer->more = true;
+    else
+        answer->n++;
+    if (at == RESOLVER_ADDRESSES_MAX)
+        return;
+    memmove(&all[at + 1], &all[at], (answer->n - at - 1) * sizeof *all);
+    all[at] = *address;
+}
+
 static void add_address(struct resolver_answer *answer, const struct ares_addrinfo_node *node)
 {
-    struct address *address = &answer->addresses[answer->n];
+    struct address address;
 
     if (node->ai_family != AF_INET && node->ai_family != AF_INET6)
         return;
-    memset(address, 0, sizeof *address);
-    address->length = node->ai_family == AF_INET ? sizeof address->in : sizeof address->in6;
-    memcpy(&address->sa, node->ai_addr, address->length);
-    for (size_t i = 0; i < answer->n; i++) {
-        if (address_equal(&answer->addresses[i], address))
-            return;
-    }
-    answer->n++;
+    memset(&address, 0, sizeof address);
+    address.length = node->ai_family == AF_INET ? sizeof address.in : sizeof address.in6;
+    memcpy(&address.sa, node->ai_addr, address.length);
+    insert(answer, &address);
 }
 
 static void add_ttl(struct resolver_answer *answer, int ttl)
@@ -148,8 +164,7 @@ static void read_answer(struct query *q, const struct ares_addrinfo *found)
     for (const struct ares_addrinfo_cname *c = found->cnames; c; c = c->next)
         add_ttl(&q->answer, c->ttl);
     for (const struct ares_addrinfo_node *node = found->nodes; node; node = node->ai_next) {
-        if (q->answer.n < RESOLVER_ADDRESSES_MAX)
-            add_address(&q->answer, node);
+        add_address(&q->answer, node);
         add_ttl(&q->answer, node->ai_ttl);
     }
     if (q->answer.n == 0)
@@ -236,6 +251,10 @@ static bool open_channel(struct resolver *r, const char *servers, int timeout_ms
     int mask = ARES_OPT_FLAGS | ARES_OPT_EDNSPSZ | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS |
                ARES_OPT_SOCK_STATE_CB;
 
+#ifdef ARES_OPT_QUERY_CACHE /* c-ares 1.31: who asks again wants to know what it is now */
+    options.qcache_max_ttl = 0;
+    mask |= ARES_OPT_QUERY_CACHE;
+#endif
     if (ares_init_options(&r->channel, &options, mask) != ARES_SUCCESS)
         return false;
     if (!servers || ares_set_servers_ports_csv(r->channel, servers) == ARES_SUCCESS)

@@ -15,12 +15,14 @@
 
 #include "net/address.h"
 
-#define RESOLVER_ADDRESSES_MAX 64 /* of one name; what a server sends beyond that is left out */
+#define RESOLVER_ADDRESSES_MAX 64 /* of one name; of more the lowest are taken, the same ones each time */
 
 struct resolver_answer {
     size_t n;     /* at least 1 */
     uint32_t ttl; /* seconds, the smallest on the way to the addresses; 0 from /etc/hosts */
-    struct address addresses[RESOLVER_ADDRESSES_MAX]; /* IPv4 and IPv6, each once, port 0 */
+    bool more;    /* the server knows others that are left out here */
+    /* IPv4 and IPv6, each once, port 0; sorted, as servers turn the order of their answers round. */
+    struct address addresses[RESOLVER_ADDRESSES_MAX];
 };
 
 /* Either `error` (static, to be shown behind a colon) or `answer` (gone after the call) is NULL. Always

@@ -84,6 +84,7 @@ static const char everything[] =
     "hostname: relay.example.net\n"
     "workers: 3\n"
     "user: weir\n"
+    "nameservers: [192.0.2.53, \"192.0.2.54:5353\", \"2001:db8::53\", \"[2001:db8::54]:5353\"]\n"
     "drain-grace: 1s\n"
     "drain-timeout: 2m\n"
     "log: { destination: /var/log/weir.log, format: json, level: debug }\n"
@@ -131,6 +132,11 @@ static void test_everything_but_pools(void **state)
     assert_string_equal(config->hostname, "relay.example.net");
     assert_int_equal(config->workers, 3);
     assert_string_equal(config->user, "weir");
+    assert_int_equal(config->n_nameservers, 4);
+    assert_address(&config->nameservers[0], "192.0.2.53:53");
+    assert_address(&config->nameservers[1], "192.0.2.54:5353");
+    assert_address(&config->nameservers[2], "[2001:db8::53]:53");
+    assert_address(&config->nameservers[3], "[2001:db8::54]:5353");
     assert_int_equal(config->drain_grace, 1000);
     assert_int_equal(config->drain_timeout, 120000);
     assert_int_equal(config->log.target, LOG_TARGET_FILE);
