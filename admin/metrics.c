@@ -50,15 +50,15 @@ static void label(struct labels *labels, const char *name, const char *value)
     put(labels, "\"", 1);
 }
 
-static struct labels pool_labels(const struct pool *pool)
+static struct labels pool_labels(const struct pool_state *pool)
 {
     struct labels labels = { 0 };
 
-    label(&labels, "pool", pool->state->name);
+    label(&labels, "pool", pool->name);
     return labels;
 }
 
-static struct labels member_labels(const struct pool *pool, const struct member *member)
+static struct labels member_labels(const struct pool_state *pool, const struct member *member)
 {
     struct labels labels = pool_labels(pool);
 
@@ -102,16 +102,29 @@ static void write_histogram(FILE *out, const char *name, const struct labels *la
 
 /* --- by backend --- */
 
-typedef void member_writer(FILE *out, const struct pool *pool, const struct member *member);
+typedef void member_writer(FILE *out, const struct pool_state *pool, const struct member *member);
 
 static void each_member(FILE *out, const struct farm *farm, member_writer *write)
 {
     for (size_t p = 0; p < farm->n_pools; p++)
         for (size_t m = 0; m < farm->pools[p].n_members; m++)
-            write(out, &farm->pools[p], farm->pools[p].members[m]);
+            write(out, farm->pools[p].state, farm->pools[p].members[m]);
 }
 
-static void write_outcomes(FILE *out, const struct pool *pool, const struct member *member)
+/* Those too that a name has no more, as long as sessions are on them: their names are their own, which those
+ * of others that a reload took out need not be. */
+static void each_member_ever(FILE *out, const struct farm *farm, member_writer *write)
+{
+    each_member(out, farm, write);
+    for (size_t i = 0; i < farm->n_leaving; i++) {
+        const struct backend *backend = farm->leaving[i].member->backend;
+
+        if (backend->found_at[0] && atomic_load(&backend->connections) > 0)
+            write(out, farm->leaving[i].pool, farm->leaving[i].member);
+    }
+}
+
+static void write_outcomes(FILE *out, const struct pool_state *pool, const struct member *member)
 {
     for (enum transaction_outcome o = 0; o < TRANSACTION_OUTCOMES; o++) {
         struct labels labels = member_labels(pool, member);
@@ -126,7 +139,7 @@ static void write_outcomes(FILE *out, const struct pool *pool, const struct memb
     }
 }
 
-static void write_connections(FILE *out, const struct pool *pool, const struct member *member)
+static void write_connections(FILE *out, const struct pool_state *pool, const struct member *member)
 {
     struct labels labels = member_labels(pool, member);
 
@@ -134,7 +147,7 @@ static void write_connections(FILE *out, const struct pool *pool, const struct m
             atomic_load_explicit(&member->backend->connections, memory_order_relaxed));
 }
 
-static void write_limit(FILE *out, const struct pool *pool, const struct member *member)
+static void write_limit(FILE *out, const struct pool_state *pool, const struct member *member)
 {
     struct labels labels = member_labels(pool, member);
     uint32_t limit = atomic_load_explicit(&member->backend->limit, memory_order_relaxed);
@@ -166,14 +179,14 @@ static bool is_up(enum backend_state state)
     return false;
 }
 
-static void write_up(FILE *out, const struct pool *pool, const struct member *member)
+static void write_up(FILE *out, const struct pool_state *pool, const struct member *member)
 {
     struct labels labels = member_labels(pool, member);
 
     fprintf(out, "weir_backend_up{%s} %d\n", labels.text, is_up(atomic_load(&member->backend->state)));
 }
 
-static void write_state(FILE *out, const struct pool *pool, const struct member *member)
+static void write_state(FILE *out, const struct pool_state *pool, const struct member *member)
 {
     enum backend_state is = atomic_load(&member->backend->state);
 
@@ -185,7 +198,7 @@ static void write_state(FILE *out, const struct pool *pool, const struct member 
     }
 }
 
-static void write_replies(FILE *out, const struct pool *pool, const struct member *member)
+static void write_replies(FILE *out, const struct pool_state *pool, const struct member *member)
 {
     for (enum reply_phase phase = 0; phase < REPLY_PHASES; phase++) {
         struct labels labels = member_labels(pool, member);
@@ -203,7 +216,7 @@ static void write_replies(FILE *out, const struct pool *pool, const struct membe
 static void write_backends(FILE *out, const struct farm *farm)
 {
     family(out, "weir_backend_connections", "gauge", "Connections to the backend, connecting included.");
-    each_member(out, farm, write_connections);
+    each_member_ever(out, farm, write_connections);
     family(out, "weir_backend_limit", "gauge", "Connections that the backend may have now.");
     each_member(out, farm, write_limit);
     family(out, "weir_backend_weight", "gauge",
@@ -215,7 +228,7 @@ static void write_backends(FILE *out, const struct farm *farm)
     each_member(out, farm, write_state);
     family(out, "weir_backend_reply_seconds", "histogram",
            "Time from a command, or the beginning of a connection, to the reply.");
-    each_member(out, farm, write_replies);
+    each_member_ever(out, farm, write_replies);
 }
 
 /* --- by pool --- */
@@ -224,7 +237,7 @@ static void write_backends(FILE *out, const struct farm *farm)
 static void write_unplaced(FILE *out, const struct pool *pool, enum transaction_outcome outcome)
 {
     const struct pool_state *state = pool->state;
-    struct labels labels = pool_labels(pool);
+    struct labels labels = pool_labels(state);
     uint64_t n = 0;
 
     for (uint32_t w = 0; w < state->workers; w++)
@@ -237,7 +250,7 @@ static void write_unplaced(FILE *out, const struct pool *pool, enum transaction_
 static void write_transactions(FILE *out, const struct farm *farm)
 {
     family(out, "weir_transactions_total", "counter", "Mail transactions by their end.");
-    each_member(out, farm, write_outcomes);
+    each_member_ever(out, farm, write_outcomes);
     for (size_t p = 0; p < farm->n_pools; p++) {
         write_unplaced(out, &farm->pools[p], OUTCOME_FAILED);
         write_unplaced(out, &farm->pools[p], OUTCOME_ABORTED);
@@ -249,16 +262,16 @@ static void write_queues(FILE *out, const struct farm *farm)
     family(out, "weir_pool_panic", "gauge",
            "1 while less than half of the pool is usable and ejected backends are used too.");
     for (size_t p = 0; p < farm->n_pools; p++)
-        fprintf(out, "weir_pool_panic{%s} %d\n", pool_labels(&farm->pools[p]).text,
+        fprintf(out, "weir_pool_panic{%s} %d\n", pool_labels(farm->pools[p].state).text,
                 atomic_load_explicit(&farm->pools[p].state->panic, memory_order_relaxed));
     family(out, "weir_queue_waiting", "gauge", "Sessions that wait for a backend.");
     for (size_t p = 0; p < farm->n_pools; p++)
-        fprintf(out, "weir_queue_waiting{%s} %" PRIu32 "\n", pool_labels(&farm->pools[p]).text,
+        fprintf(out, "weir_queue_waiting{%s} %" PRIu32 "\n", pool_labels(farm->pools[p].state).text,
                 placement_waiting(&farm->pools[p]));
     family(out, "weir_queue_wait_seconds", "histogram", "Time that sessions waited for a backend.");
     for (size_t p = 0; p < farm->n_pools; p++) {
         const struct pool_state *state = farm->pools[p].state;
-        struct labels labels = pool_labels(&farm->pools[p]);
+        struct labels labels = pool_labels(farm->pools[p].state);
         struct histogram_sum total = { 0 };
 
         for (uint32_t w = 0; w < state->workers; w++)

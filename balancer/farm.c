@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "balancer/algorithm.h"
+#include "balancer/members.h"
 #include "balancer/queue.h"
 
 /* Zeroed and aligned as its counters want to be. */
@@ -59,6 +60,12 @@ void member_release(struct member **member)
     free(m);
 }
 
+struct pool_state *pool_state_hold(struct pool_state *state)
+{
+    atomic_fetch_add_explicit(&state->references, 1, memory_order_relaxed);
+    return state;
+}
+
 static void pool_state_release(struct pool_state **state)
 {
     struct pool_state *s = *state;
@@ -91,14 +98,6 @@ static struct pool_state *pool_state_create(const char *name, uint32_t workers)
 
 /* --- building ------------------------------------------------------------------------------------------- */
 
-static struct backend *take_over_backend(const char *name, const struct farm *old)
-{
-    for (size_t i = 0; old && i < old->n_backends; i++)
-        if (strcmp(old->backends[i]->configured_name, name) == 0)
-            return backend_hold(old->backends[i]);
-    return backend_create(name);
-}
-
 static const struct pool *find_pool(const struct farm *farm, const char *name)
 {
     for (size_t i = 0; farm && i < farm->n_pools; i++)
@@ -109,19 +108,34 @@ static const struct pool *find_pool(const struct farm *farm, const char *name)
 
 static struct pool_state *take_over_state(const char *name, uint32_t workers, const struct pool *old)
 {
-    if (old && old->state->workers == workers) {
-        atomic_fetch_add_explicit(&old->state->references, 1, memory_order_relaxed);
-        return old->state;
-    }
+    if (old && old->state->workers == workers)
+        return pool_state_hold(old->state);
     return pool_state_create(name, workers);
 }
 
-static struct member *take_over_member(struct backend *backend, uint32_t workers, const struct pool *old)
+/* What building a pool goes by. */
+struct predecessors {
+    const struct farm *farm; /* NULL: none */
+    const struct pool *pool; /* of the same name; NULL: none */
+    size_t expected;         /* where in it the next is looked for first */
+};
+
+static struct member *take_over_member(const struct pool *pool, struct backend *backend, uint32_t workers,
+                                       struct predecessors *old)
 {
-    for (size_t i = 0; old && i < old->n_members; i++)
-        if (old->members[i]->backend == backend && old->members[i]->workers == workers)
-            return member_hold(old->members[i]);
-    return member_create(backend, workers);
+    struct member *left;
+
+    for (size_t i = 0; old->pool && i < old->pool->n_members; i++) {
+        size_t at = (old->expected + i) % old->pool->n_members;
+        struct member *member = old->pool->members[at];
+
+        if (member->backend != backend || member->workers != workers)
+            continue;
+        old->expected = at + 1;
+        return member_hold(member);
+    }
+    left = members_left(old->farm, pool->state, backend);
+    return left && left->workers == workers ? member_hold(left) : member_create(backend, workers);
 }
 
 /* The configuration's backends of this pool, by priority and else in their order. */
@@ -138,12 +152,12 @@ static void sort_by_priority(size_t *order, const struct config *config, const s
 }
 
 /* The backends of one row of the configuration, all in the tier that has been begun last. */
-static bool pool_add(struct pool *pool, const struct farm *farm, size_t row, const struct pool *old)
+static bool pool_add(struct pool *pool, const struct farm *farm, size_t row, struct predecessors *old)
 {
     struct pool_tier *tier = &pool->tiers[pool->n_tiers - 1];
 
     for (size_t i = farm->first[row]; i < farm->first[row + 1]; i++) {
-        struct member *member = take_over_member(farm->backends[i], farm->config->workers, old);
+        struct member *member = take_over_member(pool, farm->backends[i], farm->config->workers, old);
 
         if (!member)
             return false;
@@ -154,7 +168,8 @@ static bool pool_add(struct pool *pool, const struct farm *farm, size_t row, con
     return true;
 }
 
-static bool pool_fill(struct pool *pool, const struct farm *farm, const size_t *order, const struct pool *old)
+static bool pool_fill(struct pool *pool, const struct farm *farm, const size_t *order,
+                      struct predecessors *old)
 {
     const struct config_backend *configured = farm->config->backends, *before = NULL;
 
@@ -182,52 +197,30 @@ static size_t count_members(const struct config_pool *config, const struct farm 
 static bool pool_build(struct pool *pool, const struct config_pool *config, const struct farm *farm,
                        const struct farm *old_farm)
 {
-    const struct pool *old = find_pool(old_farm, config->name);
+    struct predecessors old = { old_farm, find_pool(old_farm, config->name), 0 };
     size_t n = count_members(config, farm); /* at least one a row */
     size_t *order = calloc(n, sizeof *order);
     bool built = false;
 
     pool->config = config;
     pool->algorithm = algorithm_get(config->algorithm);
-    pool->state = take_over_state(config->name, farm->config->workers, old);
+    pool->state = take_over_state(config->name, farm->config->workers, old.pool);
     pool->members = calloc(n, sizeof(struct member *));
     pool->tiers = calloc(n, sizeof *pool->tiers);
     if (order && pool->state && pool->members && pool->tiers) {
         sort_by_priority(order, farm->config, config);
-        built = pool_fill(pool, farm, order, old);
+        built = pool_fill(pool, farm, order, &old);
     }
     free(order);
     return built;
 }
 
-static bool farm_fill(struct farm *farm, const struct farm *old)
-{
-    const struct config *config = farm->config;
-    size_t n = config->n_backends;
-
-    farm->backends = calloc(n ? n : 1, sizeof(struct backend *));
-    farm->given = calloc(n ? n : 1, sizeof *farm->given);
-    farm->first = calloc(n + 1, sizeof *farm->first);
-    if (!farm->backends || !farm->given || !farm->first)
-        return false;
-    for (size_t i = 0; i < n; i++) {
-        farm->first[i] = farm->n_backends;
-        farm->given[i] = (struct farm_given){ &config->backends[i], config->backends[i].address };
-        farm->backends[i] = take_over_backend(config->backends[i].name, old);
-        if (!farm->backends[i])
-            return false;
-        farm->n_backends++;
-    }
-    farm->first[n] = farm->n_backends;
-    return true;
-}
-
-static bool farm_build(struct farm *farm, const struct farm *old)
+static bool farm_build(struct farm *farm, const struct names *names, const struct farm *old)
 {
     const struct config *config = farm->config;
 
     farm->pools = calloc(config->n_pools ? config->n_pools : 1, sizeof *farm->pools);
-    if (!farm->pools || !farm_fill(farm, old))
+    if (!farm->pools || !members_fill(farm, names, old))
         return false;
     while (farm->n_pools < config->n_pools) {
         size_t i = farm->n_pools++;
@@ -235,10 +228,15 @@ static bool farm_build(struct farm *farm, const struct farm *old)
         if (!pool_build(&farm->pools[i], &config->pools[i], farm, old))
             return false;
     }
-    return true;
+    return members_leave(farm, old);
 }
 
 struct farm *farm_create(struct config *config, struct farm *old)
+{
+    return farm_create_found(config, NULL, old);
+}
+
+struct farm *farm_create_found(struct config *config, const struct names *names, struct farm *old)
 {
     static _Atomic uint64_t created;
     struct farm *farm = calloc(1, sizeof *farm);
@@ -248,7 +246,7 @@ struct farm *farm_create(struct config *config, struct farm *old)
     atomic_init(&farm->references, 1);
     farm->serial = atomic_fetch_add(&created, 1) + 1;
     farm->config = config_hold(config);
-    if (!farm_build(farm, old))
+    if (!farm_build(farm, names, old))
         farm_release(&farm);
     return farm;
 }
@@ -264,12 +262,16 @@ void farm_commit(struct farm *farm)
         backend->priority = configured->priority;
         if (farm->given[i].address.length > 0)
             backend_set_address(backend, &farm->given[i].address);
+        if (backend->left) /* and is back: what was known of it is of another time */
+            atomic_store(&backend->state, BACKEND_INIT);
+        backend->left = false;
         if (atomic_load(&backend->state) == BACKEND_INIT) {
             atomic_store(&backend->milliweight, configured->weight * 1000);
             (void)backend_set_limit(backend, configured->max_connections ? configured->max_connections
                                                                          : BACKEND_NO_CEILING);
         }
     }
+    members_commit(farm);
 }
 
 struct farm *farm_hold(struct farm *farm)
@@ -296,10 +298,16 @@ void farm_release(struct farm **farm)
     }
     for (size_t i = 0; i < f->n_backends; i++)
         backend_release(&f->backends[i]);
+    for (size_t i = 0; i < f->n_leaving; i++) {
+        member_release(&f->leaving[i].member);
+        pool_state_release(&f->leaving[i].pool);
+    }
     free(f->pools);
     free(f->backends);
     free(f->given);
     free(f->first);
+    free(f->loops);
+    free(f->leaving);
     config_release(&f->config);
     free(f);
 }

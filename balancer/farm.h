@@ -62,6 +62,8 @@ struct pool_stats {
 #define POOL_OFFER_PATIENCE (10 * 60 * 1000) /* ms of agreement after which a keyword is offered again */
 
 struct wait_queue;
+struct pool_state;
+struct pool_state *pool_state_hold(struct pool_state *state);
 /* What survives of a pool. */
 struct pool_state {
     _Atomic uint32_t references;
@@ -110,6 +112,13 @@ struct pool {
 struct farm_given {
     const struct config_backend *config;
     struct address address; /* length 0: a name that is not resolved yet */
+    const char *unresolved; /* why it is not, static; NULL: the answer is awaited */
+};
+
+/* A member of the farm before that this one has no more. */
+struct farm_leaving {
+    struct member *member;   /* held */
+    struct pool_state *pool; /* held; the one that it was in */
 };
 
 struct farm {
@@ -124,16 +133,26 @@ struct farm {
     struct farm_given *given; /* [n_backends], of each backend */
     /* [config->n_backends + 1]: those of config->backends[i] are backends[first[i] … first[i + 1] − 1]. */
     size_t *first;
+    bool *loops; /* [config->n_backends]: the name has an address that is one of Weir's own listeners, left
+                    out */
+    size_t n_leaving; /* as long as there may be connections to them */
+    struct farm_leaving *leaving;
 };
 
-/* Build the snapshot for `config` (a reference is taken), taking over from `old` (may be NULL) everything of
- * the same name. Nothing that workers see of the old objects changes yet. NULL when memory is out. */
+struct names;
+/* Build the snapshot for `config` (a reference is taken) and the addresses that `names` knows (NULL: none),
+ * taking over from `old` (may be NULL) everything of the same identity. Nothing that workers see of the old
+ * objects changes yet. NULL when memory is out. */
+struct farm *farm_create_found(struct config *config, const struct names *names, struct farm *old);
+/* The same where nothing has been found by name. */
 struct farm *farm_create(struct config *config, struct farm *old);
-/* The new snapshot counts: settings (weight, ceiling inputs, priority, literal addresses) of its backends are
- * now those of its configuration. Control thread, when nothing can fail any more. Health publishes ceilings
- * and weights anew behind it; only those that no check has judged yet (INIT) get them here. A backend given
- * by name keeps the address it has until it is resolved anew. */
+/* The new snapshot counts: settings (weight, ceiling inputs, priority, addresses) of its backends are now
+ * those of its configuration, and those that have left get nothing new. Control thread, when nothing can fail
+ * any more. Health publishes ceilings and weights anew behind it; only those that no check has judged yet
+ * (INIT) get them here. */
 void farm_commit(struct farm *farm);
+/* One line for each name whose addresses are others than in `old`, where it was given by name too. */
+void farm_log_members(const struct farm *farm, const struct farm *old);
 struct farm *farm_hold(struct farm *farm);
 void farm_release(struct farm **farm);
 

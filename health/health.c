@@ -1,11 +1,11 @@
 #include "health/health.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "health/record.h"
 #include "net/clock.h"
 #include "net/log.h"
-#include "net/resolver.h"
 
 #define SWEEP_SECONDS 10
 
@@ -47,8 +47,7 @@ static void on_sweep(struct ev_loop *loop, ev_timer *timer, int events)
     reap(health);
 }
 
-struct health *health_open(struct ev_loop *loop, const char *nameservers,
-                           const struct health_watcher *watcher)
+struct health *health_open(struct ev_loop *loop, const struct health_watcher *watcher)
 {
     struct health *health = calloc(1, sizeof *health);
 
@@ -57,7 +56,6 @@ struct health *health_open(struct ev_loop *loop, const char *nameservers,
     health->loop = loop;
     if (watcher)
         health->watcher = *watcher;
-    health->resolver = resolver_open(loop, nameservers);
     mailbox_open(&health->mailbox, loop, health);
     ev_timer_init(&health->sweep, on_sweep, SWEEP_SECONDS, SWEEP_SECONDS);
     health->sweep.data = health;
@@ -76,8 +74,25 @@ static void list(const struct farm *farm, size_t row, const struct config_pool *
     }
 }
 
+static void keep(struct health *health, struct record *record)
+{
+    record->next = health->records;
+    health->records = record;
+}
+
+static void revive(struct health *health, struct record *record, int64_t now)
+{
+    struct record **link = &health->retired;
+
+    while (*link != record)
+        link = &(*link)->next;
+    *link = record->next;
+    keep(health, record);
+    record_revive(record, now);
+}
+
 /* A record for every backend of the farm; those already there are marked as being of it. */
-static void enlist(struct health *health, struct farm *farm)
+static void enlist(struct health *health, struct farm *farm, int64_t now)
 {
     for (size_t i = 0; i < farm->n_backends; i++) {
         struct record *record = record_of(farm->backends[i]);
@@ -89,9 +104,10 @@ static void enlist(struct health *health, struct farm *farm)
                             backend_name(farm->backends[i]));
                 continue;
             }
-            record->next = health->records;
-            health->records = record;
+            keep(health, record);
             atomic_store_explicit(&farm->backends[i]->health, record, memory_order_release);
+        } else if (record->retired) {
+            revive(health, record, now);
         }
         record->farm_serial = farm->serial;
         record->pool = NULL;
@@ -122,28 +138,58 @@ static void retire_others(struct health *health, uint64_t farm_serial)
     }
 }
 
+/* The backend that stood for the same name while it had no address; NULL: none did. */
+static const struct record *stand_in(const struct record *record, const struct farm *old)
+{
+    const char *name = record->backend->configured_name;
+
+    for (size_t i = 0; i < old->n_backends; i++)
+        if (!old->given[i].address.length && strcmp(old->backends[i]->configured_name, name) == 0)
+            return record_of(old->backends[i]);
+    return NULL;
+}
+
+/* Whether a newcomer comes to backends that are at work. One whose name has only now been found is as new as
+ * the name: at Weir's own start nobody begins slowly. */
+static bool begins_slowly(const struct record *record, const struct farm *old)
+{
+    const struct farm *farm = record->health->farm;
+    const struct record *before = old ? stand_in(record, old) : NULL;
+
+    if (!old || !record->pool)
+        return false;
+    if (before && before->judge.state == BACKEND_INIT)
+        return before->judge.begins_slowly;
+    for (size_t p = 0; p < farm->n_pools; p++) {
+        const struct pool *pool = &farm->pools[p];
+
+        for (size_t i = 0; pool->config == record->pool && i < pool->n_members; i++)
+            if (backend_in_service(pool->members[i]->backend))
+                return true;
+    }
+    return false;
+}
+
 void health_set_farm(struct health *health, struct farm *farm)
 {
     struct farm *old = health->farm;
     int64_t now = clock_milliseconds();
 
     health->farm = farm_hold(farm);
-    enlist(health, farm);
+    enlist(health, farm, now);
     retire_others(health, farm->serial);
     for (size_t i = 0; i < farm->n_backends; i++) {
         struct record *record = record_of(farm->backends[i]);
 
-        if (record) {
-            const struct config_backend *before = record->configured;
-
-            record->configured = farm->given[i].config;
-            record_configure(record, before, now);
-        }
+        if (record)
+            record_configure(record, &farm->given[i],
+                             !record->judge.settings.fall && begins_slowly(record, old), now);
     }
     for (size_t i = 0; i < farm->n_pools; i++)
         publish_panic(&farm->pools[i]);
     update_offers(farm);
-    farm_release(&old); /* what `before` pointed into */
+    if (old)
+        farm_release(&old);
     reap(health);
 }
 
@@ -169,7 +215,6 @@ void health_close(struct health **health)
     for (struct record *record = h->records; record; record = record->next)
         record_retire(record);
     mailbox_close(&h->mailbox);
-    resolver_close(&h->resolver);
     free_all(&h->records);
     free_all(&h->retired);
     ev_timer_stop(h->loop, &h->sweep);

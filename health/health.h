@@ -33,12 +33,10 @@ struct health_watcher {
     void *arg;
 };
 
-/* On the control thread's loop. `nameservers`: NULL for the system's (a test passes "127.0.0.1:port"). The
- * watcher is copied; NULL: nobody. */
-struct health *health_open(struct ev_loop *loop, const char *nameservers,
-                           const struct health_watcher *watcher);
+/* On the control thread's loop. The watcher is copied; NULL: nobody. */
+struct health *health_open(struct ev_loop *loop, const struct health_watcher *watcher);
 /* Watch the backends of this farm: new ones are checked at once, those that are gone no longer, the rest keep
- * their history. Holds the farm. */
+ * their history. Who comes to a pool where others are at work begins slowly. Holds the farm. */
 void health_set_farm(struct health *health, struct farm *farm);
 void health_close(struct health **health);
 

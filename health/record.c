@@ -1,5 +1,6 @@
 #include "health/record.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,7 +25,6 @@ struct record *record_create(struct health *health, struct backend *backend, uin
     pthread_mutex_init(&record->view_lock, NULL);
     schedule_init(record);
     publish_init(record);
-    names_init(record);
     return record;
 }
 
@@ -42,49 +42,54 @@ void record_settings(const struct record *record, struct judge_settings *out)
     };
 }
 
-static bool same_place(const struct config_backend *a, const struct config_backend *b)
+/* Its name has no address, and it is known that there is none. */
+static void not_resolved(struct record *record, const char *error, int64_t now)
 {
-    if (!a->host != !b->host)
-        return false;
-    if (a->host)
-        return strcmp(a->host, b->host) == 0 && a->port == b->port;
-    return address_equal(&a->address, &b->address);
+    char reason[JUDGE_REASON_MAX];
+
+    (void)snprintf(reason, sizeof reason, "name does not resolve: %s", error);
+    judge_unresolved(&record->judge, reason, now); /* logged once, when the state changes */
 }
 
-/* Look for it where the configuration now says. A name's last address, if there is one, holds until there is
- * an answer. */
-static void find(struct record *record)
+static void begin(struct record *record, const struct judge_settings *settings, bool slowly, int64_t now)
 {
-    if (record->configured->host)
-        names_resolve_now(record);
-    else
-        names_stop(record);
-    schedule_anew(record);
+    judge_init(&record->judge, settings,
+               record->backend->name_hash ^ (uint64_t)now ^ (uint64_t)record->backend->id << 32);
+    record->judge.begins_slowly = slowly;
+    publish_view(record, BACKEND_INIT, record->judge.reason);
 }
 
-void record_configure(struct record *record, const struct config_backend *before, int64_t now)
+void record_configure(struct record *record, const struct farm_given *given, bool slowly, int64_t now)
 {
     struct judge_settings settings;
     bool first = record->judge.settings.fall == 0;
 
+    record->configured = given->config;
     if (!record->pool) { /* no pool lists it, so nobody is sent there */
         schedule_stop(record);
-        names_stop(record);
+        record->place = (struct address){ 0 };
         return;
     }
     record_settings(record, &settings);
-    if (first) {
-        judge_init(&record->judge, &settings,
-                   record->backend->name_hash ^ (uint64_t)now ^ (uint64_t)record->backend->id << 32);
-        publish_view(record, BACKEND_INIT, record->judge.reason);
-        find(record);
-    } else {
+    if (first)
+        begin(record, &settings, slowly, now);
+    else
         judge_configure(&record->judge, &settings);
-        if (!before || !same_place(before, record->configured))
-            find(record);
-        schedule_hurry(record);
+    if (given->unresolved)
+        not_resolved(record, given->unresolved, now);
+    if (!address_equal(&record->place, &given->address)) {
+        record->place = given->address;
+        schedule_anew(record);
     }
+    schedule_hurry(record);
     publish(record, now);
+}
+
+void record_revive(struct record *record, int64_t now)
+{
+    record->retired = false;
+    judge_begin(&record->judge, "its name has this address again", now);
+    publish_view(record, BACKEND_INIT, record->judge.reason);
 }
 
 void record_retire(struct record *record)
@@ -95,14 +100,14 @@ void record_retire(struct record *record)
     atomic_store_explicit(&record->good_every, 0, memory_order_relaxed);
     schedule_stop(record);
     publish_stop(record);
-    names_stop(record);
+    record->place = (struct address){ 0 }; /* to be checked at once, should it come back */
 }
 
 bool record_forgotten(const struct record *record)
 {
     /* Acquire, to be behind everything that the last other holder did. Only a holder can make another one. */
     return atomic_load_explicit(&record->backend->references, memory_order_acquire) == 1 &&
-           !atomic_load(&record->posted) && !record->resolving;
+           !atomic_load(&record->posted);
 }
 
 void record_free(struct record **record)

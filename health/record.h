@@ -24,8 +24,6 @@
 #define HEALTH_CHECKS_AT_ONCE 100
 #define HEALTH_SUSPENSION     1000 /* ms */
 
-struct resolver;
-
 enum record_sign {
     RECORD_GOOD = 1u << 0,
     RECORD_REFUSED = 1u << 1,
@@ -61,6 +59,7 @@ struct record {
     struct backend *backend;                 /* held */
     const struct config_backend *configured; /* of health->farm; NULL before the first */
     const struct config_pool *pool;          /* the first that lists it: its health settings count */
+    struct address place;                    /* where it has been looked for */
     struct judge judge;
     struct orders orders;
 
@@ -74,9 +73,6 @@ struct record {
     ev_timer wake_timer; /* the judge's time, or the end of a suspension */
     int64_t suspended;   /* until; 0: not, or its end was announced */
 
-    ev_timer name_timer; /* the next resolution */
-    bool resolving, resolve_again;
-
     pthread_mutex_t view_lock;
     struct health_view view; /* under it */
 };
@@ -86,7 +82,6 @@ struct health {
     struct mailbox mailbox;
     struct farm *farm; /* held; NULL before the first */
     struct record *records, *retired;
-    struct resolver *resolver; /* NULL: none could be had, names do not resolve */
     struct health_watcher watcher;
     bool closing;
     unsigned running; /* checks */
@@ -108,9 +103,11 @@ static inline void record_arm(struct record *record, ev_timer *timer, int64_t mi
 
 /* record.c: life. NULL when memory is out. */
 struct record *record_create(struct health *health, struct backend *backend, uint32_t workers);
-/* Take over the settings of health->farm (its `configured` and `pool`); a new one is checked or resolved at
- * once, and so is one that has moved: `before` is what it had before (NULL: nothing). */
-void record_configure(struct record *record, const struct config_backend *before, int64_t now);
+/* Take over the settings of health->farm (its `pool`, and what is `given`); a new one is checked at once, and
+ * so is one that has moved. `slowly`: a new one is a newcomer among backends that are at work. */
+void record_configure(struct record *record, const struct farm_given *given, bool slowly, int64_t now);
+/* One that was retired is of the farm again, and begins anew. */
+void record_revive(struct record *record, int64_t now);
 /* What the judge is to go by. With a pool only. */
 void record_settings(const struct record *record, struct judge_settings *out);
 /* No more checks; signs that still come are nothing to it. */
@@ -146,10 +143,5 @@ void publish_stop(struct record *record);
 void publish_panic(const struct pool *pool);
 /* Whether its pools can do without it (balancing.md "Health": half of the weight, but one always). */
 bool publish_can_spare(const struct record *record);
-
-/* names.c: where it is. */
-void names_init(struct record *record);
-void names_resolve_now(struct record *record);
-void names_stop(struct record *record);
 
 #endif

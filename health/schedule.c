@@ -116,7 +116,7 @@ static void start(struct record *record)
     };
 
     if (!backend_address(record->backend, &address))
-        return; /* names.c comes back when there is one */
+        return; /* a name without one: the next farm may have it */
     record->check = check_start(health->loop, &target, &handler);
     if (record->check)
         health->running++;

@@ -1,6 +1,7 @@
 /*
  *   main thread = control thread
  *     signals ──▶ reload: read, check, build, bind, then commit everywhere or nowhere
+ *     names   ──▶ members have come or gone: build and commit the same configuration anew
  *             ──▶ drain:  grace ─▶ stop accepting, sessions end at their ease ─▶ stop
  *     health  ──▶ a backend went down: every worker moves its sessions
  *   workers, the log's thread and HTTP's thread run beside it
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include "admin/http.h"
+#include "balancer/names.h"
 #include "balancer/placement.h"
 #include "health/health.h"
 #include "net/clock.h"
@@ -28,6 +30,11 @@
 #include "proxy/worker.h"
 
 #define SIGNALS 6
+
+/* Names that change together, as at the start, are one change; and name servers that give another answer each
+ * time must not keep everybody busy. Seconds. */
+#define MEMBERS_TOGETHER 0.02
+#define MEMBERS_REST     1.
 
 struct process;
 
@@ -44,6 +51,9 @@ struct process {
     const struct process_options *options;
     pthread_mutex_t front_lock; /* HTTP's thread looks at the front too */
     struct front *front;        /* held */
+    struct names *names;
+    ev_timer members_change;
+    ev_tstamp members_changed; /* the last time */
     struct health *health;
     struct admin *admin;
     uint32_t n_workers, idle_workers;
@@ -236,12 +246,23 @@ static bool same_http(const struct config *a, const struct config *b)
     return strcmp(a->http_address_text, b->http_address_text) == 0;
 }
 
+/* Sessions part with the backends of the farm before that the new one has no more. By now, or by mail that
+ * comes before this, every worker looks for others. */
+static void part_with_members(struct process *p, const struct farm *old)
+{
+    for (size_t i = 0; i < old->n_backends; i++) {
+        for (uint32_t w = 0; old->backends[i]->left && w < p->n_workers; w++)
+            worker_backend_leave(p->workers[w], old->backends[i], false);
+    }
+}
+
 /* The point of no return: nothing below can fail. */
 static void commit(struct process *p, struct front *front)
 {
     struct front *old = p->front;
 
     farm_commit(front->farm);
+    farm_log_members(front->farm, old->farm);
     pthread_mutex_lock(&p->front_lock);
     p->front = front;
     pthread_mutex_unlock(&p->front_lock);
@@ -249,8 +270,52 @@ static void commit(struct process *p, struct front *front)
     front_remove_files(old, front);
     for (uint32_t i = 0; i < p->n_workers; i++)
         worker_set_front(p->workers[i], front);
+    part_with_members(p, old->farm);
     placement_serve(front->farm, clock_milliseconds());
     front_release(&old);
+    names_follow(p->names, front->farm->config);
+}
+
+static void on_names_changed(void *arg);
+
+/* The same configuration with the addresses that its names have now. */
+static void change_members(struct process *p)
+{
+    struct farm *present = p->front->farm;
+    struct farm *farm = farm_create_found(present->config, p->names, present);
+    char error[256] = "out of memory";
+    struct front *front = farm ? front_create(farm, p->front, error, sizeof error) : NULL;
+
+    farm_release(&farm);
+    p->members_changed = ev_now(p->loop);
+    if (front) {
+        commit(p, front);
+    } else {
+        log_message(LOG_LEVEL_ERROR, "backend-members", "%s: still those of before", error);
+        on_names_changed(p); /* again, after a rest */
+    }
+}
+
+static void on_members_change(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct process *p = timer->data;
+
+    (void)loop;
+    (void)events;
+    if (!p->closed) /* the listeners' descriptors, which the new front would go on with, are there */
+        change_members(p);
+}
+
+static void on_names_changed(void *arg)
+{
+    struct process *p = arg;
+    ev_tstamp rest = p->members_changed + MEMBERS_REST - ev_now(p->loop);
+
+    if (ev_is_active(&p->members_change))
+        return;
+    ev_timer_set(&p->members_change,
+                 rest > MEMBERS_TOGETHER && rest <= MEMBERS_REST ? rest : MEMBERS_TOGETHER, 0.);
+    ev_timer_start(p->loop, &p->members_change);
 }
 
 static void reload_with(struct process *p, struct config *config)
@@ -259,7 +324,7 @@ static void reload_with(struct process *p, struct config *config)
     char error[256] = "out of memory";
     const char *log_error = NULL;
     struct admin *admin = NULL;
-    struct farm *farm = farm_create(config, p->front->farm);
+    struct farm *farm = farm_create_found(config, p->names, p->front->farm);
     struct front *front = farm ? front_create(farm, p->front, error, sizeof error) : NULL;
     bool new_http = !same_http(config, p->front->farm->config);
 
@@ -355,14 +420,16 @@ static void use_descriptors(const struct front *front)
 {
     struct rlimit limit;
     uint64_t others = 24 + (uint64_t)front->workers * (front->n_sockets + 4);
-    size_t checks = front->farm->n_backends < 100 ? front->farm->n_backends : 100;
+    size_t checks = 0;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return;
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0 && getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return;
-    others += checks;
+    for (size_t i = 0; i < front->farm->n_backends; i++) /* of a name there may be many */
+        checks += front->farm->given[i].config->host ? 100 : 1;
+    others += checks < 100 ? checks : 100;
     if (limit.rlim_cur < others + 2)
         worker_set_session_limit(1);
     else if ((limit.rlim_cur - others) / 2 < UINT32_MAX)
@@ -454,13 +521,14 @@ static bool start(struct process *p, struct config *config)
     }
     if (!drop_privileges(config->user))
         return false;
-    p->health = health_open(p->loop, p->options->nameservers,
-                            &(struct health_watcher){ on_backend_change, on_backend_admin, p });
-    if (!p->health || !start_workers(p)) {
+    p->health = health_open(p->loop, &(struct health_watcher){ on_backend_change, on_backend_admin, p });
+    p->names = names_open(p->loop, on_names_changed, p);
+    if (!p->health || !p->names || !start_workers(p)) {
         fprintf(stderr, "weir: out of memory or threads\n");
         return false;
     }
     health_set_farm(p->health, p->front->farm);
+    names_follow(p->names, p->front->farm->config);
     log_message(LOG_LEVEL_INFO, "start", "weir %s, %u worker%s, pid %ld", WEIR_VERSION, p->n_workers,
                 p->n_workers == 1 ? "" : "s", (long)getpid());
     return true;
@@ -473,6 +541,7 @@ static void finish(struct process *p)
         worker_join(p->workers[i]);
     for (uint32_t i = 0; p->workers && i < p->n_workers; i++)
         worker_free(&p->workers[i]);
+    names_close(&p->names);
     health_close(&p->health);
     mailbox_close(&p->mailbox);
     if (p->front && !p->closed)
@@ -484,6 +553,7 @@ static void finish(struct process *p)
         ev_signal_stop(p->loop, &p->signals[i]);
     ev_timer_stop(p->loop, &p->grace);
     ev_timer_stop(p->loop, &p->drain_limit);
+    ev_timer_stop(p->loop, &p->members_change);
     ev_loop_destroy(p->loop);
     log_stop();
 }
@@ -501,7 +571,8 @@ int process_run(struct config *config, const struct process_options *options)
     mailbox_open(&p.mailbox, p.loop, &p);
     ev_init(&p.grace, on_grace_over);
     ev_init(&p.drain_limit, on_drain_limit);
-    p.grace.data = p.drain_limit.data = &p;
+    ev_init(&p.members_change, on_members_change);
+    p.grace.data = p.drain_limit.data = p.members_change.data = &p;
     watch_signals(&p);
     started = start(&p, config);
     config_release(&config);

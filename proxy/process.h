@@ -8,8 +8,7 @@
 #include "config/config.h"
 
 struct process_options {
-    const char *path;        /* configuration file, read again on HUP; NULL in a quick start */
-    const char *nameservers; /* for resolving backends; NULL: the system's */
+    const char *path; /* configuration file, read again on HUP; NULL in a quick start */
 };
 
 /* Run until told to stop. Takes over the reference to `config`. Returns the exit status: 0 clean stop, 1

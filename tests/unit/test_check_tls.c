@@ -537,8 +537,7 @@ static void test_reload(void **state)
     struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
     struct relay relay;
     struct farm *farm, *next;
-    struct health *health =
-        health_open(loop, "127.0.0.1:9", &(struct health_watcher){ .on_change = on_change });
+    struct health *health = health_open(loop, &(struct health_watcher){ .on_change = on_change });
 
     (void)state;
     assert_non_null(health);

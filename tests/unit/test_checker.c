@@ -336,9 +336,6 @@ static void test_no_descriptor(void **state)
 
 struct house {
     struct ev_loop *loop;
-    ev_io nameserver;
-    bool no_such_name; /* what it says */
-    int asked;
     struct relay relay;
     struct fixture fixture;
     struct config_pool *pool;
@@ -357,50 +354,6 @@ static void on_change(void *arg, struct backend *backend, enum backend_state fro
 
     house->changes++;
     assert_int_not_equal(atomic_load(&backend->state), from);
-}
-
-/* A name server for whatever name: 127.0.0.1 for a second, nothing else, or no such name. */
-static void on_question(struct ev_loop *loop, ev_io *io, int events)
-{
-    static const unsigned char answer[] = { 0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1 };
-    struct house *house = io->data;
-    unsigned char text[600];
-    struct sockaddr_in from;
-    socklen_t length = sizeof from;
-    ssize_t n = recvfrom(io->fd, text, 512, 0, (struct sockaddr *)&from, &length);
-    size_t end = 12;
-
-    (void)loop;
-    (void)events;
-    assert_true(n > 16);
-    while (text[end]) /* labels of the question, then its type and class */
-        end += text[end] + 1u;
-    end += 5;
-    text[2] |= 0x80;                                                             /* a response */
-    text[3] = (unsigned char)((text[3] & 0x70) | (house->no_such_name ? 3 : 0)); /* NXDOMAIN */
-    memset(text + 6, 0, 6);
-    if (!house->no_such_name && text[end - 3] == 1) {
-        text[7] = 1;
-        memcpy(text + end, answer, sizeof answer);
-        end += sizeof answer;
-    }
-    assert_int_equal(sendto(io->fd, text, end, 0, (struct sockaddr *)&from, length), end);
-    house->asked++;
-}
-
-/* "127.0.0.1:port" */
-static void nameserver_open(struct house *house, char text[32])
-{
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-    socklen_t length = sizeof address;
-
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, length), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
-    (void)snprintf(text, 32, "127.0.0.1:%d", ntohs(address.sin_port));
-    ev_io_init(&house->nameserver, on_question, fd, EV_READ);
-    house->nameserver.data = house;
-    ev_io_start(house->loop, &house->nameserver);
 }
 
 static bool is_as_wanted(void *arg)
@@ -431,13 +384,10 @@ static void house_open(struct house *house, const char *const *script)
 
 static void house_start(struct house *house)
 {
-    char nameserver[32];
-
-    nameserver_open(house, nameserver);
     house->farm = fixture_farm(&house->fixture, NULL);
     house->backend = house->farm->backends[0];
-    house->health = health_open(house->loop, nameserver,
-                                &(struct health_watcher){ .on_change = on_change, .arg = house });
+    house->health =
+        health_open(house->loop, &(struct health_watcher){ .on_change = on_change, .arg = house });
     assert_non_null(house->health);
     health_set_farm(house->health, house->farm);
 }
@@ -446,8 +396,6 @@ static void house_close(struct house *house)
 {
     relay_close(&house->relay);
     health_close(&house->health);
-    ev_io_stop(house->loop, &house->nameserver);
-    close(house->nameserver.fd);
     farm_release(&house->farm);
     ev_loop_destroy(house->loop);
 }
@@ -656,77 +604,146 @@ static void test_reload(void **state)
     house_close(&house);
 }
 
+/* A name: no address at first, and what becomes of that comes with the next farm. */
 static void house_open_by_name(struct house *house)
 {
     house_open(house, good);
     memset(&house->fixture.backends[0].address, 0, sizeof house->fixture.backends[0].address);
     house->fixture.backends[0].host = (char *)(uintptr_t) "relay.weir.test";
     house->fixture.backends[0].port = ntohs(house->relay.address.in.sin_port);
+    house_start(house);
+    ev_run(house->loop, EVRUN_NOWAIT);
+    assert_view(house, BACKEND_INIT, "not checked yet");
 }
 
 static void test_name_is_not_there(void **state)
 {
     struct house house;
-    struct health_view view;
-    struct address address;
 
     (void)state;
     house_open_by_name(&house);
-    house.no_such_name = true;
-    house_start(&house);
-    assert_false(backend_address(house.backend, &address));
-    wait_state(&house, BACKEND_DOWN);
-    health_view(house.health, house.backend, &view);
-    assert_memory_equal(view.reason, "name does not resolve: ", 23);
+    house.farm->given[0].unresolved = "no such name";
+    health_set_farm(house.health, house.farm);
+    assert_int_equal(atomic_load(&house.backend->state), BACKEND_DOWN);
+    assert_view(&house, BACKEND_DOWN, "name does not resolve: no such name");
     assert_int_equal(house.relay.accepted, 0);
     house_close(&house);
 }
 
-/* Renamed over a reload to a name that does not exist: the last answer holds. */
-static void test_name_goes_away(void **state)
+static struct farm *farm_of(struct house *house, struct backend *backend)
+{
+    struct farm *farm = fixture_farm(&house->fixture, house->farm);
+
+    /* What names would have led to. */
+    backend_release(&farm->backends[0]);
+    farm->backends[0] = backend;
+    backend_release(&farm->pools[0].members[0]->backend);
+    farm->pools[0].members[0]->backend = backend_hold(backend);
+    farm->given[0].address = house->relay.address;
+    farm_commit(farm);
+    return farm;
+}
+
+/* The one that was found takes the place of the one that had no address: nobody has been at work before it,
+ * so it has its whole share at once. */
+static void test_name_is_found(void **state)
 {
     struct house house;
-    struct fixture next;
-    struct config_pool *pool;
     struct farm *old;
-    int asked;
 
     (void)state;
     house_open_by_name(&house);
-    house_start(&house);
-    wait_state(&house, BACKEND_UP);
-    fixture_start(&next);
-    next.config.hostname = house.fixture.config.hostname;
-    pool = fixture_pool(&next, "relays", CONFIG_LEAST_CONNECTIONS, 10);
-    pool->health = house.pool->health;
-    fixture_backend(&next, pool, "a", 4, 100, 0);
-    next.backends[0].host = (char *)(uintptr_t) "relay.invalid";
-    next.backends[0].port = house.fixture.backends[0].port;
     old = house.farm;
-    house.farm = fixture_farm(&next, old);
-    farm_release(&old);
-    house.no_such_name = true;
-    asked = house.asked;
+    house.backend = backend_create_found("a", "127.0.0.1");
+    house.pool->slow_start = 60000;
+    house.farm = farm_of(&house, house.backend);
     health_set_farm(house.health, house.farm);
-    while (house.asked < asked + 2) /* A and AAAA */
-        ev_run(house.loop, EVRUN_ONCE);
-    run_until(house.loop, checked_again, &house);
-    assert_int_equal(atomic_load(&house.backend->state), BACKEND_UP);
-    assert_int_equal(house.changes, 1);
+    farm_release(&old);
+    wait_state(&house, BACKEND_UP);
+    assert_int_equal(atomic_load(&house.backend->milliweight), 4000);
+    assert_int_equal(house.relay.accepted, 1);
     house_close(&house);
 }
 
-static void test_name_is_there(void **state)
+/* Who comes to others that are at work begins slowly; who comes to nobody does not. */
+static void test_newcomers(void **state)
 {
     struct house house;
-    struct address address;
+    struct fixture nexts[2];
+    struct config_pool *pool;
+    struct farm *old;
 
     (void)state;
-    house_open_by_name(&house);
+    house_open(&house, good);
+    house.pool->health.depth = CONFIG_DEPTH_CONNECT;
+    house.pool->slow_start = 60000;
     house_start(&house);
     wait_state(&house, BACKEND_UP);
-    assert_true(backend_address(house.backend, &address));
-    assert_true(address_equal(&address, &house.relay.address));
+    assert_int_equal(atomic_load(&house.backend->milliweight), 4000);
+
+    for (int i = 0; i < 2; i++) { /* "b" beside "a", then "c" alone */
+        struct fixture *next = &nexts[i];
+
+        old = house.farm;
+        fixture_start(next);
+        next->config.hostname = house.fixture.config.hostname;
+        pool = fixture_pool(next, "relays", CONFIG_LEAST_CONNECTIONS, 10);
+        pool->health = house.pool->health;
+        pool->slow_start = 60000;
+        if (i == 0)
+            fixture_backend(next, pool, "a", 4, 100, 0);
+        fixture_backend(next, pool, i == 0 ? "b" : "c", 4, 100, 0);
+        next->backends[0].address = next->backends[1].address = house.relay.address;
+        house.farm = fixture_farm(next, old);
+        house.backend = house.farm->backends[i == 0];
+        health_set_farm(house.health, house.farm);
+        farm_release(&old);
+        wait_state(&house, BACKEND_UP);
+        assert_int_equal(atomic_load(&house.backend->milliweight), i == 0 ? 400 : 4000);
+        assert_int_equal(atomic_load(&house.backend->ceiling), i == 0 ? 10 : 100);
+    }
+    house_close(&house);
+}
+
+/* It leaves with a session on it, and comes back before that has ended: the same one, checked like a new
+ * one. */
+static void test_return(void **state)
+{
+    struct house house;
+    struct fixture without;
+    struct config_pool *pool;
+    struct farm *old;
+
+    (void)state;
+    house_open(&house, good);
+    house.pool->health.depth = CONFIG_DEPTH_CONNECT;
+    house_start(&house);
+    wait_state(&house, BACKEND_UP);
+    assert_true(backend_take_place(house.backend));
+
+    fixture_start(&without);
+    without.config.hostname = house.fixture.config.hostname;
+    pool = fixture_pool(&without, "relays", CONFIG_LEAST_CONNECTIONS, 10);
+    pool->health = house.pool->health;
+    fixture_backend(&without, pool, "b", 4, 100, 0);
+    without.backends[0].address = house.relay.address;
+    old = house.farm;
+    house.farm = fixture_farm(&without, old);
+    farm_release(&old);
+    health_set_farm(house.health, house.farm);
+    assert_false(backend_in_service(house.backend));
+    ev_run(house.loop, EVRUN_NOWAIT);
+
+    old = house.farm;
+    house.farm = fixture_farm(&house.fixture, old);
+    farm_release(&old);
+    health_set_farm(house.health, house.farm);
+    assert_ptr_equal(house.farm->backends[0], house.backend);
+    assert_int_equal(atomic_load(&house.backend->connections), 1);
+    assert_view(&house, BACKEND_INIT, "its name has this address again");
+    wait_state(&house, BACKEND_UP);
+    assert_int_equal(atomic_load(&house.backend->ceiling), 100);
+    backend_return_place(house.backend);
     house_close(&house);
 }
 
@@ -745,8 +762,9 @@ int main(void)
         cmocka_unit_test(test_load_limits),
         cmocka_unit_test(test_reload),
         cmocka_unit_test(test_name_is_not_there),
-        cmocka_unit_test(test_name_is_there),
-        cmocka_unit_test(test_name_goes_away),
+        cmocka_unit_test(test_name_is_found),
+        cmocka_unit_test(test_newcomers),
+        cmocka_unit_test(test_return),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

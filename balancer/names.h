@@ -1,0 +1,43 @@
+/*
+ * Names: where the backends are that the configuration gives by host name.
+ *
+ *     configuration ──▶ names ──▶ farm ──▶ workers, health
+ *                        ▲ │ changed
+ *            name servers┘ └────▶ a new farm of the same configuration
+ *
+ * One entry for each host and port, however many backends and pools use it; asked for at once, again when the
+ * answer's time is over, and every few seconds while there is none. The last answer holds as long as there
+ * is no other: a name server that is away, or that denies the name of a moment ago, must not take relays with
+ * it. The control thread's alone.
+ */
+#ifndef WEIR_BALANCER_NAMES_H
+#define WEIR_BALANCER_NAMES_H
+
+#include <ev.h>
+
+#include "config/config.h"
+#include "net/address.h"
+
+#define NAMES_RETRY     5 /* seconds behind a failure */
+#define NAMES_TTL_LEAST 5
+#define NAMES_TTL_MOST  300
+
+struct name_answer {
+    size_t n; /* 0: nothing is known yet */
+    struct address *addresses;
+    const char *error; /* why there is none, static; NULL: the first answer is awaited */
+};
+
+struct names;
+
+/* `changed` is called when some entry's answer is another: addresses have come or gone, or it has become
+ * known that there are none. NULL when memory is out. */
+struct names *names_open(struct ev_loop *loop, void (*changed)(void *arg), void *arg);
+/* Follow the names of this configuration, which is held: forget those that are gone, ask for all others, of
+ * the name servers that the configuration or the system has by now. Nothing if it is the same as before. */
+void names_follow(struct names *names, struct config *config);
+/* What is known of it; NULL: it is not followed. Valid until the loop runs on. */
+const struct name_answer *names_find(const struct names *names, const char *host, uint16_t port);
+void names_close(struct names **names);
+
+#endif
