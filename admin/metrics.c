@@ -50,15 +50,15 @@ static void label(struct labels *labels, const char *name, const char *value)
     put(labels, "\"", 1);
 }
 
-static struct labels pool_labels(const struct pool_state *pool)
+static struct labels pool_labels(const struct pool *pool)
 {
     struct labels labels = { 0 };
 
-    label(&labels, "pool", pool->name);
+    label(&labels, "pool", pool->state->name);
     return labels;
 }
 
-static struct labels member_labels(const struct pool_state *pool, const struct member *member)
+static struct labels member_labels(const struct pool *pool, const struct member *member)
 {
     struct labels labels = pool_labels(pool);
 
@@ -102,29 +102,30 @@ static void write_histogram(FILE *out, const char *name, const struct labels *la
 
 /* --- by backend --- */
 
-typedef void member_writer(FILE *out, const struct pool_state *pool, const struct member *member);
+typedef void member_writer(FILE *out, const struct pool *pool, const struct member *member);
 
 static void each_member(FILE *out, const struct farm *farm, member_writer *write)
 {
     for (size_t p = 0; p < farm->n_pools; p++)
         for (size_t m = 0; m < farm->pools[p].n_members; m++)
-            write(out, farm->pools[p].state, farm->pools[p].members[m]);
+            write(out, &farm->pools[p], farm->pools[p].members[m]);
 }
 
-/* Those too that a name has no more, as long as sessions are on them: their names are their own, which those
+/* Those too that a name has no more, as long as sessions are on them. Their names are their own, which those
  * of others that a reload took out need not be. */
 static void each_member_ever(FILE *out, const struct farm *farm, member_writer *write)
 {
     each_member(out, farm, write);
     for (size_t i = 0; i < farm->n_leaving; i++) {
-        const struct backend *backend = farm->leaving[i].member->backend;
+        const struct farm_leaving *leaving = &farm->leaving[i];
+        const struct pool pool = { .state = leaving->pool }; /* all that a writer looks at */
 
-        if (backend->found_at[0] && atomic_load(&backend->connections) > 0)
-            write(out, farm->leaving[i].pool, farm->leaving[i].member);
+        if (leaving->member->backend->found_at[0] && atomic_load(&leaving->member->backend->connections) > 0)
+            write(out, &pool, leaving->member);
     }
 }
 
-static void write_outcomes(FILE *out, const struct pool_state *pool, const struct member *member)
+static void write_outcomes(FILE *out, const struct pool *pool, const struct member *member)
 {
     for (enum transaction_outcome o = 0; o < TRANSACTION_OUTCOMES; o++) {
         struct labels labels = member_labels(pool, member);
@@ -139,7 +140,7 @@ static void write_outcomes(FILE *out, const struct pool_state *pool, const struc
     }
 }
 
-static void write_connections(FILE *out, const struct pool_state *pool, const struct member *member)
+static void write_connections(FILE *out, const struct pool *pool, const struct member *member)
 {
     struct labels labels = member_labels(pool, member);
 
@@ -147,7 +148,7 @@ static void write_connections(FILE *out, const struct pool_state *pool, const st
             atomic_load_explicit(&member->backend->connections, memory_order_relaxed));
 }
 
-static void write_limit(FILE *out, const struct pool_state *pool, const struct member *member)
+static void write_limit(FILE *out, const struct pool *pool, const struct member *member)
 {
     struct labels labels = member_labels(pool, member);
     uint32_t limit = atomic_load_explicit(&member->backend->limit, memory_order_relaxed);
@@ -179,14 +180,14 @@ static bool is_up(enum backend_state state)
     return false;
 }
 
-static void write_up(FILE *out, const struct pool_state *pool, const struct member *member)
+static void write_up(FILE *out, const struct pool *pool, const struct member *member)
 {
     struct labels labels = member_labels(pool, member);
 
     fprintf(out, "weir_backend_up{%s} %d\n", labels.text, is_up(atomic_load(&member->backend->state)));
 }
 
-static void write_state(FILE *out, const struct pool_state *pool, const struct member *member)
+static void write_state(FILE *out, const struct pool *pool, const struct member *member)
 {
     enum backend_state is = atomic_load(&member->backend->state);
 
@@ -198,7 +199,7 @@ static void write_state(FILE *out, const struct pool_state *pool, const struct m
     }
 }
 
-static void write_replies(FILE *out, const struct pool_state *pool, const struct member *member)
+static void write_replies(FILE *out, const struct pool *pool, const struct member *member)
 {
     for (enum reply_phase phase = 0; phase < REPLY_PHASES; phase++) {
         struct labels labels = member_labels(pool, member);
@@ -237,7 +238,7 @@ static void write_backends(FILE *out, const struct farm *farm)
 static void write_unplaced(FILE *out, const struct pool *pool, enum transaction_outcome outcome)
 {
     const struct pool_state *state = pool->state;
-    struct labels labels = pool_labels(state);
+    struct labels labels = pool_labels(pool);
     uint64_t n = 0;
 
     for (uint32_t w = 0; w < state->workers; w++)
@@ -262,16 +263,16 @@ static void write_queues(FILE *out, const struct farm *farm)
     family(out, "weir_pool_panic", "gauge",
            "1 while less than half of the pool is usable and ejected backends are used too.");
     for (size_t p = 0; p < farm->n_pools; p++)
-        fprintf(out, "weir_pool_panic{%s} %d\n", pool_labels(farm->pools[p].state).text,
+        fprintf(out, "weir_pool_panic{%s} %d\n", pool_labels(&farm->pools[p]).text,
                 atomic_load_explicit(&farm->pools[p].state->panic, memory_order_relaxed));
     family(out, "weir_queue_waiting", "gauge", "Sessions that wait for a backend.");
     for (size_t p = 0; p < farm->n_pools; p++)
-        fprintf(out, "weir_queue_waiting{%s} %" PRIu32 "\n", pool_labels(farm->pools[p].state).text,
+        fprintf(out, "weir_queue_waiting{%s} %" PRIu32 "\n", pool_labels(&farm->pools[p]).text,
                 placement_waiting(&farm->pools[p]));
     family(out, "weir_queue_wait_seconds", "histogram", "Time that sessions waited for a backend.");
     for (size_t p = 0; p < farm->n_pools; p++) {
         const struct pool_state *state = farm->pools[p].state;
-        struct labels labels = pool_labels(farm->pools[p].state);
+        struct labels labels = pool_labels(&farm->pools[p]);
         struct histogram_sum total = { 0 };
 
         for (uint32_t w = 0; w < state->workers; w++)
