@@ -347,7 +347,7 @@ class Connection(TlsSide, AuthSide, threading.Thread):
 class Relay:
     def __init__(self, name="relay.test", extensions=EXTENSIONS, port=0, start=True, proxy_header=False,
                  extensions_for_client=None, extensions_for_tls=None, certificate=None, implicit=False, auth="",
-                 auth_tls_only=False, auth_required=False, users=None):
+                 auth_tls_only=False, auth_required=False, users=None, host="127.0.0.1"):
         self.name, self.extensions = name, list(extensions)
         self.proxy_header, self.extensions_for_client = proxy_header, extensions_for_client
         self.extensions_for_tls, self.certificate, self.implicit = extensions_for_tls, certificate, implicit
@@ -358,7 +358,7 @@ class Relay:
         self.users = users or {b"user": b"pass word"}
         self.faults = []  # where the peer broke PROXY, XCLIENT, XFORWARD, STARTTLS or AUTH
         self.refusals = []  # handshakes that failed, as text
-        self.port = port or free_port()
+        self.host, self.port = host, port or free_port(host)
         self.connections, self.events = [], []
         self.changed = threading.Condition()
         self.script, self.queued = {}, 0
@@ -369,7 +369,7 @@ class Relay:
 
     @property
     def address(self):
-        return ("127.0.0.1", self.port)
+        return (self.host, self.port)
 
     # Life
 
