@@ -14,12 +14,13 @@ struct entry {
     char *host;
     uint16_t port;
     struct name_answer answer;
-    ev_timer timer;   /* the next question */
-    bool asking;      /* the resolver will call back */
-    bool wanted;      /* the configuration has it */
-    bool failing;     /* said in the log, as are … */
-    bool refused;     /* … addresses that are of no use … */
-    bool overflowing; /* … and those beyond the most that are taken */
+    ev_timer timer;               /* the next question */
+    struct resolver_answer *half; /* of one family, while the other is asked for once more */
+    bool asking;                  /* the resolver will call back */
+    bool wanted;                  /* the configuration has it */
+    bool failing;                 /* said in the log, as are … */
+    bool refused;                 /* … addresses that are of no use … */
+    bool overflowing;             /* … and those beyond the most that are taken */
 };
 
 struct names {
@@ -164,9 +165,89 @@ static void resolved(struct entry *entry, const struct resolver_answer *found)
 static void free_entry(struct entry *entry)
 {
     ev_timer_stop(entry->names->loop, &entry->timer);
+    free(entry->half);
     free(entry->answer.addresses);
     free(entry->host);
     free(entry);
+}
+
+/* The family of which the last answer has addresses and this one has none; 0: neither. */
+static int lost_family(const struct entry *entry, const struct resolver_answer *found)
+{
+    bool had[2] = { false }, has[2] = { false };
+
+    for (size_t i = 0; i < entry->answer.n; i++)
+        had[entry->answer.addresses[i].sa.sa_family == AF_INET6] = true;
+    for (size_t i = 0; i < found->n; i++)
+        has[found->addresses[i].sa.sa_family == AF_INET6] = true;
+    return had[0] && !has[0] ? AF_INET : had[1] && !has[1] ? AF_INET6 : 0;
+}
+
+/* IPv4 first, as ever. */
+static void join(struct resolver_answer *whole, const struct address *others, size_t n, int family)
+{
+    size_t room = RESOLVER_ADDRESSES_MAX;
+
+    if (family == AF_INET) {
+        size_t moved = whole->n < room - n ? whole->n : room - n;
+
+        whole->more = whole->more || moved < whole->n;
+        memmove(&whole->addresses[n], whole->addresses, moved * sizeof *others);
+        memcpy(whole->addresses, others, n * sizeof *others);
+        whole->n = n + moved;
+    } else {
+        size_t added = n < room - whole->n ? n : room - whole->n;
+
+        whole->more = whole->more || added < n;
+        memcpy(&whole->addresses[whole->n], others, added * sizeof *others);
+        whole->n += added;
+    }
+}
+
+/* What it had of this family holds, unless a name server says otherwise. */
+static void on_other_half(void *arg, const char *error, const struct resolver_answer *answer)
+{
+    struct entry *entry = arg;
+    struct resolver_answer *whole = entry->half;
+    int family = lost_family(entry, whole);
+    const struct address *kept = entry->answer.addresses;
+    size_t n = 0;
+
+    entry->asking = false;
+    entry->half = NULL;
+    if (answer) {
+        join(whole, answer->addresses, answer->n, family);
+        if (answer->ttl < whole->ttl)
+            whole->ttl = answer->ttl;
+    } else if (!resolver_denied(error)) {
+        while (n < entry->answer.n && kept->sa.sa_family != family) /* they are sorted: one run */
+            kept++, n++;
+        n = entry->answer.n - n;
+        while (n > 0 && kept[n - 1].sa.sa_family != family)
+            n--;
+        join(whole, kept, n, family);
+        whole->ttl = NAMES_RETRY;
+    }
+    if (entry->wanted)
+        resolved(entry, whole);
+    free(whole);
+}
+
+/* A whole family has gone. It may only be that the question for it failed, which an answer does not say. */
+static bool ask_for_other_half(struct entry *entry, const struct resolver_answer *found)
+{
+    int family = lost_family(entry, found);
+
+    entry->half = family ? malloc(sizeof *entry->half) : NULL;
+    if (!entry->half)
+        return false;
+    *entry->half = *found;
+    entry->asking = resolver_query_family(entry->names->resolver, entry->host, family, on_other_half, entry);
+    if (entry->asking)
+        return true;
+    free(entry->half);
+    entry->half = NULL;
+    return false;
 }
 
 static void on_answer(void *arg, const char *error, const struct resolver_answer *answer)
@@ -176,6 +257,8 @@ static void on_answer(void *arg, const char *error, const struct resolver_answer
     entry->asking = false;
     if (!entry->wanted)
         return; /* goes with the next reload */
+    if (answer && ask_for_other_half(entry, answer))
+        return;
     if (answer)
         resolved(entry, answer);
     else
@@ -288,8 +371,11 @@ static void open_resolver(struct names *names)
         return;
     resolver_close(&names->resolver);
     names->resolver = resolver;
-    for (struct entry *e = names->entries; e; e = e->next)
+    for (struct entry *e = names->entries; e; e = e->next) {
         e->asking = false;
+        free(e->half);
+        e->half = NULL;
+    }
 }
 
 void names_follow(struct names *names, struct config *config)

@@ -214,13 +214,25 @@ static void on_delivery(struct ev_loop *loop, ev_prepare *delivery, int events)
 
 bool resolver_query(struct resolver *resolver, const char *host, resolver_callback *callback, void *arg)
 {
+    return resolver_query_family(resolver, host, AF_UNSPEC, callback, arg);
+}
+
+bool resolver_denied(const char *error)
+{
+    return strcmp(error, ares_strerror(ARES_ENOTFOUND)) == 0 ||
+           strcmp(error, ares_strerror(ARES_ENODATA)) == 0;
+}
+
+bool resolver_query_family(struct resolver *resolver, const char *host, int family,
+                           resolver_callback *callback, void *arg)
+{
     struct in_addr literal;
     /* Unsorted: every address becomes a destination of its own, there is no first one to choose. One socket
      * type, or each address would come once for each. c-ares 1.18 asks the servers for an IPv4 literal of any
      * family. */
     const struct ares_addrinfo_hints hints = {
         .ai_flags = ARES_AI_NOSORT,
-        .ai_family = inet_pton(AF_INET, host, &literal) == 1 ? AF_INET : AF_UNSPEC,
+        .ai_family = inet_pton(AF_INET, host, &literal) == 1 ? AF_INET : family,
         .ai_socktype = SOCK_STREAM,
     };
     struct query *q = calloc(1, sizeof *q);

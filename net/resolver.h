@@ -39,7 +39,13 @@ struct resolver *resolver_open_timed(struct ev_loop *loop, const char *servers, 
 /* Forget all that is asked: no callback comes after this. Clears the caller's pointer; NULL is fine. */
 void resolver_close(struct resolver **resolver);
 
-/* Ask for the addresses of `host`. False: out of memory, and the callback will not come. */
+/* Ask for the addresses of `host`. False: out of memory, and the callback will not come. Addresses of one
+ * family are an answer, even where the question for the other has failed. */
 bool resolver_query(struct resolver *resolver, const char *host, resolver_callback *callback, void *arg);
+/* The same for AF_INET or AF_INET6 alone. */
+bool resolver_query_family(struct resolver *resolver, const char *host, int family,
+                           resolver_callback *callback, void *arg);
+/* Whether the error means that a name server has said so: there is no such name, or it has no address. */
+bool resolver_denied(const char *error);
 
 #endif

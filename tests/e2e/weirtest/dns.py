@@ -115,6 +115,7 @@ class NameServer:
                 self.udp.close()
                 self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.tcp.listen(16)
+        self.open = True
         for serve in (self.serve_udp, self.serve_tcp):
             threading.Thread(target=serve, daemon=True).start()
 
@@ -126,13 +127,12 @@ class NameServer:
         with self.lock:
             self.names.update(answers)
 
-    def count(self, name):
-        """Questions for the IPv4 addresses of it."""
+    def count(self, name, kind=A):
         with self.lock:
-            return sum(1 for asked, kind, _ in self.asked if asked == name and kind == A)
+            return sum(1 for asked, of, _ in self.asked if asked == name and of == kind)
 
-    def wait_asked(self, name, times, timeout=15.0):
-        wait_until(lambda: self.count(name) >= times, timeout, lambda: "%s asked for %d times" % (name, times))
+    def wait_asked(self, name, times, timeout=15.0, kind=A):
+        wait_until(lambda: self.count(name, kind) >= times, timeout, lambda: "%s asked for %d times" % (name, times))
 
     def reply_to(self, query, way):
         """The octets, or None."""
@@ -162,6 +162,8 @@ class NameServer:
         while True:
             try:
                 query, peer = self.udp.recvfrom(65535)
+                if not self.open:
+                    return
                 reply = self.reply_to(query, "udp")
                 if reply is not None:
                     self.udp.sendto(reply, peer)
@@ -187,6 +189,7 @@ class NameServer:
                     pass
 
     def discard(self):
+        self.open = False
         for sock in (self.udp, self.tcp):
             try:
                 sock.shutdown(socket.SHUT_RDWR)
