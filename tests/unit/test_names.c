@@ -364,6 +364,243 @@ static void test_names_come_and_go(void **state)
     names_follow(f->names, &f->farm.config); /* closed with a question under way */
 }
 
+/* --- the farm that is made of them --- */
+
+/* Committed in place of `old`, which is given back. */
+static struct farm *next_farm(struct fixture_of_names *f, struct fixture *config, struct farm *old)
+{
+    struct farm *farm = farm_create_found(&config->config, f->names, old);
+
+    assert_non_null(farm);
+    farm_commit(farm);
+    if (old)
+        farm_log_members(farm, old);
+    if (old)
+        farm_release(&old);
+    return farm;
+}
+
+static void assert_backends(const struct farm *farm, const char *wanted)
+{
+    char text[1024] = "", one[ADDRESS_TEXT_MAX];
+
+    for (size_t i = 0; i < farm->n_backends; i++) {
+        struct address address = { 0 };
+        bool found = backend_address(farm->backends[i], &address);
+
+        assert_true(address_equal(&address, &farm->given[i].address));
+        (void)snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s=%s", i ? " " : "",
+                       backend_name(farm->backends[i]), found ? address_format(&address, one) : "?");
+    }
+    assert_string_equal(text, wanted);
+}
+
+static void test_farm_of_a_name(void **state)
+{
+    struct fixture_of_names *f = *state;
+    struct fixture others[2];
+    struct farm *farm;
+    struct backend *first;
+    struct member *member;
+    uint64_t hash;
+
+    f->a = "192.0.2.1";
+    add_backend(&f->farm, "a", NULL);
+    f->farm.backends[0].priority = 1;
+    add_backend(&f->farm, "relay", "relay.test");
+    f->farm.backends[1].weight = 3;
+    f->farm.backends[1].max_connections = 7;
+    names_follow(f->names, &f->farm.config);
+    farm = next_farm(f, &f->farm, NULL);
+    assert_backends(farm, "a=? relay=?"); /* the fixture gives "a" no address */
+    assert_null(farm->given[1].unresolved);
+
+    run_until_changed(f, 1);
+    farm = next_farm(f, &f->farm, farm);
+    assert_backends(farm, "a=? relay=192.0.2.1:25");
+    first = farm->backends[1];
+    hash = first->name_hash;
+    member = member_hold(farm->pools[0].members[0]);
+    assert_ptr_equal(member->backend, first);
+    assert_true(backend_take_place(first));
+
+    f->a = "192.0.2.9 192.0.2.1";
+    f->aaaa = "2001:db8::1";
+    follow_anew(f, &others[0]);
+    run_until_changed(f, 2);
+    farm = next_farm(f, &others[0], farm);
+    assert_backends(farm, "a=? relay@192.0.2.1=192.0.2.1:25 relay@192.0.2.9=192.0.2.9:25 "
+                          "relay@2001:db8::1=[2001:db8::1]:25");
+    assert_ptr_equal(farm->backends[1], first);
+    assert_int_equal(first->connections, 1);
+    assert_true(first->name_hash == hash);
+    assert_true(farm->backends[2]->name_hash != hash);
+    assert_int_equal(farm->backends[2]->ceiling, 7); /* each has the options of the row */
+    assert_int_equal(farm->backends[2]->milliweight, 3000);
+    assert_ptr_equal(farm->pools[0].members[0], member);
+    assert_int_equal(farm->pools[0].n_members, 4);
+    assert_int_equal(farm->pools[0].n_tiers, 2);
+    assert_int_equal(farm->pools[0].tiers[0].n, 3);
+    assert_int_equal(farm->pools[0].tiers[0].milliweight, 9000);
+    assert_int_equal(farm->pools[0].tiers[1].first, 3);
+
+    f->a = "192.0.2.1";
+    f->aaaa = "";
+    follow_anew(f, &others[1]);
+    run_until_changed(f, 3);
+    farm = next_farm(f, &others[1], farm);
+    assert_backends(farm, "a=? relay=192.0.2.1:25");
+    assert_ptr_equal(farm->backends[1], first);
+    assert_int_equal(first->connections, 1);
+    backend_return_place(first);
+    member_release(&member);
+    farm_release(&farm);
+    names_follow(f->names, &f->farm.config);
+}
+
+/* With a session on it: it gets nothing new, and should it come back, it is the same one with the same
+ * counters. Without, it is forgotten by the farm after the next. */
+static void test_who_leaves(void **state)
+{
+    struct fixture_of_names *f = *state;
+    struct fixture others[3];
+    struct backend *left;
+    struct member *member;
+    struct farm *farm, *before;
+
+    f->a = "192.0.2.1 192.0.2.2";
+    add_backend(&f->farm, "relay", "relay.test");
+    names_follow(f->names, &f->farm.config);
+    run_until_changed(f, 1);
+    farm = next_farm(f, &f->farm, NULL);
+    fixture_all_up(farm);
+    left = farm->backends[0];
+    member = farm->pools[0].members[0];
+    assert_true(backend_take_place(left));
+
+    f->a = "192.0.2.2";
+    follow_anew(f, &others[0]);
+    run_until_changed(f, 2);
+    before = farm_hold(farm);
+    farm = next_farm(f, &others[0], farm);
+    assert_backends(farm, "relay=192.0.2.2:25");
+    assert_int_equal(farm->n_leaving, 1);
+    assert_ptr_equal(farm->leaving[0].member, member);
+    assert_string_equal(farm->leaving[0].pool->name, "relays");
+    assert_true(left->left);
+    assert_false(backend_in_service(left)); /* for those too that still look at the farm before */
+    assert_string_equal(backend_name(left), "relay@192.0.2.1");
+    farm_release(&before);
+
+    farm = next_farm(f, &others[0], farm); /* something else has changed */
+    assert_int_equal(farm->n_leaving, 1);
+
+    f->a = "192.0.2.1 192.0.2.3";
+    follow_anew(f, &others[1]);
+    run_until_changed(f, 3);
+    farm = next_farm(f, &others[1], farm);
+    assert_backends(farm, "relay@192.0.2.1=192.0.2.1:25 relay@192.0.2.3=192.0.2.3:25");
+    assert_ptr_equal(farm->backends[0], left);
+    assert_ptr_equal(farm->pools[0].members[0], member);
+    assert_int_equal(left->connections, 1);
+    assert_false(left->left);
+    assert_int_equal(left->state, BACKEND_INIT);
+    assert_int_equal(left->milliweight, 1000);
+    assert_int_equal(farm->n_leaving, 1); /* 192.0.2.2, as long as this farm counts */
+
+    backend_return_place(left);
+    f->a = "192.0.2.3";
+    follow_anew(f, &others[2]);
+    run_until_changed(f, 4);
+    farm = next_farm(f, &others[2], farm);
+    assert_int_equal(farm->n_leaving, 1); /* 192.0.2.1 */
+    farm = next_farm(f, &others[2], farm);
+    assert_int_equal(farm->n_leaving, 0);
+    farm_release(&farm);
+    names_follow(f->names, &f->farm.config);
+}
+
+/* A reload to a name that does not resolve, or not yet, keeps what the row stood for. */
+static void test_what_there_was_holds(void **state)
+{
+    struct fixture_of_names *f = *state;
+    struct fixture slip, given, again;
+    struct backend *first;
+    struct farm *farm;
+
+    f->a = "192.0.2.1 192.0.2.2";
+    add_backend(&f->farm, "relay", "relay.test");
+    names_follow(f->names, &f->farm.config);
+    run_until_changed(f, 1);
+    farm = next_farm(f, &f->farm, NULL);
+    first = farm->backends[0];
+
+    f->a = f->aaaa = "denied";
+    follow_anew(f, &slip);
+    slip.backends[0].host = (char *)(uintptr_t) "slip.test";
+    slip.backends[0].port = 26;
+    farm = next_farm(f, &slip, farm);
+    assert_backends(farm, "relay@192.0.2.1=192.0.2.1:26 relay@192.0.2.2=192.0.2.2:26");
+    assert_ptr_equal(farm->backends[0], first);
+
+    given = f->farm;
+    given.config.references = 1;
+    given.config.backends = given.backends;
+    given.config.pools = given.pools;
+    given.backends[0].host = NULL;
+    given.backends[0].address = farm->given[0].address;
+    farm = next_farm(f, &given, farm);
+    assert_backends(farm, "relay=192.0.2.1:26");
+    assert_ptr_not_equal(farm->backends[0], first);
+
+    f->a = "192.0.2.3";
+    f->aaaa = "";
+    follow_anew(f, &again);
+    farm = next_farm(f, &again, farm); /* known from before, so this is an answer */
+    assert_backends(farm, "relay@192.0.2.1=192.0.2.1:25 relay@192.0.2.2=192.0.2.2:25");
+    farm = next_farm(f, &given, farm);
+    again.backends[0].host = (char *)(uintptr_t) "unknown.test";
+    farm = next_farm(f, &again, farm);
+    assert_backends(farm, "relay=192.0.2.1:25");
+    assert_ptr_not_equal(farm->backends[0], first);
+    assert_string_equal(farm->backends[0]->found_at, "");
+    farm_release(&farm);
+    names_follow(f->names, &f->farm.config);
+}
+
+/* A name that leads to Weir's own listener. */
+static void test_loops(void **state)
+{
+    struct fixture_of_names *f = *state;
+    struct address own = { .length = sizeof own.in };
+    struct config_listener listener = { .n_addresses = 1, .addresses = &own };
+    struct fixture other;
+    struct farm *farm;
+
+    own.in = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(25) }; /* 0.0.0.0:25 */
+    f->farm.config.n_listeners = 1;
+    f->farm.config.listeners = &listener;
+    f->a = "127.0.0.5 192.0.2.1";
+    f->aaaa = "::1"; /* another family's: not this listener */
+    add_backend(&f->farm, "relay", "relay.test");
+    names_follow(f->names, &f->farm.config);
+    farm = next_farm(f, &f->farm, NULL);
+    run_until_changed(f, 1);
+    farm = next_farm(f, &f->farm, farm);
+    assert_backends(farm, "relay@192.0.2.1=192.0.2.1:25 relay@::1=[::1]:25");
+    assert_true(farm->loops[0]);
+
+    f->a = "127.0.0.5";
+    f->aaaa = "";
+    follow_anew(f, &other);
+    run_until_changed(f, 2);
+    farm = next_farm(f, &other, farm);
+    assert_backends(farm, "relay=?");
+    assert_string_equal(farm->given[0].unresolved, "it leads to a listener of this Weir");
+    farm_release(&farm);
+    names_follow(f->names, &f->farm.config);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -375,6 +612,10 @@ int main(void)
         TEST(test_half_an_answer),
         TEST(test_by_its_time),
         TEST(test_names_come_and_go),
+        TEST(test_farm_of_a_name),
+        TEST(test_who_leaves),
+        TEST(test_what_there_was_holds),
+        TEST(test_loops),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
