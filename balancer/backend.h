@@ -89,8 +89,8 @@ struct backend {
     /* What the ceiling is made of, beside the limit; the control thread's alone. */
     struct backend_news news;
     uint32_t held_at_news; /* places held here when the news came */
-    uint64_t farm_serial; /* of the newest farm that has it */
-    bool left;            /* the farm has it no more, or had it no more until now */
+    uint64_t farm_serial;  /* of the newest farm that has it */
+    bool left;             /* the farm has it no more, or had it no more until now */
     /* Where it is: a name may resolve to another address at any time. */
     pthread_mutex_t address_lock;
     struct address address; /* length 0: not resolved yet */

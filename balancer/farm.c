@@ -215,7 +215,7 @@ static bool pool_build(struct pool *pool, const struct config_pool *config, cons
     return built;
 }
 
-static bool farm_build(struct farm *farm, const struct names *names, const struct farm *old)
+static bool farm_build(struct farm *farm, const struct name_source *names, const struct farm *old)
 {
     const struct config *config = farm->config;
 
@@ -236,7 +236,7 @@ struct farm *farm_create(struct config *config, struct farm *old)
     return farm_create_found(config, NULL, old);
 }
 
-struct farm *farm_create_found(struct config *config, const struct names *names, struct farm *old)
+struct farm *farm_create_found(struct config *config, const struct name_source *names, struct farm *old)
 {
     static _Atomic uint64_t created;
     struct farm *farm = calloc(1, sizeof *farm);

@@ -139,11 +139,24 @@ struct farm {
     struct farm_leaving *leaving;
 };
 
-struct names;
+/* What is known of a host name. */
+struct name_answer {
+    size_t n; /* 0: nothing is known yet */
+    struct address *addresses;
+    const char *error; /* why there is none, static; NULL: the first answer is awaited */
+};
+
+/* Who knows: health/names.h, which is a floor above. */
+struct name_source {
+    /* Valid until the farm is made; NULL: never heard of it. */
+    const struct name_answer *(*find)(const void *arg, const char *host, uint16_t port);
+    const void *arg;
+};
+
 /* Build the snapshot for `config` (a reference is taken) and the addresses that `names` knows (NULL: none),
  * taking over from `old` (may be NULL) everything of the same identity. Nothing that workers see of the old
  * objects changes yet. NULL when memory is out. */
-struct farm *farm_create_found(struct config *config, const struct names *names, struct farm *old);
+struct farm *farm_create_found(struct config *config, const struct name_source *names, struct farm *old);
 /* The same where nothing has been found by name. */
 struct farm *farm_create(struct config *config, struct farm *old);
 /* The new snapshot counts: settings (weight, ceiling inputs, priority, addresses) of its backends are now

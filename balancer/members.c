@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "balancer/names.h"
 #include "net/log.h"
 
 static const struct name_answer nothing_known;
@@ -137,17 +136,19 @@ static bool add_former(struct filling *f, size_t row)
     return true;
 }
 
-static bool add_row(struct filling *f, size_t row, const struct names *names)
+static bool add_row(struct filling *f, size_t row, const struct name_source *names)
 {
     const struct config_backend *config = &f->farm->config->backends[row];
-    const struct name_answer *answer = &nothing_known;
+    const struct name_answer *answer = NULL;
     struct farm_given given = { config, config->address, NULL };
     size_t before = f->farm->n_backends;
 
     if (!config->host)
         return add(f, "", &given);
-    if (names && names_find(names, config->host, config->port))
-        answer = names_find(names, config->host, config->port);
+    if (names)
+        answer = names->find(names->arg, config->host, config->port);
+    if (!answer)
+        answer = &nothing_known;
     if (answer->n ? !add_found(f, row, answer) : !add_former(f, row))
         return false;
     if (f->farm->n_backends > before)
@@ -156,7 +157,7 @@ static bool add_row(struct filling *f, size_t row, const struct names *names)
     return add(f, "", &given);
 }
 
-bool members_fill(struct farm *farm, const struct names *names, const struct farm *old)
+bool members_fill(struct farm *farm, const struct name_source *names, const struct farm *old)
 {
     struct filling filling = { .farm = farm, .old = old };
     size_t n = farm->config->n_backends;

@@ -7,7 +7,7 @@
 #include "balancer/farm.h"
 
 /* Fill in backends, given, first and loops. False when memory is out. */
-bool members_fill(struct farm *farm, const struct names *names, const struct farm *old);
+bool members_fill(struct farm *farm, const struct name_source *names, const struct farm *old);
 /* The member of this backend in the pool of that state, among those that have left `old` (may be NULL). */
 struct member *members_left(const struct farm *old, const struct pool_state *pool,
                             const struct backend *backend);

@@ -21,9 +21,9 @@
 #include <unistd.h>
 
 #include "admin/http.h"
-#include "balancer/names.h"
 #include "balancer/placement.h"
 #include "health/health.h"
+#include "health/names.h"
 #include "net/clock.h"
 #include "net/log.h"
 #include "proxy/front.h"
@@ -282,7 +282,8 @@ static void on_names_changed(void *arg);
 static void change_members(struct process *p)
 {
     struct farm *present = p->front->farm;
-    struct farm *farm = farm_create_found(present->config, p->names, present);
+    const struct name_source names = names_source(p->names);
+    struct farm *farm = farm_create_found(present->config, &names, present);
     char error[256] = "out of memory";
     struct front *front = farm ? front_create(farm, p->front, error, sizeof error) : NULL;
 
@@ -324,7 +325,8 @@ static void reload_with(struct process *p, struct config *config)
     char error[256] = "out of memory";
     const char *log_error = NULL;
     struct admin *admin = NULL;
-    struct farm *farm = farm_create_found(config, p->names, p->front->farm);
+    const struct name_source names = names_source(p->names);
+    struct farm *farm = farm_create_found(config, &names, p->front->farm);
     struct front *front = farm ? front_create(farm, p->front, error, sizeof error) : NULL;
     bool new_http = !same_http(config, p->front->farm->config);
 

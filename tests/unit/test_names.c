@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "balancer/names.h"
+#include "health/names.h"
 #include "tests/unit/farm_fixture.h"
 
 #define PATIENCE  20.0 /* seconds until a test gives up */
@@ -369,7 +369,8 @@ static void test_names_come_and_go(void **state)
 /* Committed in place of `old`, which is given back. */
 static struct farm *next_farm(struct fixture_of_names *f, struct fixture *config, struct farm *old)
 {
-    struct farm *farm = farm_create_found(&config->config, f->names, old);
+    const struct name_source names = names_source(f->names);
+    struct farm *farm = farm_create_found(&config->config, &names, old);
 
     assert_non_null(farm);
     farm_commit(farm);

@@ -1,4 +1,4 @@
-#include "balancer/names.h"
+#include "health/names.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -299,6 +299,16 @@ const struct name_answer *names_find(const struct names *names, const char *host
     const struct entry *entry = find(names, host, port);
 
     return entry && entry->wanted ? &entry->answer : NULL;
+}
+
+static const struct name_answer *find_in(const void *names, const char *host, uint16_t port)
+{
+    return names_find(names, host, port);
+}
+
+struct name_source names_source(const struct names *names)
+{
+    return (struct name_source){ find_in, names };
 }
 
 /* Without memory for it the name stays unresolved, until the next reload. */

@@ -10,23 +10,16 @@
  * is no other: a name server that is away, or that denies the name of a moment ago, must not take relays with
  * it. The control thread's alone.
  */
-#ifndef WEIR_BALANCER_NAMES_H
-#define WEIR_BALANCER_NAMES_H
+#ifndef WEIR_HEALTH_NAMES_H
+#define WEIR_HEALTH_NAMES_H
 
 #include <ev.h>
 
-#include "config/config.h"
-#include "net/address.h"
+#include "balancer/farm.h"
 
 #define NAMES_RETRY     5 /* seconds behind a failure */
 #define NAMES_TTL_LEAST 5
 #define NAMES_TTL_MOST  300
-
-struct name_answer {
-    size_t n; /* 0: nothing is known yet */
-    struct address *addresses;
-    const char *error; /* why there is none, static; NULL: the first answer is awaited */
-};
 
 struct names;
 
@@ -38,6 +31,8 @@ struct names *names_open(struct ev_loop *loop, void (*changed)(void *arg), void 
 void names_follow(struct names *names, struct config *config);
 /* What is known of it; NULL: it is not followed. Valid until the loop runs on. */
 const struct name_answer *names_find(const struct names *names, const char *host, uint16_t port);
+/* The same for farm_create_found(). */
+struct name_source names_source(const struct names *names);
 void names_close(struct names **names);
 
 #endif
