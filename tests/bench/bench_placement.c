@@ -37,27 +37,27 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void deliver(void *session, enum placement_verdict verdict, struct member *member)
+static void deliver(void *session, enum placement_verdict verdict, struct place place)
 {
     (void)session;
     (void)verdict;
-    (void)member;
+    (void)place;
 }
 
 static void *placements(void *arg)
 {
     double *ns = arg, begin;
     uint64_t random = (uintptr_t)arg; /* not 0, and each thread its own */
-    struct member *held[HOLDING] = { NULL };
+    struct place held[HOLDING] = { 0 };
     struct placement_wish wish = fixture_wish(farm, 0);
     struct waiter *waiter;
 
     pthread_barrier_wait(&start);
     begin = cpu_now();
     for (int i = 0; i < ROUNDS; i++) {
-        struct member **place = &held[i % HOLDING];
+        struct place *place = &held[i % HOLDING];
 
-        placement_return(place);
+        placement_return(place, 0);
         wish.hash_key = (uint64_t)i;
         if (placement_request(&wish, &random, 0, &mailbox, deliver, NULL, place, &waiter) !=
             PLACEMENT_GRANTED)
@@ -65,7 +65,7 @@ static void *placements(void *arg)
     }
     *ns = (cpu_now() - begin) / ROUNDS;
     for (int i = 0; i < HOLDING; i++)
-        placement_return(&held[i]);
+        placement_return(&held[i], 0);
     return NULL;
 }
 
@@ -93,7 +93,7 @@ static double measure(unsigned n)
 
 /* Somebody waits for the one backend that takes large messages, which is full. The others have room all the
  * same. */
-static struct waiter *occupy_queue(struct member **place)
+static struct waiter *occupy_queue(struct place *place)
 {
     struct placement_wish wish = fixture_wish(farm, 0);
     struct backend *last = farm->pools[0].members[BACKENDS - 1]->backend;
@@ -106,7 +106,7 @@ static struct waiter *occupy_queue(struct member **place)
     atomic_store(&last->size_limit, 0);
     atomic_store(&last->ceiling, 1);
     placement_request(&wish, &random, 0, &mailbox, deliver, NULL, place, &waiter);
-    placement_request(&wish, &random, 0, &mailbox, deliver, NULL, &(struct member *){ NULL }, &waiter);
+    placement_request(&wish, &random, 0, &mailbox, deliver, NULL, &(struct place){ 0 }, &waiter);
     if (!waiter)
         abort();
     return waiter;
@@ -116,7 +116,7 @@ static void bench(enum config_algorithm algorithm)
 {
     struct fixture f;
     struct config_pool *pool;
-    struct member *place = NULL;
+    struct place place;
     struct waiter *waiter;
     double alone, contended;
 
@@ -133,7 +133,7 @@ static void bench(enum config_algorithm algorithm)
     printf("%-18s %8.0f %8.0f %12.0f %8.0f\n", farm->pools[0].algorithm->name, alone, contended, measure(1),
            measure(THREADS));
     waiter_leave(&waiter);
-    placement_return(&place);
+    placement_return(&place, 0);
     farm_release(&farm);
 }
 

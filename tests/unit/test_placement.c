@@ -14,7 +14,7 @@
 
 struct session {
     struct waiter *waiter;
-    struct member *member;
+    struct place place;
     enum placement_verdict verdict;
     unsigned delivered;
 };
@@ -45,12 +45,17 @@ static void post(void)
     ev_run(t.loop, EVRUN_NOWAIT);
 }
 
+static void give(int i)
+{
+    placement_return(&t.sessions[i].place, t.now);
+}
+
 static int end(void **state)
 {
     (void)state;
     for (int i = 0; i < SESSIONS; i++) {
         waiter_leave(&t.sessions[i].waiter);
-        placement_return(&t.sessions[i].member);
+        give(i);
     }
     post();
     for (size_t i = 0; i < t.farm->n_backends; i++)
@@ -64,13 +69,13 @@ static int end(void **state)
     return 0;
 }
 
-static void deliver(void *arg, enum placement_verdict verdict, struct member *member)
+static void deliver(void *arg, enum placement_verdict verdict, struct place place)
 {
     struct session *session = arg;
 
     session->delivered++;
     session->verdict = verdict;
-    session->member = member;
+    session->place = place;
     session->waiter = NULL;
 }
 
@@ -79,7 +84,7 @@ static enum placement_verdict ask(int i, struct placement_wish wish)
     struct session *s = &t.sessions[i];
 
     s->delivered = 0;
-    return placement_request(&wish, &t.random, t.now, &t.mailbox, deliver, s, &s->member, &s->waiter);
+    return placement_request(&wish, &t.random, t.now, &t.mailbox, deliver, s, &s->place, &s->waiter);
 }
 
 static enum placement_verdict get(int i)
@@ -92,8 +97,8 @@ static bool granted(int i, const char *backend)
     struct session *s = &t.sessions[i];
 
     post();
-    return s->delivered == 1 && s->verdict == PLACEMENT_GRANTED && s->member &&
-           strcmp(backend_name(s->member->backend), backend) == 0;
+    return s->delivered == 1 && s->verdict == PLACEMENT_GRANTED && s->place.member &&
+           strcmp(backend_name(s->place.member->backend), backend) == 0;
 }
 
 static bool still_waiting(int i)
@@ -123,11 +128,11 @@ static void test_grant_and_return(void **state)
     (void)state;
     farm_of_one(10, 2);
     assert_int_equal(get(0), PLACEMENT_GRANTED);
-    assert_non_null(t.sessions[0].member);
+    assert_non_null(t.sessions[0].place.member);
     assert_null(t.sessions[0].waiter);
     assert_int_equal(t.farm->backends[0]->connections, 1);
-    placement_return(&t.sessions[0].member);
-    assert_null(t.sessions[0].member);
+    give(0);
+    assert_null(t.sessions[0].place.member);
     assert_int_equal(t.farm->backends[0]->connections, 0);
 }
 
@@ -139,14 +144,14 @@ static void test_first_come_first_served(void **state)
     assert_int_equal(get(1), PLACEMENT_WAITING);
     assert_int_equal(get(2), PLACEMENT_WAITING);
     assert_int_equal(placement_waiting(&t.farm->pools[0]), 2);
-    placement_return(&t.sessions[0].member);
+    give(0);
     assert_int_equal(t.farm->backends[0]->connections, 1); /* handed over, it never came free */
     assert_int_equal(get(0), PLACEMENT_WAITING);           /* and a newcomer is behind */
     assert_true(granted(1, "a"));
     assert_true(still_waiting(2));
-    placement_return(&t.sessions[1].member);
+    give(1);
     assert_true(granted(2, "a"));
-    placement_return(&t.sessions[2].member);
+    give(2);
     assert_true(granted(0, "a"));
 }
 
@@ -181,7 +186,7 @@ static void test_no_queue(void **state)
     farm_of_one(0, 1);
     assert_int_equal(get(0), PLACEMENT_GRANTED);
     assert_int_equal(get(1), PLACEMENT_QUEUE_FULL);
-    placement_return(&t.sessions[0].member);
+    give(0);
     assert_int_equal(get(1), PLACEMENT_GRANTED);
 }
 
@@ -195,7 +200,7 @@ static void test_leave(void **state)
     waiter_leave(&t.sessions[1].waiter);
     assert_null(t.sessions[1].waiter);
     waiter_leave(&t.sessions[1].waiter); /* NULL is fine */
-    placement_return(&t.sessions[0].member);
+    give(0);
     assert_true(granted(2, "a"));
     assert_int_equal(t.sessions[1].delivered, 0);
 }
@@ -208,7 +213,7 @@ static void test_leave_with_the_mail_under_way(void **state)
     assert_int_equal(get(0), PLACEMENT_GRANTED);
     assert_int_equal(get(1), PLACEMENT_WAITING);
     assert_int_equal(get(2), PLACEMENT_WAITING);
-    placement_return(&t.sessions[0].member);
+    give(0);
     waiter_leave(&t.sessions[1].waiter);
     post();
     assert_true(granted(2, "a"));
@@ -225,14 +230,14 @@ static void test_tried_backends_are_passed_over(void **state)
     wish = fixture_wish(t.farm, 0);
     wish.tried[wish.n_tried++] = t.farm->backends[0];
     assert_int_equal(ask(0, wish), PLACEMENT_GRANTED);
-    assert_string_equal(backend_name(t.sessions[0].member->backend), "b");
+    assert_string_equal(backend_name(t.sessions[0].place.member->backend), "b");
     assert_int_equal(ask(1, wish), PLACEMENT_WAITING);
     assert_int_equal(get(2), PLACEMENT_GRANTED); /* passes 1, which cannot use a */
-    assert_string_equal(backend_name(t.sessions[2].member->backend), "a");
-    placement_return(&t.sessions[2].member);
+    assert_string_equal(backend_name(t.sessions[2].place.member->backend), "a");
+    give(2);
     assert_true(still_waiting(1));
     assert_int_equal(t.farm->backends[0]->connections, 0);
-    placement_return(&t.sessions[0].member);
+    give(0);
     assert_true(granted(1, "b"));
     wish.tried[wish.n_tried++] = t.farm->backends[1];
     assert_int_equal(ask(2, wish), PLACEMENT_NO_BACKEND);
@@ -251,7 +256,7 @@ static void test_needs(void **state)
     wish = fixture_wish(t.farm, 0);
     wish.needs = SMTP_CAP_DSN;
     assert_int_equal(ask(0, wish), PLACEMENT_GRANTED);
-    assert_string_equal(backend_name(t.sessions[0].member->backend), "b");
+    assert_string_equal(backend_name(t.sessions[0].place.member->backend), "b");
     assert_int_equal(ask(1, wish), PLACEMENT_WAITING); /* a has room, but not what it takes */
     wish.needs = 0;
     wish.size = 500;
@@ -268,7 +273,7 @@ static void test_needs(void **state)
     post();
     assert_int_equal(t.sessions[1].delivered, 1);
     assert_int_equal(t.sessions[1].verdict, PLACEMENT_NOT_CAPABLE);
-    assert_null(t.sessions[1].member);
+    assert_null(t.sessions[1].place.member);
     assert_true(still_waiting(2));
 }
 
@@ -303,7 +308,7 @@ static void test_refused_when_nothing_is_left(void **state)
     assert_int_equal(get(0), PLACEMENT_GRANTED);
     assert_int_equal(get(1), PLACEMENT_WAITING);
     t.farm->backends[0]->state = BACKEND_DOWN;
-    placement_return(&t.sessions[0].member); /* not handed on: it is down */
+    give(0); /* not handed on: it is down */
     assert_true(still_waiting(1));
     placement_serve(t.farm, t.now);
     post();
@@ -323,11 +328,11 @@ static void test_lowered_ceiling(void **state)
         assert_int_equal(get(i), PLACEMENT_GRANTED);
     assert_int_equal(get(3), PLACEMENT_WAITING);
     t.farm->backends[0]->ceiling = 1;
-    placement_return(&t.sessions[0].member);
-    placement_return(&t.sessions[1].member);
+    give(0);
+    give(1);
     assert_true(still_waiting(3));
     assert_int_equal(t.farm->backends[0]->connections, 1);
-    placement_return(&t.sessions[2].member);
+    give(2);
     assert_true(granted(3, "a"));
 }
 
@@ -351,7 +356,7 @@ static void test_tiers(void **state)
     assert_int_equal(t.farm->backends[2]->connections, 0); /* the heavy one behind is not touched … */
     assert_int_equal(get(2), PLACEMENT_GRANTED);
     assert_int_equal(t.farm->backends[2]->connections, 1); /* … until the first tier is full */
-    placement_return(&t.sessions[0].member);
+    give(0);
     assert_int_equal(get(0), PLACEMENT_GRANTED);
     assert_int_equal(t.farm->backends[2]->connections, 1);
 }
@@ -362,11 +367,11 @@ static void test_tier_below_70_percent(void **state)
     tiered_farm();
     t.farm->backends[0]->milliweight = 1100; /* 2.1 of 3: just enough */
     assert_int_equal(get(0), PLACEMENT_GRANTED);
-    assert_string_equal(backend_name(t.sessions[0].member->backend), "a");
-    placement_return(&t.sessions[0].member);
+    assert_string_equal(backend_name(t.sessions[0].place.member->backend), "a");
+    give(0);
     t.farm->backends[0]->milliweight = 1099;
     assert_int_equal(get(0), PLACEMENT_GRANTED);
-    assert_string_equal(backend_name(t.sessions[0].member->backend), "c");
+    assert_string_equal(backend_name(t.sessions[0].place.member->backend), "c");
 }
 
 /* A backend of two pools: its place goes to whoever has waited longest, in whichever. */
@@ -386,13 +391,13 @@ static void test_shared_backend(void **state)
     assert_int_equal(ask(1, fixture_wish(t.farm, 1)), PLACEMENT_WAITING);
     assert_int_equal(ask(2, fixture_wish(t.farm, 0)), PLACEMENT_WAITING);
     assert_int_equal(ask(3, fixture_wish(t.farm, 1)), PLACEMENT_WAITING);
-    placement_return(&t.sessions[0].member);
+    give(0);
     assert_true(granted(1, "a"));
-    assert_ptr_equal(t.sessions[1].member, t.farm->pools[1].members[0]);
-    placement_return(&t.sessions[1].member);
+    assert_ptr_equal(t.sessions[1].place.member, t.farm->pools[1].members[0]);
+    give(1);
     assert_true(granted(2, "a"));
-    assert_ptr_equal(t.sessions[2].member, t.farm->pools[0].members[0]);
-    placement_return(&t.sessions[2].member);
+    assert_ptr_equal(t.sessions[2].place.member, t.farm->pools[0].members[0]);
+    give(2);
     assert_true(granted(3, "a"));
 }
 
@@ -418,13 +423,13 @@ static void test_reload(void **state)
     assert_true(granted(1, "new"));
     assert_true(still_waiting(2));
     placement_serve(old, t.now); /* some worker has not heard of it: nobody moves back */
-    placement_return(&t.sessions[0].member);
+    give(0);
     assert_true(still_waiting(2));
     farm_release(&old);
     assert_int_equal(t.f.config.references, 1); /* nobody holds on to the old one */
-    placement_return(&t.sessions[1].member);
+    give(1);
     assert_true(granted(2, "new"));
-    placement_return(&t.sessions[2].member);
+    give(2);
     farm_release(&t.farm);
     t.farm = fixture_farm(&t.f, NULL);
 }
@@ -439,7 +444,7 @@ static void test_retry_budget(void **state)
     placement_retry_end();
     assert_true(placement_retry_begin());
     {
-        struct member *held[20];
+        struct place held[20];
         struct waiter *waiter;
         struct placement_wish wish = fixture_wish(t.farm, 0);
 
@@ -450,7 +455,7 @@ static void test_retry_budget(void **state)
         assert_true(placement_retry_begin()); /* the fourth: a fifth of twenty */
         assert_false(placement_retry_begin());
         for (int i = 0; i < 20; i++)
-            placement_return(&held[i]);
+            placement_return(&held[i], t.now);
     }
     for (int i = 0; i < 4; i++)
         placement_retry_end();

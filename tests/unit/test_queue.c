@@ -108,34 +108,34 @@ static struct {
     struct backend *backend;
     enum race race;
     pthread_barrier_t barrier;
-    struct member *held[2];
+    struct place held[2];
     struct worker workers[3];
     struct waiter *waiter;
-    struct member *granted;
+    struct place granted;
     struct waiter *before; /* waits ahead, on the third worker */
-    struct member *before_granted;
+    struct place before_granted;
     unsigned waited;
 } r;
 
-static void on_race_verdict(void *session, enum placement_verdict verdict, struct member *member)
+static void on_race_verdict(void *session, enum placement_verdict verdict, struct place place)
 {
-    struct member **granted = session;
+    struct place *granted = session;
 
     if (verdict == PLACEMENT_GRANTED)
-        *granted = member;
+        *granted = place;
 }
 
-static struct member *race_take(void)
+static struct place race_take(void)
 {
     struct placement_wish wish = fixture_wish(r.farm, 0);
-    struct member *member = NULL;
+    struct place place;
     struct waiter *waiter;
 
     placement_request(&wish, &r.workers[1].random, 0, &r.workers[1].mailbox, on_race_verdict, &r.granted,
-                      &member, &waiter);
-    if (!member)
+                      &place, &waiter);
+    if (!place.member)
         abort();
-    return member;
+    return place;
 }
 
 static void race_prepare(void)
@@ -172,10 +172,10 @@ static void *race_ask(void *arg)
         dawdle(&w->random);
         placement_request(&wish, &w->random, 0, &w->mailbox, on_race_verdict, &r.granted, &r.granted,
                           &r.waiter);
-        r.waited += r.granted == NULL;
-        while (!r.granted)
+        r.waited += r.granted.member == NULL;
+        while (!r.granted.member)
             worker_await(w);
-        placement_return(&r.granted);
+        placement_return(&r.granted, 0);
         pthread_barrier_wait(&r.barrier);
     }
     return NULL;
@@ -188,7 +188,7 @@ static void *race_return(void *arg)
     for (int i = 0; i < RACES; i++) {
         pthread_barrier_wait(&r.barrier);
         dawdle(&w->random);
-        placement_return(&r.held[0]);
+        placement_return(&r.held[0], 0);
         pthread_barrier_wait(&r.barrier);
     }
     return NULL;
@@ -211,7 +211,7 @@ static void *race_change(void *arg)
             r.backend->state = BACKEND_UP;
             placement_serve(r.farm, 0);
             break;
-        case RACE_ABOVE: placement_return(&r.held[1]); break;
+        case RACE_ABOVE: placement_return(&r.held[1], 0); break;
         case RACE_LEAVE:
             waiter_leave(&r.before);
             ev_run(w->loop, EVRUN_NOWAIT); /* mail that was too late gives its place back */
@@ -252,7 +252,7 @@ static void run_race(enum race race)
     print_message("           waited in %u of %u\n", r.waited, RACES);
     assert_int_equal(r.backend->connections, 0);
     assert_int_equal(placement_waiting(&r.farm->pools[0]), 0);
-    assert_null(r.before_granted);
+    assert_null(r.before_granted.member);
     farm_release(&r.farm);
     assert_int_equal(r.f.config.references, 1);
 }
@@ -300,7 +300,7 @@ static struct {
 } s;
 
 struct session {
-    struct member *member;
+    struct place place;
     struct waiter *waiter;
     bool waiting;
 };
@@ -319,42 +319,43 @@ static size_t backend_index(const struct member *member)
     return i;
 }
 
-static void session_got(struct session *session, struct member *member)
+static void session_got(struct session *session, struct place place)
 {
-    size_t i = backend_index(member);
+    size_t i = backend_index(place.member);
     uint32_t top = s.move ? CEILING_TOP : s.farm->config->backends[i].max_connections;
 
-    session->member = member;
+    session->place = place;
     if (atomic_fetch_add(&s.held[i], 1) + 1 > top)
         atomic_fetch_add(&s.above, 1);
 }
 
-static void on_verdict(void *arg, enum placement_verdict verdict, struct member *member)
+static void on_verdict(void *arg, enum placement_verdict verdict, struct place place)
 {
     struct session *session = arg;
 
-    if (!session->waiting || session->member || (verdict == PLACEMENT_GRANTED) != (member != NULL))
+    if (!session->waiting || session->place.member ||
+        (verdict == PLACEMENT_GRANTED) != (place.member != NULL))
         atomic_fetch_add(&s.wrong, 1);
     session->waiting = false;
     session->waiter = NULL;
     atomic_fetch_add(&s.delivered, 1);
-    if (member)
-        session_got(session, member);
+    if (place.member)
+        session_got(session, place);
     else
         atomic_fetch_add(&s.refused, 1);
 }
 
 static void session_return(struct session *session)
 {
-    atomic_fetch_sub(&s.held[backend_index(session->member)], 1);
-    placement_return(&session->member);
+    atomic_fetch_sub(&s.held[backend_index(session->place.member)], 1);
+    placement_return(&session->place, 0);
 }
 
 static void session_step(struct stress *t, struct session *session)
 {
     uint64_t dice = algorithm_random(&t->worker.random) >> 8;
 
-    if (session->member) {
+    if (session->place.member) {
         if (dice % 4)
             session_return(session);
     } else if (session->waiting) {
@@ -365,20 +366,21 @@ static void session_step(struct stress *t, struct session *session)
         }
     } else {
         struct placement_wish wish = fixture_wish(s.farm, dice % 2);
-        struct member *member;
+        struct place place;
 
         if (dice % 8 == 0)
             wish.tried[wish.n_tried++] = s.farm->backends[dice / 8 % 3];
         switch (placement_request(&wish, &t->worker.random, 0, &t->worker.mailbox, on_verdict, session,
-                                  &member, &session->waiter)) {
-        case PLACEMENT_GRANTED: session_got(session, member); break;
+                                  &place, &session->waiter)) {
+        case PLACEMENT_GRANTED: session_got(session, place); break;
         case PLACEMENT_WAITING:
             session->waiting = true;
             atomic_fetch_add(&s.waits, 1);
             break;
         case PLACEMENT_NO_BACKEND:
         case PLACEMENT_NOT_CAPABLE:
-        case PLACEMENT_QUEUE_FULL: break;
+        case PLACEMENT_QUEUE_FULL:
+        case PLACEMENT_DISPLACED: break;
         }
     }
 }
@@ -397,7 +399,7 @@ static void *stress_worker(void *arg)
     while (busy) {
         busy = false;
         for (int i = 0; i < SESSIONS; i++) {
-            if (t->sessions[i].member)
+            if (t->sessions[i].place.member)
                 session_return(&t->sessions[i]);
             busy |= t->sessions[i].waiting;
         }
