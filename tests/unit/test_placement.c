@@ -288,6 +288,176 @@ static void test_shared_backend(void **state)
     assert_true(granted(3, "a"));
 }
 
+/* The same of two priorities: the higher goes first, whoever has waited longer. */
+static void test_shared_backend_by_priority(void **state)
+{
+    struct placement_wish wish;
+    struct fixture *f = &t.f;
+
+    (void)state;
+    fixture_backend(f, fixture_pool(f, "one", CONFIG_LEAST_CONNECTIONS, 10), "a", 1, 1, 0);
+    fixture_backend(f, fixture_pool(f, "two", CONFIG_LEAST_CONNECTIONS, 10), "a", 1, 1, 0);
+    t.farm = fixture_farm(f, NULL);
+    fixture_all_up(t.farm);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    wish = fixture_wish(t.farm, 1);
+    wish.priority = 1;
+    assert_int_equal(ask(2, wish), PLACEMENT_WAITING);
+    wish.priority = 0;
+    assert_int_equal(ask(3, wish), PLACEMENT_WAITING);
+    give(0);
+    assert_true(granted(2, "a"));
+    give(2);
+    assert_true(granted(1, "a"));
+    give(1);
+    assert_true(granted(3, "a"));
+}
+
+/* --- backends that are out ------------------------------------------------------------------------------ */
+
+/* An ejected backend's place is for those whose pool is in a panic. */
+static void test_a_place_in_a_panic(void **state)
+{
+    struct fixture *f = &t.f;
+    struct backend *ejected;
+
+    (void)state;
+    fixture_backend(f, fixture_pool(f, "calm", CONFIG_LEAST_CONNECTIONS, 10), "a", 1, 1, 0);
+    fixture_backend(f, fixture_pool(f, "panic", CONFIG_LEAST_CONNECTIONS, 10), "a", 1, 1, 0);
+    t.farm = fixture_farm(f, NULL);
+    fixture_all_up(t.farm);
+    ejected = t.farm->backends[0];
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    assert_int_equal(ask(2, fixture_wish(t.farm, 1)), PLACEMENT_WAITING);
+    assert_int_equal(ask(3, fixture_wish(t.farm, 1)), PLACEMENT_WAITING);
+    ejected->state = BACKEND_EJECTED;
+    t.farm->pools[1].state->panic = true;
+    give(0);
+    assert_true(granted(2, "a"));
+    assert_ptr_equal(t.sessions[2].place.member, t.farm->pools[1].members[0]);
+    assert_int_equal(ejected->connections, 1);
+    assert_true(still_waiting(1)); /* nobody has told it yet that there is nothing to wait for */
+    t.farm->pools[1].state->panic = false;
+    give(2);
+    assert_true(still_waiting(1));
+    assert_true(still_waiting(3));
+    assert_int_equal(ejected->connections, 0);
+}
+
+static void test_a_place_in_a_panic_but_suspended(void **state)
+{
+    (void)state;
+    farm_of_one(10, 1);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    t.farm->backends[0]->state = BACKEND_EJECTED;
+    t.farm->pools[0].state->panic = true;
+    t.farm->backends[0]->suspended_until = 1000;
+    t.now = 999;
+    give(0);
+    assert_true(still_waiting(1));
+    placement_serve(t.farm, 1000);
+    assert_true(granted(1, "a"));
+}
+
+static void refused_as_nothing_is_usable(int i)
+{
+    post();
+    assert_int_equal(t.sessions[i].delivered, 1);
+    assert_int_equal(t.sessions[i].verdict, PLACEMENT_NO_BACKEND);
+}
+
+/* By an operator's word, in any state and in a panic too. */
+static void test_a_place_of_a_drained_backend(void **state)
+{
+    static const enum backend_state states[] = { BACKEND_UP, BACKEND_DEGRADED, BACKEND_HALF_OPEN,
+                                                 BACKEND_EJECTED };
+
+    (void)state;
+    farm_of(10, 2, (uint32_t[]){ 1, 1 });
+    t.farm->pools[0].state->panic = true;
+    for (enum backend_admin admin = BACKEND_DRAIN; admin <= BACKEND_MAINT; admin++) {
+        for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
+            struct backend *drained;
+
+            fixture_all_up(t.farm);
+            assert_int_equal(get(0), PLACEMENT_GRANTED);
+            assert_int_equal(get(1), PLACEMENT_GRANTED);
+            assert_int_equal(get(2), PLACEMENT_WAITING);
+            drained = t.sessions[0].place.member->backend;
+            drained->state = states[i];
+            drained->admin = admin;
+            give(0);
+            assert_int_equal(drained->connections, 0);
+            placement_serve(t.farm, t.now); /* the other one is worth waiting for */
+            assert_true(still_waiting(2));
+            give(1);
+            assert_true(granted(2, backend_name(t.farm->backends[drained == t.farm->backends[0]])));
+            give(2);
+            drained->admin = BACKEND_READY;
+        }
+    }
+}
+
+static void test_all_drained(void **state)
+{
+    (void)state;
+    farm_of(10, 2, (uint32_t[]){ 1, 0 });
+    t.farm->backends[1]->state = BACKEND_INIT;
+    t.farm->backends[1]->admin = BACKEND_MAINT; /* no check will ever say anything of it */
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    t.farm->backends[0]->admin = BACKEND_DRAIN;
+    assert_int_equal(get(2), PLACEMENT_NO_BACKEND);
+    give(0);
+    assert_true(still_waiting(1));
+    placement_serve(t.farm, t.now);
+    refused_as_nothing_is_usable(1);
+    assert_int_equal(get(1), PLACEMENT_NO_BACKEND);
+    t.farm->backends[0]->admin = BACKEND_READY;
+    assert_int_equal(get(1), PLACEMENT_GRANTED);
+}
+
+/* Drained and back while somebody waits for a place on it. */
+static void test_drained_for_a_moment(void **state)
+{
+    (void)state;
+    farm_of(10, 2, (uint32_t[]){ 1, 1 });
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_GRANTED);
+    assert_int_equal(get(2), PLACEMENT_WAITING);
+    t.sessions[0].place.member->backend->admin = BACKEND_DRAIN;
+    give(0);
+    assert_true(still_waiting(2));
+    for (int i = 0; i < 2; i++)
+        t.farm->backends[i]->admin = BACKEND_READY;
+    placement_serve(t.farm, t.now);
+    post();
+    assert_non_null(t.sessions[2].place.member);
+}
+
+/* Weight 0 carries nothing, beside a weight of 1000 and alone. */
+static void test_weights_at_their_ends(void **state)
+{
+    struct config_pool *pool = fixture_pool(&t.f, "relays", CONFIG_LEAST_CONNECTIONS, 10);
+
+    (void)state;
+    fixture_backend(&t.f, pool, "none", 0, 0, 0);
+    fixture_backend(&t.f, pool, "most", 1000, 2, 0);
+    t.farm = fixture_farm(&t.f, NULL);
+    fixture_all_up(t.farm);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_GRANTED);
+    assert_int_equal(get(2), PLACEMENT_WAITING);
+    assert_int_equal(t.farm->backends[1]->connections, 2);
+    give(0);
+    assert_true(granted(2, "most"));
+    t.farm->backends[1]->state = BACKEND_DOWN;
+    assert_int_equal(get(3), PLACEMENT_NO_BACKEND);
+}
+
 /* Who waits for backends that a reload took away gets one of the new. */
 static void test_reload(void **state)
 {
@@ -367,6 +537,13 @@ int main(void)
         STEP(test_tiers),
         STEP(test_tier_below_70_percent),
         STEP(test_shared_backend),
+        STEP(test_shared_backend_by_priority),
+        STEP(test_a_place_in_a_panic),
+        STEP(test_a_place_in_a_panic_but_suspended),
+        STEP(test_a_place_of_a_drained_backend),
+        STEP(test_all_drained),
+        STEP(test_drained_for_a_moment),
+        STEP(test_weights_at_their_ends),
         STEP(test_reload),
         STEP(test_retry_budget),
     };
