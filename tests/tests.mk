@@ -33,7 +33,7 @@ e2e: build/asan/weir build/release/weir build/release/bench/bare_tls
 # Workers, reload and the wait queue once more, under the thread sanitizer.
 e2e-threads: build/tsan/weir
 	@echo "end to end (threads)"
-	$(Q)WEIR=$(CURDIR)/build/tsan/weir $(PYTEST) tests/e2e/test_balance.py tests/e2e/test_operation.py tests/e2e/test_flows.py
+	$(Q)WEIR=$(CURDIR)/build/tsan/weir $(PYTEST) tests/e2e/test_balance.py tests/e2e/test_queue.py tests/e2e/test_operation.py tests/e2e/test_flows.py
 
 scorecard: deps-test build/asan/weir build/release/weir build/release/bench/bare_tls
 	@WEIR=$(CURDIR)/build/asan/weir $(PYTHON) tests/e2e/scorecard.py

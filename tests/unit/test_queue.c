@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "balancer/algorithm.h"
+#include "balancer/queue.h"
 #include "tests/unit/farm_fixture.h"
 
 /* The windows in which a wake-up could be lost are a few nanoseconds wide. So this test compiles the code
@@ -290,11 +291,11 @@ static void test_race_with_one_who_leaves(void **state)
 /* --- everything at once --------------------------------------------------------------------------------- */
 
 static struct {
-    struct farm *farm;
+    struct farm *farm, *next; /* `next`: half of the threads know it already; it counts no shares */
     _Atomic uint32_t held[3]; /* by backend, counted apart from its own count */
     _Atomic uint32_t above;   /* times that more were held than ever allowed */
     _Atomic uint32_t wrong;   /* verdicts that came twice, unasked or after leaving */
-    _Atomic uint32_t waits, delivered, left, refused;
+    _Atomic uint32_t waits, delivered, left, refused, displaced;
     _Atomic uint32_t running;
     bool move;
 } s;
@@ -342,7 +343,7 @@ static void on_verdict(void *arg, enum placement_verdict verdict, struct place p
     if (place.member)
         session_got(session, place);
     else
-        atomic_fetch_add(&s.refused, 1);
+        atomic_fetch_add(verdict == PLACEMENT_DISPLACED ? &s.displaced : &s.refused, 1);
 }
 
 static void session_return(struct session *session)
@@ -365,9 +366,11 @@ static void session_step(struct stress *t, struct session *session)
             atomic_fetch_add(&s.left, 1);
         }
     } else {
-        struct placement_wish wish = fixture_wish(s.farm, dice % 2);
+        struct placement_wish wish = fixture_wish(dice & 64 ? s.farm : s.next, dice % 2);
         struct place place;
 
+        wish.client = dice >> 8 & 3;
+        wish.priority = dice >> 10 & 1;
         if (dice % 8 == 0)
             wish.tried[wish.n_tried++] = s.farm->backends[dice / 8 % 3];
         switch (placement_request(&wish, &t->worker.random, 0, &t->worker.mailbox, on_verdict, session,
@@ -424,7 +427,7 @@ static void *stress_control(void *arg)
 
         atomic_store(&backend->ceiling, 5 + algorithm_random(&random) % (CEILING_TOP - 4));
         atomic_store(&backend->state, algorithm_random(&random) % 8 ? BACKEND_UP : BACKEND_DOWN);
-        placement_serve(s.farm, 0);
+        placement_serve(algorithm_random(&random) % 2 ? s.farm : s.next, 0);
         dawdle(&random);
     }
     return NULL;
@@ -433,20 +436,27 @@ static void *stress_control(void *arg)
 static void run_stress(bool move, const uint32_t *ceilings)
 {
     static struct stress stress[THREADS];
-    struct fixture f;
+    struct fixture f, g;
     pthread_t threads[THREADS + 1];
     struct config_pool *one, *two;
 
     memset(&s, 0, sizeof s);
     memset(stress, 0, sizeof stress);
     fixture_start(&f);
-    one = fixture_pool(&f, "one", CONFIG_LEAST_CONNECTIONS, 20);
+    one = fixture_pool(&f, "one", CONFIG_LEAST_CONNECTIONS, 8);
     two = fixture_pool(&f, "two", CONFIG_P2C, 20);
     fixture_backend(&f, one, "a", 4, ceilings[0], 0);
     fixture_backend(&f, one, "b", 2, ceilings[1], 0);
     fixture_backend(&f, two, "b", 2, ceilings[1], 0);
     fixture_backend(&f, two, "c", 1, ceilings[2], 1);
+    g = f;
+    g.config.pools = g.pools;
+    g.config.backends = g.backends;
+    for (size_t i = 0; i < 2; i++)
+        g.pools[i].backends = g.members[i];
+    one->max_share_per_client = two->max_share_per_client = 20;
     s.farm = fixture_farm(&f, NULL);
+    s.next = fixture_farm(&g, s.farm);
     fixture_all_up(s.farm);
     s.move = move;
     s.running = THREADS;
@@ -459,18 +469,23 @@ static void run_stress(bool move, const uint32_t *ceilings)
         pthread_join(threads[i], NULL);
     for (size_t i = 0; i < THREADS; i++)
         worker_close(&stress[i].worker);
-    print_message("           %u waits, %u delivered (%u refused), %u left\n", s.waits, s.delivered,
-                  s.refused, s.left);
+    print_message("           %u waits, %u delivered (%u refused, %u displaced), %u left\n", s.waits,
+                  s.delivered, s.refused, s.displaced, s.left);
     assert_int_equal(s.above, 0);
     assert_int_equal(s.wrong, 0);
     assert_true(s.waits > 0);
+    assert_true(s.displaced > 0);
     assert_int_equal(s.waits, s.delivered + s.left);
     for (size_t i = 0; i < 3; i++)
         assert_int_equal(s.farm->backends[i]->connections, 0);
     for (size_t i = 0; i < 2; i++)
         assert_int_equal(placement_waiting(&s.farm->pools[i]), 0);
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(s.farm->pools[i].state->queue->n_clients, 0); /* all counted, all given back */
     farm_release(&s.farm);
+    farm_release(&s.next);
     assert_int_equal(f.config.references, 1);
+    assert_int_equal(g.config.references, 1);
 }
 
 static void test_constant_ceilings(void **state)
