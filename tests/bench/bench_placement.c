@@ -8,11 +8,13 @@
  * place on (one who waits gets it, and another comes to wait).
  *
  * Medians of several runs, CPU time of the threads, so that a busy machine doesn't count. With a number as
- * argument only so many placements, one after the other: for valgrind --tool=callgrind.
+ * argument only so many placements, one after the other, for valgrind --tool=callgrind; behind it `waits`
+ * or `counted`, as above.
  */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "balancer/algorithm.h"
@@ -236,17 +238,25 @@ static void bench_all_waiting(struct ev_loop *loop)
     }
 }
 
-/* For callgrind: nobody waits. */
-static void few_placements(int n)
+/* For callgrind. */
+static void few_placements(int n, const char *how)
 {
+    struct place place = { 0 };
+    struct waiter *waiter = NULL;
     struct fixture f;
     double ns;
 
     rounds = n;
     open_farm(&f, CONFIG_LEAST_CONNECTIONS, 10, 1000);
+    if (strcmp(how, "counted") == 0)
+        f.pools[0].max_share_per_client = 50;
+    if (strcmp(how, "waits") == 0)
+        waiter = occupy_queue(&place);
     pthread_barrier_init(&start, NULL, 1);
     placements(&ns);
     pthread_barrier_destroy(&start);
+    waiter_leave(&waiter);
+    placement_return(&place, 0);
     farm_release(&farm);
 }
 
@@ -256,7 +266,7 @@ int main(int argc, char **argv)
 
     mailbox_open(&mailbox, loop, NULL);
     if (argc > 1) {
-        few_placements(atoi(argv[1]));
+        few_placements(atoi(argv[1]), argc > 2 ? argv[2] : "");
     } else {
         printf("ns of CPU per placement (request and return), %d backends\n", BACKENDS);
         printf("%-18s %8s %8s %12s %8s %12s %8s\n", "", "1 thread", "4", "one waits: 1", "4", "counted: 1",
