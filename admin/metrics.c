@@ -258,6 +258,21 @@ static void write_transactions(FILE *out, const struct farm *farm)
     }
 }
 
+static void write_refusals(FILE *out, const struct pool *pool)
+{
+    const struct pool_state *state = pool->state;
+
+    for (enum queue_refusal reason = 0; reason < QUEUE_REFUSALS; reason++) {
+        struct labels labels = pool_labels(pool);
+        uint64_t n = 0;
+
+        for (uint32_t w = 0; w < state->workers; w++)
+            n += atomic_load_explicit(&state->stats[w].queue_refused[reason], memory_order_relaxed);
+        label(&labels, "reason", queue_refusal_name(reason));
+        fprintf(out, "weir_queue_refused_total{%s} %" PRIu64 "\n", labels.text, n);
+    }
+}
+
 static void write_queues(FILE *out, const struct farm *farm)
 {
     family(out, "weir_pool_panic", "gauge",
@@ -269,6 +284,11 @@ static void write_queues(FILE *out, const struct farm *farm)
     for (size_t p = 0; p < farm->n_pools; p++)
         fprintf(out, "weir_queue_waiting{%s} %" PRIu32 "\n", pool_labels(&farm->pools[p]).text,
                 placement_waiting(&farm->pools[p]));
+    family(out, "weir_queue_refused_total", "counter",
+           "Sessions that heard 421 from the queue: it was full, their time was up, or their seat went to "
+           "another.");
+    for (size_t p = 0; p < farm->n_pools; p++)
+        write_refusals(out, &farm->pools[p]);
     family(out, "weir_queue_wait_seconds", "histogram", "Time that sessions waited for a backend.");
     for (size_t p = 0; p < farm->n_pools; p++) {
         const struct pool_state *state = farm->pools[p].state;

@@ -20,17 +20,34 @@ static bool in_panic(const struct pool *pool)
     return atomic_load_explicit(&pool->state->panic, memory_order_relaxed);
 }
 
-static bool is_ejected(const struct backend *backend, int64_t now)
+bool eligible_ejected(const struct backend *backend, int64_t now)
 {
     return atomic_load_explicit(&backend->state, memory_order_acquire) == BACKEND_EJECTED &&
            backend_admitted(backend) &&
            atomic_load_explicit(&backend->suspended_until, memory_order_relaxed) <= now;
 }
 
+/* Room apart, for a wish that asks for nothing. */
+static bool in_use(const struct backend *backend, bool panic, int64_t now)
+{
+    return backend_usable(backend, now) || (panic && eligible_ejected(backend, now));
+}
+
 bool eligible_but_for_room(const struct backend *backend, const struct placement_wish *wish, int64_t now)
 {
-    return (backend_usable(backend, now) || (in_panic(wish->pool) && is_ejected(backend, now))) &&
-           !tried(wish, backend) && backend_capable(backend, wish->needs, wish->size);
+    return in_use(backend, in_panic(wish->pool), now) && !tried(wish, backend) &&
+           backend_capable(backend, wish->needs, wish->size);
+}
+
+bool eligible_no_easier(const struct placement_wish *wish, const struct placement_wish *than)
+{
+    return wish->pool == than->pool && (than->needs & SMTP_CAP_CARRIED & ~wish->needs) == 0 &&
+           than->size <= wish->size && than->n_tried == 0;
+}
+
+bool eligible_easiest(const struct placement_wish *wish)
+{
+    return (wish->needs & SMTP_CAP_CARRIED) == 0 && wish->size == 0 && wish->n_tried == 0;
 }
 
 /* The candidates of the first tier that has any, and of those behind it as long as too little of the tier is
@@ -71,7 +88,7 @@ static size_t candidates_of(const struct placement_wish *wish, uint64_t *random,
 {
     size_t n = gather(wish, random, now, backend_usable, candidates);
 
-    return n || !in_panic(wish->pool) ? n : gather(wish, random, now, is_ejected, candidates);
+    return n || !in_panic(wish->pool) ? n : gather(wish, random, now, eligible_ejected, candidates);
 }
 
 struct member *eligible_take(const struct placement_wish *wish, uint64_t *random, int64_t now)
@@ -104,11 +121,28 @@ bool eligible_any_room(const struct pool *pool, int64_t now)
     for (size_t i = 0; i < pool->n_members; i++) {
         const struct backend *backend = pool->members[i]->backend;
 
-        if ((backend_usable(backend, now) || (panic && is_ejected(backend, now))) &&
-            backend_has_room(backend))
+        if (in_use(backend, panic, now) && backend_has_room(backend))
             return true;
     }
     return false;
+}
+
+uint64_t eligible_capacity(const struct pool *pool, int64_t now)
+{
+    uint64_t capacity = 0;
+    bool panic = in_panic(pool);
+
+    for (size_t i = 0; i < pool->n_members; i++) {
+        const struct backend *backend = pool->members[i]->backend;
+        uint32_t ceiling = atomic_load_explicit(&backend->ceiling, memory_order_relaxed);
+
+        if (!in_use(backend, panic, now))
+            continue;
+        if (ceiling == BACKEND_NO_CEILING)
+            return UINT64_MAX;
+        capacity += ceiling;
+    }
+    return capacity;
 }
 
 enum placement_verdict eligible_verdict(const struct placement_wish *wish)
@@ -127,7 +161,7 @@ enum placement_verdict eligible_verdict(const struct placement_wish *wish)
         if (atomic_load_explicit(&backend->state, memory_order_acquire) == BACKEND_INIT) {
             if (backend_admitted(backend))
                 return PLACEMENT_WAITING;
-        } else if (backend_in_service(backend) || (panic && is_ejected(backend, INT64_MAX))) {
+        } else if (backend_in_service(backend) || (panic && eligible_ejected(backend, INT64_MAX))) {
             if (backend_capable(backend, wish->needs, wish->size))
                 return PLACEMENT_WAITING;
             verdict = PLACEMENT_NOT_CAPABLE;

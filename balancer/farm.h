@@ -53,9 +53,19 @@ struct member {
 struct member *member_hold(struct member *member);
 void member_release(struct member **member);
 
+/* Why the queue refused somebody. */
+enum queue_refusal {
+    QUEUE_REFUSED_FULL,
+    QUEUE_REFUSED_TIMEOUT,
+    QUEUE_REFUSED_DISPLACED, /* gave its seat to another client, or to a higher priority */
+};
+#define QUEUE_REFUSALS (QUEUE_REFUSED_DISPLACED + 1)
+const char *queue_refusal_name(enum queue_refusal reason);
+
 struct pool_stats {
     /* Of transactions that never had a backend: failed as none could be had, or aborted while waiting. */
     alignas(64) _Atomic uint64_t outcomes[TRANSACTION_OUTCOMES];
+    _Atomic uint64_t queue_refused[QUEUE_REFUSALS];
     struct histogram queue_wait;
 };
 

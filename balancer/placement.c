@@ -7,14 +7,14 @@
  *        ├──────────▶ take a place ──▶ GRANTED               ├──────────▶ count falls by one
  *        │               │ none                              │
  *        ▼               ▼                                   ▼
- *     ┌─ the queue's lock ───────────────────────┐      the one who has waited longest among
- *     │ announce                                 │      all who can use this backend gets the
- *     │ serve those who were here before         │      place; the count does not move
- *     │ take a place, if none of them is left    │           │ none can, or the backend is out
- *     │ else judge:                              │           ▼ of service or above its ceiling
- *     │   hopeless ──▶ NO_BACKEND, NOT_CAPABLE   │      count falls by one; look again if there
- *     │   no seat  ──▶ QUEUE_FULL                │      was news meanwhile
- *     │   link     ──▶ WAITING                   │
+ *     ┌─ the queue's lock ───────────────────────┐      the one whose turn it is among
+ *     │ announce and link                        │      all who can use this backend gets the
+ *     │ serve the queue, the newcomer with it    │      place; the count does not move
+ *     │ if that left it waiting:                 │           │ none can, or the backend is out
+ *     │   hopeless ──▶ NO_BACKEND, NOT_CAPABLE   │           ▼ of service or above its ceiling
+ *     │   no seat, and nobody to displace        │      count falls by one; look again if there
+ *     │            ──▶ QUEUE_FULL                │      was news meanwhile
+ *     │   else     ──▶ WAITING                   │
  *     └──────────────────────────────────────────┘      placement_serve (the world has changed)
  *        │                                                   │
  *        ▼                                                   ▼
@@ -49,11 +49,6 @@
 #define RETRIES_AT_LEAST 3
 #define RETRIES_PERCENT  20
 
-/* The time as of the last placement that found no place, or placement_serve(): near enough to judge whether a
- * suspended backend may be handed on, as its end is announced by placement_serve(). Reading a clock here
- * would tie the balancer to real time. */
-static _Atomic int64_t latest;
-
 static struct {
     alignas(64) _Atomic uint32_t active; /* places held */
     alignas(64) _Atomic uint32_t retries;
@@ -86,23 +81,24 @@ static void waiter_free(struct waiter *waiter)
 static void on_settled(struct mail *mail, void *owner)
 {
     struct waiter *waiter = (struct waiter *)mail;
-    void (*deliver)(void *, enum placement_verdict, struct member *) = waiter->deliver;
+    void (*deliver)(void *, enum placement_verdict, struct place) = waiter->deliver;
     void *session = waiter->session;
     enum placement_verdict verdict = waiter->verdict;
-    struct member *member = waiter->member;
+    struct place place = waiter->place;
+    int64_t settled = waiter->settled;
     bool left = waiter->left;
 
     (void)owner;
     waiter_free(waiter);
     if (!left)
-        deliver(session, verdict, member);
-    else if (member)
-        placement_return(&member);
+        deliver(session, verdict, place);
+    else
+        placement_return(&place, settled);
 }
 
 static struct waiter *waiter_create(const struct placement_wish *wish, struct mailbox *mailbox,
-                                    void (*deliver)(void *, enum placement_verdict, struct member *),
-                                    void *session)
+                                    void (*deliver)(void *, enum placement_verdict, struct place),
+                                    void *session, int64_t now)
 {
     struct waiter *waiter = calloc(1, sizeof *waiter);
 
@@ -112,6 +108,8 @@ static struct waiter *waiter_create(const struct placement_wish *wish, struct ma
     waiter->mailbox = mailbox;
     waiter->deliver = deliver;
     waiter->session = session;
+    waiter->asked = now;
+    waiter->asking = true;
     waiter->queue = wish->pool->state->queue;
     waiter->wish = *wish;
     farm_hold(wish->farm);
@@ -120,87 +118,107 @@ static struct waiter *waiter_create(const struct placement_wish *wish, struct ma
     return waiter;
 }
 
-/* Give places to those who wait, in their order. With the lock held. */
-static void serve(struct wait_queue *queue, int64_t now, struct waiter **settled)
+struct serving {
+    struct wait_queue *queue;
+    int64_t now;
+    const struct placement_wish *failed; /* of one who is still waiting */
+    struct member *member;
+};
+
+static enum queue_fit serve_one(void *arg, const struct waiter *waiter)
 {
-    const struct pool *looked_at = NULL;
-    bool room = false;
-    struct waiter *next;
+    struct serving *serving = arg;
 
-    for (struct waiter *waiter = queue->first; waiter; waiter = next) {
-        struct member *member;
+    if (serving->failed && eligible_no_easier(&waiter->wish, serving->failed))
+        return QUEUE_PASS;
+    serving->member = take(&waiter->wish, &serving->queue->random, serving->now);
+    if (serving->member)
+        return QUEUE_TAKE;
+    if (eligible_easiest(&waiter->wish))
+        return QUEUE_STOP;
+    if (waiter->wish.n_tried == 0)
+        serving->failed = &waiter->wish;
+    return QUEUE_PASS;
+}
 
-        next = waiter->next;
-        if (waiter->wish.pool != looked_at) {
-            looked_at = waiter->wish.pool;
-            room = eligible_any_room(looked_at, now);
-        }
-        if (!room)
-            continue;
-        member = take(&waiter->wish, &queue->random, now);
-        if (member) {
-            queue_settle(waiter, PLACEMENT_GRANTED, member, settled);
-            looked_at = NULL;
-        }
-    }
+/* Give places to those who wait, in their order, until `pool` has no more. With the lock held. */
+static void serve(struct wait_queue *queue, const struct pool *pool, int64_t now, struct waiter **settled)
+{
+    struct serving serving = { .queue = queue, .now = now };
+    struct queue_walk walk = { .queue = queue, .now = now, .fits = serve_one, .arg = &serving };
+    struct waiter *waiter;
+
+    while (eligible_any_room(pool, now) && (waiter = queue_walk_next(&walk)))
+        queue_grant(waiter, serving.member, now, settled);
 }
 
 /* Under the lock: get a place after all, or a seat in the queue. */
-static enum placement_verdict request_locked(struct waiter *waiter, uint64_t *random, int64_t now,
-                                             struct member **member, struct waiter **settled)
+static enum placement_verdict request_locked(struct waiter *own, int64_t now, struct waiter **settled)
 {
-    struct wait_queue *queue = waiter->queue;
+    struct wait_queue *queue = own->queue;
+    const struct pool *pool = own->wish.pool;
     enum placement_verdict verdict;
 
     queue_announce(queue);
     RACE_POINT();
-    serve(queue, now, settled);
-    /* Whoever is left of the others can use nothing that has room now: to pass them is not to overtake. */
-    *member = take(&waiter->wish, random, now);
+    own->hurried = queue_hurries(queue, now);
+    if (!queue_link(own)) {
+        queue_withdraw(queue);
+        return PLACEMENT_QUEUE_FULL;
+    }
+    serve(queue, pool, now, settled);
     RACE_POINT();
-    if (*member)
-        verdict = PLACEMENT_GRANTED;
-    else
-        verdict = eligible_verdict(&waiter->wish);
-    if (verdict == PLACEMENT_WAITING && atomic_load(&queue->waiting) > waiter->wish.pool->config->queue_size)
+    if (!own->waiting)
+        return own->verdict;
+    verdict = eligible_verdict(&own->wish);
+    if (verdict == PLACEMENT_WAITING && atomic_load(&queue->waiting) > pool->config->queue_size &&
+        !queue_displace(own, now, settled))
         verdict = PLACEMENT_QUEUE_FULL;
     if (verdict == PLACEMENT_WAITING)
-        queue_link(queue, waiter);
+        own->asking = false;
     else
-        queue_withdraw(queue);
+        queue_unlink(own);
     return verdict;
 }
 
 enum placement_verdict placement_request(const struct placement_wish *wish, uint64_t *random, int64_t now,
                                          struct mailbox *mailbox,
                                          void (*deliver)(void *session, enum placement_verdict verdict,
-                                                         struct member *member),
-                                         void *session, struct member **member, struct waiter **waiter)
+                                                         struct place place),
+                                         void *session, struct place *place, struct waiter **waiter)
 {
     struct wait_queue *queue = wish->pool->state->queue;
     struct waiter *settled = NULL, *own;
     enum placement_verdict verdict;
 
     *waiter = NULL;
-    *member = NULL;
+    *place = (struct place){ 0 };
     if (atomic_load_explicit(&queue->waiting, memory_order_acquire) == 0) {
-        *member = take(wish, random, now);
-        if (*member)
+        place->member = take(wish, random, now);
+        if (place->member && wish->pool->config->max_share_per_client < 100)
+            place->client = queue_count(queue, wish->client);
+        if (place->member)
             return PLACEMENT_GRANTED;
     }
-    own = waiter_create(wish, mailbox, deliver, session);
+    own = waiter_create(wish, mailbox, deliver, session, now);
     if (!own)
         return PLACEMENT_QUEUE_FULL;
-    atomic_store_explicit(&latest, now, memory_order_relaxed);
     pthread_mutex_lock(&queue->lock);
-    verdict = request_locked(own, random, now, member, &settled);
-    if (verdict == PLACEMENT_WAITING)
-        *waiter = own;
+    verdict = request_locked(own, now, &settled);
     pthread_mutex_unlock(&queue->lock);
     queue_post(settled);
-    if (verdict != PLACEMENT_WAITING)
+    if (verdict == PLACEMENT_WAITING) {
+        *waiter = own;
+    } else {
+        *place = own->place;
         waiter_free(own);
+    }
     return verdict;
+}
+
+uint32_t waiter_patience(const struct waiter *waiter, uint32_t usual)
+{
+    return waiter->hurried && usual > PLACEMENT_HURRY ? PLACEMENT_HURRY : usual;
 }
 
 void waiter_leave(struct waiter **waiter)
@@ -223,18 +241,19 @@ void waiter_leave(struct waiter **waiter)
 }
 
 /* Hand the place on, or lower the count. */
-static void give_back(struct backend *backend)
+static void give_back(struct backend *backend, int64_t now)
 {
     for (;;) {
         uint64_t news = atomic_load(&queue_news);
         bool usable = true, offered = false;
 
         if (atomic_load(&queue_waiting_anywhere) > 0) {
-            usable = backend_usable(backend, atomic_load_explicit(&latest, memory_order_relaxed));
+            /* An ejected one is for those only whose pool is in a panic, as the queues will say. */
+            usable = backend_usable(backend, now) || eligible_ejected(backend, now);
             RACE_POINT();
             /* Above a ceiling that was lowered the place is not anybody's to have. */
             if (usable && atomic_load(&backend->connections) <= atomic_load(&backend->ceiling)) {
-                if (queue_hand_over(backend))
+                if (queue_hand_over(backend, now))
                     return;
                 offered = true;
             }
@@ -253,51 +272,62 @@ static void give_back(struct backend *backend)
     }
 }
 
-void placement_return(struct member **member)
+void placement_return(struct place *place, int64_t now)
 {
-    if (!*member)
+    if (!place->member)
         return;
-    give_back((*member)->backend);
-    member_release(member);
+    queue_uncount(&place->client);
+    give_back(place->member->backend, now);
+    member_release(&place->member);
 }
 
-/* Those who wait on an older configuration's pool are moved to this one's of the same name. One at a time,
- * because giving up the last reference to a farm takes locks that may not be taken inside the queue's. */
+/* Those who wait on an older configuration's pool are moved to this one's of the same name. One older farm
+ * at a time, because giving up the last reference to it takes locks that may not be taken inside the queue's.
+ */
 static void adopt(struct farm *farm, struct pool *pool)
 {
     struct wait_queue *queue = pool->state->queue;
-    struct waiter *waiter;
+    struct farm *old;
 
     do {
-        struct farm *old = NULL;
+        size_t n = 0;
 
+        old = NULL;
         pthread_mutex_lock(&queue->lock);
-        for (waiter = queue->first; waiter; waiter = waiter->next)
-            if (waiter->wish.farm->serial < farm->serial)
-                break;
-        if (waiter) {
-            old = waiter->wish.farm;
+        for (struct waiter *waiter = queue->first; waiter; waiter = waiter->next) {
+            if (!old && waiter->wish.farm->serial < farm->serial)
+                old = waiter->wish.farm;
+            if (!old || waiter->wish.farm != old)
+                continue;
             waiter->wish.farm = farm_hold(farm);
             waiter->wish.pool = pool;
+            n++;
         }
         pthread_mutex_unlock(&queue->lock);
-        farm_release(&old);
-    } while (waiter);
+        for (struct farm *gone = old; n > 0; n--, gone = old)
+            farm_release(&gone);
+    } while (old);
 }
 
 static void serve_pool(struct pool *pool, int64_t now)
 {
     struct wait_queue *queue = pool->state->queue;
     struct waiter *settled = NULL, *next;
+    const struct placement_wish *hopeful = NULL; /* of one who is still waiting */
 
     pthread_mutex_lock(&queue->lock);
-    serve(queue, now, &settled);
+    serve(queue, pool, now, &settled);
     for (struct waiter *waiter = queue->first; waiter; waiter = next) {
-        enum placement_verdict verdict = eligible_verdict(&waiter->wish);
+        enum placement_verdict verdict;
 
         next = waiter->next;
-        if (verdict != PLACEMENT_WAITING)
-            queue_settle(waiter, verdict, NULL, &settled);
+        if (hopeful && eligible_no_easier(hopeful, &waiter->wish))
+            continue;
+        verdict = eligible_verdict(&waiter->wish);
+        if (verdict == PLACEMENT_WAITING)
+            hopeful = &waiter->wish;
+        else
+            queue_refuse(waiter, verdict, now, &settled);
     }
     pthread_mutex_unlock(&queue->lock);
     queue_post(settled);
@@ -308,7 +338,6 @@ void placement_serve(struct farm *farm, int64_t now)
     static _Atomic uint32_t turns;
     uint32_t turn = atomic_fetch_add_explicit(&turns, 1, memory_order_relaxed);
 
-    atomic_store_explicit(&latest, now, memory_order_relaxed);
     atomic_fetch_add(&queue_news, 1);
     RACE_POINT();
     /* From another pool each time: where they share backends, none is always the first. */

@@ -21,6 +21,7 @@ struct wait_queue *wait_queue_create(void)
     if (!queue)
         return NULL;
     memset(queue, 0, sizeof *queue);
+    atomic_init(&queue->references, 1);
     queue->random = 0x9e3779b97f4a7c15u;
     pthread_mutex_init(&queue->lock, NULL);
     pthread_rwlock_wrlock(&queues_lock);
@@ -37,7 +38,7 @@ void wait_queue_free(struct wait_queue **queue)
     struct wait_queue *q = *queue;
 
     *queue = NULL;
-    if (!q)
+    if (!q || atomic_fetch_sub_explicit(&q->references, 1, memory_order_acq_rel) > 1)
         return;
     pthread_rwlock_wrlock(&queues_lock);
     if (q->next)
@@ -48,6 +49,7 @@ void wait_queue_free(struct wait_queue **queue)
         queues = q->next;
     pthread_rwlock_unlock(&queues_lock);
     pthread_mutex_destroy(&q->lock);
+    free(q->buckets);
     free(q);
 }
 
@@ -64,45 +66,109 @@ void queue_withdraw(struct wait_queue *queue)
     atomic_fetch_sub(&queue->waiting, 1);
 }
 
-void queue_link(struct wait_queue *queue, struct waiter *waiter)
-{
-    static _Atomic uint64_t tickets;
+/* --- how long they wait --------------------------------------------------------------------------------- */
 
-    waiter->ticket = atomic_fetch_add_explicit(&tickets, 1, memory_order_relaxed);
-    waiter->waiting = true;
-    waiter->next = NULL;
-    waiter->previous = queue->last;
-    if (queue->last)
-        queue->last->next = waiter;
-    else
-        queue->first = waiter;
-    queue->last = waiter;
+static void wait_is_long(struct wait_queue *queue, int64_t asked)
+{
+    if (!queue->above_since)
+        queue->above_since =
+            asked + QUEUE_TARGET > queue->last_short ? asked + QUEUE_TARGET : queue->last_short;
 }
 
-void queue_unlink(struct waiter *waiter)
+static void wait_is_short(struct wait_queue *queue, int64_t now)
 {
-    struct wait_queue *queue = waiter->queue;
-
-    if (waiter->next)
-        waiter->next->previous = waiter->previous;
-    else
-        queue->last = waiter->previous;
-    if (waiter->previous)
-        waiter->previous->next = waiter->next;
-    else
-        queue->first = waiter->next;
-    waiter->waiting = false;
-    queue_withdraw(queue);
+    queue->last_short = now;
+    queue->above_since = 0;
 }
 
-void queue_settle(struct waiter *waiter, enum placement_verdict verdict, struct member *member,
-                  struct waiter **settled)
+/* As in CoDel it is the shortest wait that counts: a burst makes long ones too, but some short ones between.
+ */
+bool queue_hurries(struct wait_queue *queue, int64_t now)
+{
+    const struct waiter *next;
+
+    if (!queue->first) {
+        wait_is_short(queue, now);
+        return false;
+    }
+    /* Perhaps nobody has been served for so long that no wait has ended. */
+    next = queue->classes[queue_next_class(queue, QUEUE_PRIORITIES)].first->first;
+    if (now - next->asked > QUEUE_TARGET)
+        wait_is_long(queue, next->asked);
+    return queue->above_since && now - queue->above_since >= QUEUE_INTERVAL;
+}
+
+/* --- settling ------------------------------------------------------------------------------- */
+
+static void settle(struct waiter *waiter, enum placement_verdict verdict, int64_t now,
+                   struct waiter **settled)
 {
     queue_unlink(waiter);
     waiter->verdict = verdict;
-    waiter->member = member;
+    waiter->settled = now;
+    if (waiter->asking)
+        return;
     waiter->next = *settled;
     *settled = waiter;
+}
+
+void queue_grant(struct waiter *waiter, struct member *member, int64_t now, struct waiter **settled)
+{
+    struct wait_queue *queue = waiter->queue;
+    struct queue_line *line = waiter->line;
+
+    waiter->place.member = member;
+    if (waiter->wish.pool->config->max_share_per_client < 100) {
+        queue_add_place(line->client);
+        waiter->place.client = line->client;
+    }
+    if (now - waiter->asked > QUEUE_TARGET)
+        wait_is_long(queue, waiter->asked);
+    else
+        wait_is_short(queue, now);
+    queue_line_to_end(line);
+    settle(waiter, PLACEMENT_GRANTED, now, settled);
+}
+
+void queue_refuse(struct waiter *waiter, enum placement_verdict verdict, int64_t now, struct waiter **settled)
+{
+    settle(waiter, verdict, now, settled);
+}
+
+/* The client's lowest. */
+static struct queue_line *lowest_line(const struct queue_client *client)
+{
+    struct queue_line *lowest = client->lines;
+
+    for (struct queue_line *line = lowest; line; line = line->sibling)
+        if (line->priority < lowest->priority)
+            lowest = line;
+    return lowest;
+}
+
+bool queue_displace(struct waiter *own, int64_t now, struct waiter **settled)
+{
+    struct wait_queue *queue = own->queue;
+    const struct queue_client *largest = own->line->client;
+    struct waiter *displaced = NULL;
+    int lowest;
+
+    queue_set_size(queue, own->wish.pool->config->queue_size);
+    for (const struct queue_client *client = queue->large; client; client = client->large_next) {
+        const struct queue_line *line = lowest_line(client);
+
+        if (client->seats > largest->seats && line->priority <= own->wish.priority) {
+            largest = client;
+            displaced = line->last;
+        }
+    }
+    lowest = queue_lowest_class(queue);
+    if (!displaced && lowest < own->wish.priority)
+        displaced = queue->classes[lowest].last->last;
+    if (!displaced)
+        return false;
+    queue_refuse(displaced, PLACEMENT_DISPLACED, now, settled);
+    return true;
 }
 
 void queue_post(struct waiter *settled)
@@ -123,66 +189,89 @@ void queue_post(struct waiter *settled)
     }
 }
 
-/* The first in the queue that can use this backend, and as which member. With the lock held. */
-static struct waiter *first_for(struct wait_queue *queue, const struct backend *backend,
-                                struct member **member)
-{
-    for (struct waiter *waiter = queue->first; waiter; waiter = waiter->next) {
-        const struct pool *pool = waiter->wish.pool;
-        bool tried = false;
+/* --- a place that comes back ---------------------------------------------------------------------------- */
 
-        for (unsigned i = 0; i < waiter->wish.n_tried; i++)
-            tried |= waiter->wish.tried[i] == backend;
-        if (tried || !backend_capable(backend, waiter->wish.needs, waiter->wish.size))
-            continue;
-        for (size_t i = 0; i < pool->n_members; i++) {
-            if (pool->members[i]->backend == backend) {
-                *member = pool->members[i];
-                return waiter;
-            }
-        }
+struct candidate {
+    const struct backend *backend;
+    int64_t now;
+    const struct pool *pool; /* as which member it is in this pool; NULL: in none */
+    struct member *member;
+};
+
+static enum queue_fit can_use(void *arg, const struct waiter *waiter)
+{
+    struct candidate *c = arg;
+    const struct pool *pool = waiter->wish.pool;
+
+    if (pool != c->pool) {
+        c->pool = pool;
+        c->member = NULL;
+        for (size_t i = 0; i < pool->n_members && !c->member; i++)
+            if (pool->members[i]->backend == c->backend)
+                c->member = pool->members[i];
     }
-    return NULL;
+    return c->member && eligible_but_for_room(c->backend, &waiter->wish, c->now) ? QUEUE_TAKE : QUEUE_PASS;
 }
 
-/* The queue whose first for this backend has waited longest. */
-static struct wait_queue *oldest_for(const struct backend *backend)
+/* The first in the queue that can use this backend, and as which member. With the lock held. */
+static struct waiter *first_for(struct wait_queue *queue, const struct backend *backend, int64_t now,
+                                struct member **member, bool *over)
 {
-    struct wait_queue *oldest = NULL;
+    struct candidate candidate = { .backend = backend, .now = now };
+    struct queue_walk walk = { .queue = queue, .now = now, .fits = can_use, .arg = &candidate };
+    struct waiter *waiter = queue_walk_next(&walk);
+
+    *member = candidate.member;
+    *over = walk.over;
+    return waiter;
+}
+
+/* The queue whose first for this backend goes before the firsts of all others. */
+static struct wait_queue *best_for(const struct backend *backend, int64_t now)
+{
+    struct wait_queue *best = NULL;
     uint64_t ticket = 0;
+    int rank = 0;
 
     for (struct wait_queue *queue = queues; queue; queue = queue->next) {
+        const struct waiter *waiter;
         struct member *member;
-        struct waiter *waiter;
+        bool over;
 
         if (atomic_load(&queue->waiting) == 0)
             continue;
         pthread_mutex_lock(&queue->lock);
-        waiter = first_for(queue, backend, &member);
-        if (waiter && (!oldest || waiter->ticket < ticket)) {
-            oldest = queue;
-            ticket = waiter->ticket;
+        waiter = first_for(queue, backend, now, &member, &over);
+        if (waiter) {
+            int its = waiter->wish.priority + (over ? 0 : QUEUE_PRIORITIES);
+
+            if (!best || its > rank || (its == rank && waiter->ticket < ticket)) {
+                best = queue;
+                rank = its;
+                ticket = waiter->ticket;
+            }
         }
         pthread_mutex_unlock(&queue->lock);
     }
-    return oldest;
+    return best;
 }
 
-bool queue_hand_over(struct backend *backend)
+bool queue_hand_over(struct backend *backend, int64_t now)
 {
     struct waiter *settled = NULL;
     struct wait_queue *queue;
 
     pthread_rwlock_rdlock(&queues_lock);
     /* Between the look and the grant the one seen may leave or be served otherwise: then look again. */
-    while (!settled && (queue = oldest_for(backend))) {
+    while (!settled && (queue = best_for(backend, now))) {
         struct member *member;
         struct waiter *waiter;
+        bool over;
 
         pthread_mutex_lock(&queue->lock);
-        waiter = first_for(queue, backend, &member);
+        waiter = first_for(queue, backend, now, &member, &over);
         if (waiter)
-            queue_settle(waiter, PLACEMENT_GRANTED, member_hold(member), &settled);
+            queue_grant(waiter, member_hold(member), now, &settled);
         pthread_mutex_unlock(&queue->lock);
     }
     pthread_rwlock_unlock(&queues_lock);

@@ -11,12 +11,20 @@ static_assert(sizeof outcome_names / sizeof *outcome_names == TRANSACTION_OUTCOM
 static const char *const phase_names[] = { "connect", "mail", "rcpt", "data", "end" };
 static_assert(sizeof phase_names / sizeof *phase_names == REPLY_PHASES, "a name for each phase");
 
+static const char *const refusal_names[] = { "full", "timeout", "displaced" };
+static_assert(sizeof refusal_names / sizeof *refusal_names == QUEUE_REFUSALS, "a name for each reason");
+
 const uint32_t histogram_bounds[HISTOGRAM_BUCKETS] = { 1,   2,    5,    10,    25,     50,    100,
                                                        250, 1000, 5000, 30000, 120000, 600000 };
 
 const char *transaction_outcome_name(enum transaction_outcome outcome)
 {
     return outcome_names[outcome];
+}
+
+const char *queue_refusal_name(enum queue_refusal reason)
+{
+    return refusal_names[reason];
 }
 
 const char *reply_phase_name(enum reply_phase phase)

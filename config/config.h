@@ -115,6 +115,7 @@ struct config_listener {
     uint32_t command_timeout;
     uint32_t data_timeout;
     uint32_t min_data_rate; /* octets per second */
+    uint32_t priority;      /* 0 to 255, in the queue */
 };
 
 struct config_health {
@@ -146,6 +147,7 @@ struct config_pool {
     struct address source;         /* length 0: the kernel chooses */
     uint32_t queue_size;
     uint32_t queue_timeout;
+    uint32_t max_share_per_client; /* 1 to 100, percent */
     uint32_t slow_start;
     uint32_t connect_timeout;
     struct config_health health;

@@ -170,7 +170,10 @@ static const struct option listener_options[] = {
         RANGE(MS(10), HOURS(1)), MEANS("Between two blocks of a body.")),
     ROW(.key = "min-data-rate", .type = OPTION_NUMBER, FIELD(config_listener, min_data_rate), STANDARD("500"),
         RANGE(0, 1000000000), MEANS("Octets per second, once a body has taken 3 minutes. 0: no limit.")),
-    LATER("priority", "In a pool's queue; higher first.", "0"),
+    ROW(.key = "priority", .type = OPTION_NUMBER, FIELD(config_listener, priority), STANDARD("0"),
+        RANGE(0, 255),
+        MEANS(
+            "In a pool's queue: higher is served first, and takes a seat from a lower one when it is full.")),
 };
 const struct section option_listener =
     SECTION("listeners.NAME", listener_options, sizeof(struct config_listener));
@@ -241,10 +244,17 @@ static const struct option pool_options[] = {
     ROW(.key = "source", .type = OPTION_SOURCE, FIELD(config_pool, source), STANDARD("\"\""),
         MEANS("The address to connect from, without a port. Empty: the kernel chooses.")),
     ROW(.key = "queue-size", .type = OPTION_NUMBER, FIELD(config_pool, queue_size), STANDARD("200"),
-        RANGE(0, 1000000), MEANS("Sessions that may wait for a place; more hear 421 at once.")),
+        RANGE(0, 1000000),
+        MEANS("Sessions that may wait for a place; more hear 421 at once. In a full queue a client with "
+              "over a quarter of the seats loses them to others.")),
     ROW(.key = "queue-timeout", .type = OPTION_DURATION, FIELD(config_pool, queue_timeout), STANDARD("10s"),
-        RANGE(0, HOURS(1)), MEANS("After this long in the queue a session hears 421.")),
-    LATER("max-share-per-client", "Of the pool's capacity, while others wait.", "100%"),
+        RANGE(0, HOURS(1)),
+        MEANS("After this long in the queue a session hears 421. While nobody gets a place within a second, "
+              "newcomers wait for 2s only.")),
+    ROW(.key = "max-share-per-client", .type = OPTION_PERCENT, FIELD(config_pool, max_share_per_client),
+        STANDARD("100%"), RANGE(1, 100),
+        MEANS("A client with this much of the pool's places gets no more while others wait. What nobody else "
+              "can use it gets all the same.")),
     ROW(.key = "slow-start", .type = OPTION_DURATION, FIELD(config_pool, slow_start), STANDARD("60s"),
         RANGE(0, HOURS(1)), MEANS("A backend that comes back gets its full share after this long.")),
     LATER_CHOICE("adaptive-limit", "A limit per backend that follows its reply times.",

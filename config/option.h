@@ -14,6 +14,7 @@ enum option_type {
     OPTION_NUMBER,          /* uint32_t */
     OPTION_SIZE,            /* uint64_t, octets */
     OPTION_DURATION,        /* uint32_t, milliseconds */
+    OPTION_PERCENT,         /* uint32_t */
     OPTION_SWITCH,          /* bool */
     OPTION_CHOICE,          /* an enum that counts from 0 in the order of `choices` */
     OPTION_TEXT,            /* char * */

@@ -73,12 +73,19 @@ static const char *with_unit(uint64_t value, const struct unit *units, size_t n_
 /* The struct around a field whose reader fills its neighbours too. */
 #define AROUND(field, type_, member) ((struct type_ *)((char *)(field)-offsetof(struct type_, member)))
 
+static bool read_percent(const char *text, uint64_t *out)
+{
+    const char *end;
+    return read_digits(text, out, &end) && strcmp(end, "%") == 0;
+}
+
 static bool read_number(const struct option *option, const char *text, uint64_t *out)
 {
     const char *end;
-    bool good = option->type == OPTION_DURATION ? read_with_unit(text, durations, COUNT(durations), out)
-                : option->type == OPTION_SIZE   ? read_with_unit(text, sizes, COUNT(sizes), out)
-                                                : read_digits(text, out, &end) && *end == '\0';
+    bool good = option->type == OPTION_DURATION  ? read_with_unit(text, durations, COUNT(durations), out)
+                : option->type == OPTION_PERCENT ? read_percent(text, out)
+                : option->type == OPTION_SIZE    ? read_with_unit(text, sizes, COUNT(sizes), out)
+                                                 : read_digits(text, out, &end) && *end == '\0';
     return good && *out >= option->min && *out <= option->max;
 }
 
@@ -297,6 +304,7 @@ static bool read_field(const struct option *option, void *field, const char *tex
     switch (option->type) {
     case OPTION_NUMBER:
     case OPTION_DURATION:
+    case OPTION_PERCENT:
         if (!read_number(option, text, &n))
             return false;
         *(uint32_t *)field = (uint32_t)n; /* every range in the table ends below 2^32 */
@@ -378,6 +386,10 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
                  option->min ? with_unit(option->min, durations, COUNT(durations), low) : "0",
                  with_unit(option->max, durations, COUNT(durations), high));
         return out;
+    case OPTION_PERCENT:
+        snprintf(out, VALUE_ERROR_MAX, "a percentage from %llu%% to %llu%%", (unsigned long long)option->min,
+                 (unsigned long long)option->max);
+        return out;
     case OPTION_SIZE:
         snprintf(out, VALUE_ERROR_MAX, "a size such as 10MB (KB, MB, GB or plain octets) from %s to %s",
                  option->min ? with_unit(option->min, sizes, COUNT(sizes), low) : "0",
@@ -443,6 +455,7 @@ void value_free(enum option_type type, void *field)
     case OPTION_NUMBER:
     case OPTION_SIZE:
     case OPTION_DURATION:
+    case OPTION_PERCENT:
     case OPTION_SWITCH:
     case OPTION_CHOICE:
     case OPTION_SOURCE:

@@ -356,6 +356,7 @@ static void walk_value(struct walk *walk, const struct option *option, void *obj
     case OPTION_NUMBER:
     case OPTION_SIZE:
     case OPTION_DURATION:
+    case OPTION_PERCENT:
     case OPTION_SWITCH:
     case OPTION_CHOICE:
     case OPTION_TEXT:

@@ -15,6 +15,7 @@
 
 #include "balancer/algorithm.h"
 #include "health/health.h"
+#include "net/hash.h"
 #include "proxy/link.h"
 #include "proxy/record.h"
 #include "proxy/session_internal.h"
@@ -189,11 +190,12 @@ static struct link_target target_of(struct session *s, const struct member *memb
     };
 }
 
-/* True if a connect has begun and the dialog will be told; false: the next one, please. Consumes member and
- * place. */
-static bool connect_to(struct session *s, struct member *member)
+/* True if a connect has begun and the dialog will be told; false: the next one, please. Consumes the place.
+ */
+static bool connect_to(struct session *s, struct place place)
 {
     struct errand *e = s->errand;
+    struct member *member = place.member;
     struct tls_description client_tls;
     struct link_target target = target_of(s, member, &client_tls);
     int error;
@@ -202,7 +204,7 @@ static bool connect_to(struct session *s, struct member *member)
     e->attempts++;
     member_release(&e->member);
     e->member = member_hold(member);
-    e->link = link_open(s->worker, s, member, &target, on_backend, &error);
+    e->link = link_open(s->worker, s, place, &target, on_backend, &error);
     if (e->link) {
         answer(s,
                (struct smtp_event){ .kind = SMTP_EVENT_BACKEND_ASSIGNED, .may_have_secrets = e->link->near });
@@ -210,11 +212,11 @@ static bool connect_to(struct session *s, struct member *member)
     }
     if (own_fault(error)) {
         answer_refused(s, no_backend);
-        placement_return(&member);
+        placement_return(&place, s->worker->now);
         return true;
     }
     health_report(member->backend, HEALTH_REFUSED, s->worker->now);
-    placement_return(&member);
+    placement_return(&place, s->worker->now);
     return false;
 }
 
@@ -243,14 +245,23 @@ void errand_secure(struct session *s)
         answer(s, (struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LOST, .loss = SMTP_LOSS_NONE });
 }
 
+static void count_refusal(const struct session *s, enum queue_refusal reason)
+{
+    stat_add(&errand_pool(s)->state->stats[s->worker->index].queue_refused[reason], 1);
+}
+
 static void refused(struct session *s, enum placement_verdict verdict)
 {
+    if (verdict == PLACEMENT_QUEUE_FULL)
+        count_refusal(s, QUEUE_REFUSED_FULL);
+    else if (verdict == PLACEMENT_DISPLACED)
+        count_refusal(s, QUEUE_REFUSED_DISPLACED);
     end_retry(s->errand);
     s->errand->refused = true;
     answer_refused(s, verdict == PLACEMENT_NOT_CAPABLE ? not_capable : no_backend);
 }
 
-static void deliver(void *session, enum placement_verdict verdict, struct member *member)
+static void deliver(void *session, enum placement_verdict verdict, struct place place)
 {
     struct session *s = session;
     struct errand *e = s->errand;
@@ -262,7 +273,7 @@ static void deliver(void *session, enum placement_verdict verdict, struct member
                   (uint32_t)(s->worker->now - e->asked));
     if (verdict != PLACEMENT_GRANTED)
         refused(s, verdict);
-    else if (!connect_to(s, member))
+    else if (!connect_to(s, place))
         try_backends(s);
     session_conclude(s);
 }
@@ -282,7 +293,7 @@ static void try_backends(struct session *s)
 {
     struct errand *e = s->errand;
     struct worker *worker = s->worker;
-    struct member *member = NULL;
+    struct place place;
     enum placement_verdict verdict;
     size_t index;
 
@@ -295,7 +306,7 @@ static void try_backends(struct session *s)
         e->wish.farm = aim_farm(s, &index);
         e->wish.pool = &e->wish.farm->pools[index];
         verdict = placement_request(&e->wish, &worker->random, worker->now, &worker->mailbox, deliver, s,
-                                    &member, &e->waiter);
+                                    &place, &e->waiter);
         if (verdict == PLACEMENT_WAITING)
             return;
         if (verdict != PLACEMENT_GRANTED) {
@@ -303,9 +314,10 @@ static void try_backends(struct session *s)
             return;
         }
         histogram_add(&errand_pool(s)->state->stats[worker->index].queue_wait, 0);
-    } while (!connect_to(s, member));
+    } while (!connect_to(s, place));
 }
 
+/* For `hash`, which sends a client the same way from every instance. */
 static uint64_t client_hash(const struct peer *peer)
 {
     uint8_t key[17];
@@ -315,6 +327,18 @@ static uint64_t client_hash(const struct peer *peer)
     for (size_t i = 0; i < sizeof key; i++)
         hash = (hash ^ key[i]) * UINT64_C(1099511628211);
     return hash;
+}
+
+/* To whom the queue is fair: the user, if there is one, for many of them may come from one address. */
+static uint64_t client_secretly(const struct session *s)
+{
+    const char *user = s->dialog.user ? s->dialog.user : s->login;
+    uint8_t key[17];
+
+    if (user)
+        return hash_secretly(user, strlen(user));
+    peer_client_key(&s->peer, key);
+    return hash_secretly(key, sizeof key);
 }
 
 void errand_begin(struct session *s, const struct smtp_action_arg *arg)
@@ -329,6 +353,7 @@ void errand_begin(struct session *s, const struct smtp_action_arg *arg)
         }
         e->wish.hash_key = client_hash(&s->peer);
         e->pool = s->listener->pool;
+        e->wish.priority = (uint8_t)s->listener->config->priority;
     }
     if (e->refused) /* behind AUTH, which is no transaction that ends */
         start_anew(e);
@@ -336,6 +361,7 @@ void errand_begin(struct session *s, const struct smtp_action_arg *arg)
         e->began = s->worker->now;
     e->wish.needs = arg->need.needs;
     e->wish.size = arg->need.size;
+    e->wish.client = client_secretly(s);
     aim_take(s, arg);
     try_backends(s);
 }
@@ -504,6 +530,13 @@ void errand_abort(struct session *s, enum smtp_loss loss)
     end_retry(e);
 }
 
+uint32_t errand_patience(const struct session *s)
+{
+    uint32_t usual = errand_pool(s)->config->queue_timeout;
+
+    return s->errand && s->errand->waiter ? waiter_patience(s->errand->waiter, usual) : usual;
+}
+
 bool errand_time_is_up(struct session *s)
 {
     struct errand *e = s->errand;
@@ -513,7 +546,8 @@ bool errand_time_is_up(struct session *s)
     if (e->waiter) {
         waiter_leave(&e->waiter);
         e->queue_ms += (uint32_t)(s->worker->now - e->asked);
-        refused(s, PLACEMENT_QUEUE_FULL);
+        count_refusal(s, QUEUE_REFUSED_TIMEOUT);
+        refused(s, PLACEMENT_NO_BACKEND);
         return true;
     }
     return false;

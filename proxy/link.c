@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "balancer/placement.h"
 #include "net/proxy_header.h"
 
 #define FAREWELL_MS 1000
@@ -24,7 +23,7 @@ static int send_header(struct link *link, const struct link_target *target)
 
 int link_secure(struct link *link, const struct tls_client *tls, const char *name)
 {
-    struct tls_resumption *resumption = &link->member->resumptions[link->worker->index];
+    struct tls_resumption *resumption = &link->place.member->resumptions[link->worker->index];
 
     link->handshaking = true;
     return stream_connect_tls(&link->stream, tls, name, resumption);
@@ -35,7 +34,7 @@ static int begin(struct link *link, const struct link_target *target, stream_han
     struct address to;
     int error;
 
-    if (!backend_address(link->member->backend, &to))
+    if (!backend_address(link->place.member->backend, &to))
         return -EHOSTUNREACH;
     link->near = address_is_private(&to);
     error = stream_connect(&link->stream, link->worker->loop, &to, target->source, handler);
@@ -50,7 +49,7 @@ static int begin(struct link *link, const struct link_target *target, stream_han
     return error;
 }
 
-struct link *link_open(struct worker *worker, struct session *session, struct member *member,
+struct link *link_open(struct worker *worker, struct session *session, struct place place,
                        const struct link_target *target, stream_handler *handler, int *error)
 {
     struct link *link = calloc(1, sizeof *link);
@@ -61,7 +60,7 @@ struct link *link_open(struct worker *worker, struct session *session, struct me
     }
     link->worker = worker;
     link->session = session;
-    link->member = member;
+    link->place = place;
     link->began = worker->now;
     *error = begin(link, target, handler);
     if (*error != 0) {
@@ -98,7 +97,7 @@ void link_close(struct link **link)
         return;
     unlist(gone);
     stream_close(&gone->stream);
-    placement_return(&gone->member);
+    placement_return(&gone->place, gone->worker->now);
     free(gone);
 }
 

@@ -9,15 +9,15 @@
 #ifndef WEIR_PROXY_LINK_H
 #define WEIR_PROXY_LINK_H
 
-#include "balancer/farm.h"
+#include "balancer/placement.h"
 #include "net/stream.h"
 #include "proxy/worker.h"
 
 struct link {
     struct stream stream; /* first: the stream's handler finds the link by it */
     struct worker *worker;
-    struct session *session;      /* NULL: leaving */
-    struct member *member;        /* held, with its place */
+    struct session *session; /* NULL: leaving */
+    struct place place;
     struct link *previous, *next; /* while leaving */
     int64_t leaving_until;
     int64_t began;
@@ -37,9 +37,9 @@ struct link_target {
     bool secrets; /* passwords may go there */
 };
 
-/* Connect to the member's backend. NULL with *error = -errno; the member and its place then stay the
- * caller's. `handler` gets the stream's events while a session owns the link. */
-struct link *link_open(struct worker *worker, struct session *session, struct member *member,
+/* Connect to the place's backend. NULL with *error = -errno; the place then stays the caller's. `handler`
+ * gets the stream's events while a session owns the link. */
+struct link *link_open(struct worker *worker, struct session *session, struct place place,
                        const struct link_target *target, stream_handler *handler, int *error);
 /* The same backend and place once more, over a new connection. 0 or -errno; the link stays the owner's. */
 int link_reconnect(struct link *link, const struct link_target *target, stream_handler *handler);

@@ -304,7 +304,7 @@ static uint32_t duration(const struct session *s, enum smtp_timer timer)
     case SMTP_TIMER_HANDSHAKE: return session_handshake_limit(s);
     case SMTP_TIMER_COMMAND: return listener->command_timeout;
     case SMTP_TIMER_DATA_BLOCK: return listener->data_timeout;
-    case SMTP_TIMER_BACKEND: return errand_pool(s)->config->queue_timeout;
+    case SMTP_TIMER_BACKEND: return errand_patience(s);
     case SMTP_TIMER_CONNECT: return errand_pool(s)->config->connect_timeout;
     case SMTP_TIMER_REPLY: return 300000;      /* RFC 5321 §4.5.3.2.2 and .3 */
     case SMTP_TIMER_REPLY_DATA: return 120000; /* §4.5.3.2.4 */
@@ -533,7 +533,7 @@ void session_backend_down(struct session *s, const struct backend *backend)
     struct link *link = session_link(s);
 
     /* The reply to a complete message is waited for: it may have been taken. */
-    if (!link || link->member->backend != backend ||
+    if (!link || link->place.member->backend != backend ||
         smtp_dialog_backend_state(&s->dialog) == SMTP_BACKEND_END_OF_DATA)
         return;
     session_event(s, &(struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LOST, .loss = SMTP_LOSS_DOWN });
@@ -543,7 +543,7 @@ void session_backend_leave(struct session *s, const struct backend *backend, boo
 {
     struct link *link = session_link(s);
 
-    if (link && link->member->backend == backend)
+    if (link && link->place.member->backend == backend)
         session_event(s, &(struct smtp_event){ .kind = SMTP_EVENT_BACKEND_LEAVE, .must = must });
 }
 

@@ -112,8 +112,9 @@ void errand_reconnect(struct session *s); /* the same backend, without TLS */
 void errand_quit(struct session *s);
 void errand_abort(struct session *s, enum smtp_loss loss);
 void errand_over(struct session *s, const struct smtp_transaction *transaction);
-bool errand_time_is_up(struct session *s); /* true if it was the errand's own time */
-void errand_drop(struct session *s);       /* the session ends */
+uint32_t errand_patience(const struct session *s); /* with the queue, ms */
+bool errand_time_is_up(struct session *s);         /* true if it was the errand's own time */
+void errand_drop(struct session *s);               /* the session ends */
 
 /* For a handshake with the client, ms. */
 uint32_t session_handshake_limit(const struct session *s);

@@ -3,6 +3,7 @@
 FUZZ_SECONDS ?= 60
 # Unit tests that start threads run under the thread sanitizer too.
 THREADED     := $(filter test_queue test_backend test_log,$(UNITS))
+THREADED_E2E := balance flows names operation queue
 # End-to-end tests wait more than they work: a few at a time.
 E2E_JOBS     ?= 3
 PYTEST       := $(PYTHON) -m pytest -p no:cacheprovider -q -rs -n $(E2E_JOBS)
@@ -33,7 +34,7 @@ e2e: build/asan/weir build/release/weir build/release/bench/bare_tls
 # Workers, reload and the wait queue once more, under the thread sanitizer.
 e2e-threads: build/tsan/weir
 	@echo "end to end (threads)"
-	$(Q)WEIR=$(CURDIR)/build/tsan/weir $(PYTEST) tests/e2e/test_balance.py tests/e2e/test_operation.py tests/e2e/test_flows.py tests/e2e/test_names.py
+	$(Q)WEIR=$(CURDIR)/build/tsan/weir $(PYTEST) $(THREADED_E2E:%=tests/e2e/test_%.py)
 
 scorecard: deps-test build/asan/weir build/release/weir build/release/bench/bare_tls
 	@WEIR=$(CURDIR)/build/asan/weir $(PYTHON) tests/e2e/scorecard.py

@@ -48,6 +48,7 @@ static inline struct config_pool *fixture_pool(struct fixture *f, const char *na
     pool->name = strncpy(f->pool_names[i], name, sizeof f->pool_names[i] - 1);
     pool->algorithm = algorithm;
     pool->queue_size = queue_size;
+    pool->max_share_per_client = 100;
     pool->backends = f->members[i];
     return pool;
 }

@@ -54,6 +54,7 @@ static void test_defaults(void **state)
     assert_int_equal(listener->command_timeout, 300000);
     assert_int_equal(listener->data_timeout, 180000);
     assert_int_equal(listener->min_data_rate, 500);
+    assert_int_equal(listener->priority, 0);
 
     assert_int_equal(config->n_pools, 1);
     const struct config_pool *pool = &config->pools[0];
@@ -63,6 +64,7 @@ static void test_defaults(void **state)
     assert_int_equal(pool->source.length, 0);
     assert_int_equal(pool->queue_size, 200);
     assert_int_equal(pool->queue_timeout, 10000);
+    assert_int_equal(pool->max_share_per_client, 100);
     assert_int_equal(pool->slow_start, 60000);
     assert_int_equal(pool->connect_timeout, 5000);
     assert_int_equal(pool->health.interval, 5000);
@@ -106,6 +108,7 @@ static const char everything[] =
     "    command-timeout: 1h\n"
     "    data-timeout: 20ms\n"
     "    min-data-rate: 15\n"
+    "    priority: 255\n"
     "pools:\n"
     "  relays:\n"
     "    algorithm: peak-ewma\n"
@@ -113,6 +116,7 @@ static const char everything[] =
     "    source: 192.0.2.7\n"
     "    queue-size: 16\n"
     "    queue-timeout: 17s\n"
+    "    max-share-per-client: 1%\n"
     "    slow-start: 18s\n"
     "    connect-timeout: 19s\n"
     "    health: { interval: 21s, fast-interval: 22ms, timeout: 23s, fall: 24, rise: 25, depth: banner }\n"
@@ -170,6 +174,7 @@ static void test_everything_but_pools(void **state)
     assert_int_equal(listener->command_timeout, 3600000);
     assert_int_equal(listener->data_timeout, 20);
     assert_int_equal(listener->min_data_rate, 15);
+    assert_int_equal(listener->priority, 255);
     config_release(&config);
 }
 
@@ -185,6 +190,7 @@ static void test_everything_of_pools(void **state)
     assert_address(&config->pools[1].source, "[2001:db8::7]:0");
     assert_int_equal(pool->queue_size, 16);
     assert_int_equal(pool->queue_timeout, 17000);
+    assert_int_equal(pool->max_share_per_client, 1);
     assert_int_equal(pool->slow_start, 18000);
     assert_int_equal(pool->connect_timeout, 19000);
     assert_int_equal(pool->health.interval, 21000);
@@ -219,13 +225,12 @@ static void test_not_built_but_harmless(void **state)
         parse_good("control: \"\"\n"
                    "listeners:\n"
                    "  smtp: { address: \"127.0.0.1:2525\", tls: off, auth: off, certificate: [],\n"
-                   "          client-ca: \"\", priority: 0 }\n"
+                   "          client-ca: \"\" }\n"
                    "pools:\n"
                    "  relays:\n"
                    "    mode: session\n"
                    "    tls: off\n"
                    "    ca: \"\"\n"
-                   "    max-share-per-client: 100%\n"
                    "    adaptive-limit: off\n"
                    "    health: { depth: connect, sender: \"\", recipient: \"\" }\n"
                    "    backends: { relay1: { address: \"10.0.0.11:25\", tls-name: \"\", agent: \"\" } }\n");

@@ -220,7 +220,7 @@ static void test_panic(void **state)
     assert_string_equal(backend_name(member->backend), "a");
     assert_null(eligible_take(&wish, &random, START));
     assert_false(eligible_any_room(&farm->pools[0], START));
-    placement_return(&member);
+    placement_return(&(struct place){ .member = member }, START);
 
     atomic_store(&farm->pools[0].state->panic, true);
     for (int i = 0; i < 20; i++) {
@@ -231,8 +231,8 @@ static void test_panic(void **state)
         second = eligible_take(&wish, &random, START);
         assert_string_equal(backend_name(second->backend), "b");
         assert_null(eligible_take(&wish, &random, START)); /* never above the caps, and never DOWN */
-        placement_return(&first);
-        placement_return(&second);
+        placement_return(&(struct place){ .member = first }, START);
+        placement_return(&(struct place){ .member = second }, START);
     }
     atomic_store(&farm->backends[0]->state, BACKEND_DOWN);
     assert_int_equal(eligible_verdict(&wish), PLACEMENT_WAITING);

@@ -218,6 +218,9 @@ static void test_backends(void **state)
     stat_add(&member->stats[1].outcomes[OUTCOME_UNKNOWN], 1);
     stat_add(&farm->pools[0].state->stats[1].outcomes[OUTCOME_FAILED], 4);
     stat_add(&farm->pools[0].state->stats[0].outcomes[OUTCOME_ABORTED], 2);
+    stat_add(&farm->pools[0].state->stats[0].queue_refused[QUEUE_REFUSED_TIMEOUT], 4);
+    stat_add(&farm->pools[0].state->stats[1].queue_refused[QUEUE_REFUSED_TIMEOUT], 1);
+    stat_add(&farm->pools[0].state->stats[1].queue_refused[QUEUE_REFUSED_DISPLACED], 2);
     scrape_farm(&scraped, farm, &counters);
     assert_sample(&scraped, "weir_backend_connections", A, 1);
     assert_sample(&scraped, "weir_backend_connections", B, 0);
@@ -234,6 +237,9 @@ static void test_backends(void **state)
     assert_sample(&scraped, "weir_transactions_total", "pool=\"relays\",backend=\"\",outcome=\"failed\"", 4);
     assert_sample(&scraped, "weir_transactions_total", "pool=\"relays\",backend=\"\",outcome=\"aborted\"", 2);
     assert_sample(&scraped, "weir_queue_waiting", "pool=\"relays\"", 0);
+    assert_sample(&scraped, "weir_queue_refused_total", "pool=\"relays\",reason=\"full\"", 0);
+    assert_sample(&scraped, "weir_queue_refused_total", "pool=\"relays\",reason=\"timeout\"", 5);
+    assert_sample(&scraped, "weir_queue_refused_total", "pool=\"relays\",reason=\"displaced\"", 2);
     backend_return_place(member->backend);
     farm_release(&farm);
 }

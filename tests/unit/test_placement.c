@@ -8,126 +8,18 @@
 
 #include <cmocka.h>
 
-#include "tests/unit/farm_fixture.h"
-
-#define SESSIONS 8
-
-struct session {
-    struct waiter *waiter;
-    struct member *member;
-    enum placement_verdict verdict;
-    unsigned delivered;
-};
-
-static struct {
-    struct fixture f;
-    struct farm *farm;
-    struct ev_loop *loop;
-    struct mailbox mailbox;
-    struct session sessions[SESSIONS];
-    int64_t now;
-    uint64_t random;
-} t;
-
-static int begin(void **state)
-{
-    (void)state;
-    memset(&t, 0, sizeof t);
-    t.random = 42;
-    t.loop = ev_loop_new(0);
-    mailbox_open(&t.mailbox, t.loop, NULL);
-    fixture_start(&t.f);
-    return 0;
-}
-
-static void post(void)
-{
-    ev_run(t.loop, EVRUN_NOWAIT);
-}
-
-static int end(void **state)
-{
-    (void)state;
-    for (int i = 0; i < SESSIONS; i++) {
-        waiter_leave(&t.sessions[i].waiter);
-        placement_return(&t.sessions[i].member);
-    }
-    post();
-    for (size_t i = 0; i < t.farm->n_backends; i++)
-        assert_int_equal(t.farm->backends[i]->connections, 0);
-    for (size_t i = 0; i < t.farm->n_pools; i++)
-        assert_int_equal(placement_waiting(&t.farm->pools[i]), 0);
-    farm_release(&t.farm);
-    mailbox_close(&t.mailbox);
-    ev_loop_destroy(t.loop);
-    assert_int_equal(t.f.config.references, 1); /* no waiter has kept it */
-    return 0;
-}
-
-static void deliver(void *arg, enum placement_verdict verdict, struct member *member)
-{
-    struct session *session = arg;
-
-    session->delivered++;
-    session->verdict = verdict;
-    session->member = member;
-    session->waiter = NULL;
-}
-
-static enum placement_verdict ask(int i, struct placement_wish wish)
-{
-    struct session *s = &t.sessions[i];
-
-    s->delivered = 0;
-    return placement_request(&wish, &t.random, t.now, &t.mailbox, deliver, s, &s->member, &s->waiter);
-}
-
-static enum placement_verdict get(int i)
-{
-    return ask(i, fixture_wish(t.farm, 0));
-}
-
-static bool granted(int i, const char *backend)
-{
-    struct session *s = &t.sessions[i];
-
-    post();
-    return s->delivered == 1 && s->verdict == PLACEMENT_GRANTED && s->member &&
-           strcmp(backend_name(s->member->backend), backend) == 0;
-}
-
-static bool still_waiting(int i)
-{
-    post();
-    return t.sessions[i].delivered == 0 && t.sessions[i].waiter;
-}
-
-/* One pool of backends a, b, c … with these ceilings, all up. */
-static void farm_of(uint32_t queue_size, size_t n, const uint32_t *ceilings)
-{
-    struct config_pool *pool = fixture_pool(&t.f, "relays", CONFIG_LEAST_CONNECTIONS, queue_size);
-
-    for (size_t i = 0; i < n; i++)
-        fixture_backend(&t.f, pool, (char[]){ (char)('a' + i), 0 }, 1, ceilings[i], 0);
-    t.farm = fixture_farm(&t.f, NULL);
-    fixture_all_up(t.farm);
-}
-
-static void farm_of_one(uint32_t queue_size, uint32_t ceiling)
-{
-    farm_of(queue_size, 1, &ceiling);
-}
+#include "tests/unit/placement_fixture.h"
 
 static void test_grant_and_return(void **state)
 {
     (void)state;
     farm_of_one(10, 2);
     assert_int_equal(get(0), PLACEMENT_GRANTED);
-    assert_non_null(t.sessions[0].member);
+    assert_non_null(t.sessions[0].place.member);
     assert_null(t.sessions[0].waiter);
     assert_int_equal(t.farm->backends[0]->connections, 1);
-    placement_return(&t.sessions[0].member);
-    assert_null(t.sessions[0].member);
+    give(0);
+    assert_null(t.sessions[0].place.member);
     assert_int_equal(t.farm->backends[0]->connections, 0);
 }
 
@@ -139,14 +31,14 @@ static void test_first_come_first_served(void **state)
     assert_int_equal(get(1), PLACEMENT_WAITING);
     assert_int_equal(get(2), PLACEMENT_WAITING);
     assert_int_equal(placement_waiting(&t.farm->pools[0]), 2);
-    placement_return(&t.sessions[0].member);
+    give(0);
     assert_int_equal(t.farm->backends[0]->connections, 1); /* handed over, it never came free */
     assert_int_equal(get(0), PLACEMENT_WAITING);           /* and a newcomer is behind */
     assert_true(granted(1, "a"));
     assert_true(still_waiting(2));
-    placement_return(&t.sessions[1].member);
+    give(1);
     assert_true(granted(2, "a"));
-    placement_return(&t.sessions[2].member);
+    give(2);
     assert_true(granted(0, "a"));
 }
 
@@ -181,7 +73,7 @@ static void test_no_queue(void **state)
     farm_of_one(0, 1);
     assert_int_equal(get(0), PLACEMENT_GRANTED);
     assert_int_equal(get(1), PLACEMENT_QUEUE_FULL);
-    placement_return(&t.sessions[0].member);
+    give(0);
     assert_int_equal(get(1), PLACEMENT_GRANTED);
 }
 
@@ -195,7 +87,7 @@ static void test_leave(void **state)
     waiter_leave(&t.sessions[1].waiter);
     assert_null(t.sessions[1].waiter);
     waiter_leave(&t.sessions[1].waiter); /* NULL is fine */
-    placement_return(&t.sessions[0].member);
+    give(0);
     assert_true(granted(2, "a"));
     assert_int_equal(t.sessions[1].delivered, 0);
 }
@@ -208,7 +100,7 @@ static void test_leave_with_the_mail_under_way(void **state)
     assert_int_equal(get(0), PLACEMENT_GRANTED);
     assert_int_equal(get(1), PLACEMENT_WAITING);
     assert_int_equal(get(2), PLACEMENT_WAITING);
-    placement_return(&t.sessions[0].member);
+    give(0);
     waiter_leave(&t.sessions[1].waiter);
     post();
     assert_true(granted(2, "a"));
@@ -225,14 +117,14 @@ static void test_tried_backends_are_passed_over(void **state)
     wish = fixture_wish(t.farm, 0);
     wish.tried[wish.n_tried++] = t.farm->backends[0];
     assert_int_equal(ask(0, wish), PLACEMENT_GRANTED);
-    assert_string_equal(backend_name(t.sessions[0].member->backend), "b");
+    assert_string_equal(backend_name(t.sessions[0].place.member->backend), "b");
     assert_int_equal(ask(1, wish), PLACEMENT_WAITING);
     assert_int_equal(get(2), PLACEMENT_GRANTED); /* passes 1, which cannot use a */
-    assert_string_equal(backend_name(t.sessions[2].member->backend), "a");
-    placement_return(&t.sessions[2].member);
+    assert_string_equal(backend_name(t.sessions[2].place.member->backend), "a");
+    give(2);
     assert_true(still_waiting(1));
     assert_int_equal(t.farm->backends[0]->connections, 0);
-    placement_return(&t.sessions[0].member);
+    give(0);
     assert_true(granted(1, "b"));
     wish.tried[wish.n_tried++] = t.farm->backends[1];
     assert_int_equal(ask(2, wish), PLACEMENT_NO_BACKEND);
@@ -251,7 +143,7 @@ static void test_needs(void **state)
     wish = fixture_wish(t.farm, 0);
     wish.needs = SMTP_CAP_DSN;
     assert_int_equal(ask(0, wish), PLACEMENT_GRANTED);
-    assert_string_equal(backend_name(t.sessions[0].member->backend), "b");
+    assert_string_equal(backend_name(t.sessions[0].place.member->backend), "b");
     assert_int_equal(ask(1, wish), PLACEMENT_WAITING); /* a has room, but not what it takes */
     wish.needs = 0;
     wish.size = 500;
@@ -268,7 +160,7 @@ static void test_needs(void **state)
     post();
     assert_int_equal(t.sessions[1].delivered, 1);
     assert_int_equal(t.sessions[1].verdict, PLACEMENT_NOT_CAPABLE);
-    assert_null(t.sessions[1].member);
+    assert_null(t.sessions[1].place.member);
     assert_true(still_waiting(2));
 }
 
@@ -303,7 +195,7 @@ static void test_refused_when_nothing_is_left(void **state)
     assert_int_equal(get(0), PLACEMENT_GRANTED);
     assert_int_equal(get(1), PLACEMENT_WAITING);
     t.farm->backends[0]->state = BACKEND_DOWN;
-    placement_return(&t.sessions[0].member); /* not handed on: it is down */
+    give(0); /* not handed on: it is down */
     assert_true(still_waiting(1));
     placement_serve(t.farm, t.now);
     post();
@@ -323,11 +215,11 @@ static void test_lowered_ceiling(void **state)
         assert_int_equal(get(i), PLACEMENT_GRANTED);
     assert_int_equal(get(3), PLACEMENT_WAITING);
     t.farm->backends[0]->ceiling = 1;
-    placement_return(&t.sessions[0].member);
-    placement_return(&t.sessions[1].member);
+    give(0);
+    give(1);
     assert_true(still_waiting(3));
     assert_int_equal(t.farm->backends[0]->connections, 1);
-    placement_return(&t.sessions[2].member);
+    give(2);
     assert_true(granted(3, "a"));
 }
 
@@ -351,7 +243,7 @@ static void test_tiers(void **state)
     assert_int_equal(t.farm->backends[2]->connections, 0); /* the heavy one behind is not touched … */
     assert_int_equal(get(2), PLACEMENT_GRANTED);
     assert_int_equal(t.farm->backends[2]->connections, 1); /* … until the first tier is full */
-    placement_return(&t.sessions[0].member);
+    give(0);
     assert_int_equal(get(0), PLACEMENT_GRANTED);
     assert_int_equal(t.farm->backends[2]->connections, 1);
 }
@@ -362,11 +254,11 @@ static void test_tier_below_70_percent(void **state)
     tiered_farm();
     t.farm->backends[0]->milliweight = 1100; /* 2.1 of 3: just enough */
     assert_int_equal(get(0), PLACEMENT_GRANTED);
-    assert_string_equal(backend_name(t.sessions[0].member->backend), "a");
-    placement_return(&t.sessions[0].member);
+    assert_string_equal(backend_name(t.sessions[0].place.member->backend), "a");
+    give(0);
     t.farm->backends[0]->milliweight = 1099;
     assert_int_equal(get(0), PLACEMENT_GRANTED);
-    assert_string_equal(backend_name(t.sessions[0].member->backend), "c");
+    assert_string_equal(backend_name(t.sessions[0].place.member->backend), "c");
 }
 
 /* A backend of two pools: its place goes to whoever has waited longest, in whichever. */
@@ -386,14 +278,184 @@ static void test_shared_backend(void **state)
     assert_int_equal(ask(1, fixture_wish(t.farm, 1)), PLACEMENT_WAITING);
     assert_int_equal(ask(2, fixture_wish(t.farm, 0)), PLACEMENT_WAITING);
     assert_int_equal(ask(3, fixture_wish(t.farm, 1)), PLACEMENT_WAITING);
-    placement_return(&t.sessions[0].member);
+    give(0);
     assert_true(granted(1, "a"));
-    assert_ptr_equal(t.sessions[1].member, t.farm->pools[1].members[0]);
-    placement_return(&t.sessions[1].member);
+    assert_ptr_equal(t.sessions[1].place.member, t.farm->pools[1].members[0]);
+    give(1);
     assert_true(granted(2, "a"));
-    assert_ptr_equal(t.sessions[2].member, t.farm->pools[0].members[0]);
-    placement_return(&t.sessions[2].member);
+    assert_ptr_equal(t.sessions[2].place.member, t.farm->pools[0].members[0]);
+    give(2);
     assert_true(granted(3, "a"));
+}
+
+/* The same of two priorities: the higher goes first, whoever has waited longer. */
+static void test_shared_backend_by_priority(void **state)
+{
+    struct placement_wish wish;
+    struct fixture *f = &t.f;
+
+    (void)state;
+    fixture_backend(f, fixture_pool(f, "one", CONFIG_LEAST_CONNECTIONS, 10), "a", 1, 1, 0);
+    fixture_backend(f, fixture_pool(f, "two", CONFIG_LEAST_CONNECTIONS, 10), "a", 1, 1, 0);
+    t.farm = fixture_farm(f, NULL);
+    fixture_all_up(t.farm);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    wish = fixture_wish(t.farm, 1);
+    wish.priority = 1;
+    assert_int_equal(ask(2, wish), PLACEMENT_WAITING);
+    wish.priority = 0;
+    assert_int_equal(ask(3, wish), PLACEMENT_WAITING);
+    give(0);
+    assert_true(granted(2, "a"));
+    give(2);
+    assert_true(granted(1, "a"));
+    give(1);
+    assert_true(granted(3, "a"));
+}
+
+/* --- backends that are out ------------------------------------------------------------------------------ */
+
+/* An ejected backend's place is for those whose pool is in a panic. */
+static void test_a_place_in_a_panic(void **state)
+{
+    struct fixture *f = &t.f;
+    struct backend *ejected;
+
+    (void)state;
+    fixture_backend(f, fixture_pool(f, "calm", CONFIG_LEAST_CONNECTIONS, 10), "a", 1, 1, 0);
+    fixture_backend(f, fixture_pool(f, "panic", CONFIG_LEAST_CONNECTIONS, 10), "a", 1, 1, 0);
+    t.farm = fixture_farm(f, NULL);
+    fixture_all_up(t.farm);
+    ejected = t.farm->backends[0];
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    assert_int_equal(ask(2, fixture_wish(t.farm, 1)), PLACEMENT_WAITING);
+    assert_int_equal(ask(3, fixture_wish(t.farm, 1)), PLACEMENT_WAITING);
+    ejected->state = BACKEND_EJECTED;
+    t.farm->pools[1].state->panic = true;
+    give(0);
+    assert_true(granted(2, "a"));
+    assert_ptr_equal(t.sessions[2].place.member, t.farm->pools[1].members[0]);
+    assert_int_equal(ejected->connections, 1);
+    assert_true(still_waiting(1)); /* nobody has told it yet that there is nothing to wait for */
+    t.farm->pools[1].state->panic = false;
+    give(2);
+    assert_true(still_waiting(1));
+    assert_true(still_waiting(3));
+    assert_int_equal(ejected->connections, 0);
+}
+
+static void test_a_place_in_a_panic_but_suspended(void **state)
+{
+    (void)state;
+    farm_of_one(10, 1);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    t.farm->backends[0]->state = BACKEND_EJECTED;
+    t.farm->pools[0].state->panic = true;
+    t.farm->backends[0]->suspended_until = 1000;
+    t.now = 999;
+    give(0);
+    assert_true(still_waiting(1));
+    placement_serve(t.farm, 1000);
+    assert_true(granted(1, "a"));
+}
+
+static void refused_as_nothing_is_usable(int i)
+{
+    post();
+    assert_int_equal(t.sessions[i].delivered, 1);
+    assert_int_equal(t.sessions[i].verdict, PLACEMENT_NO_BACKEND);
+}
+
+/* By an operator's word, in any state and in a panic too. */
+static void test_a_place_of_a_drained_backend(void **state)
+{
+    static const enum backend_state states[] = { BACKEND_UP, BACKEND_DEGRADED, BACKEND_HALF_OPEN,
+                                                 BACKEND_EJECTED };
+
+    (void)state;
+    farm_of(10, 2, (uint32_t[]){ 1, 1 });
+    t.farm->pools[0].state->panic = true;
+    for (enum backend_admin admin = BACKEND_DRAIN; admin <= BACKEND_MAINT; admin++) {
+        for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
+            struct backend *drained;
+
+            fixture_all_up(t.farm);
+            assert_int_equal(get(0), PLACEMENT_GRANTED);
+            assert_int_equal(get(1), PLACEMENT_GRANTED);
+            assert_int_equal(get(2), PLACEMENT_WAITING);
+            drained = t.sessions[0].place.member->backend;
+            drained->state = states[i];
+            drained->admin = admin;
+            give(0);
+            assert_int_equal(drained->connections, 0);
+            placement_serve(t.farm, t.now); /* the other one is worth waiting for */
+            assert_true(still_waiting(2));
+            give(1);
+            assert_true(granted(2, backend_name(t.farm->backends[drained == t.farm->backends[0]])));
+            give(2);
+            drained->admin = BACKEND_READY;
+        }
+    }
+}
+
+static void test_all_drained(void **state)
+{
+    (void)state;
+    farm_of(10, 2, (uint32_t[]){ 1, 0 });
+    t.farm->backends[1]->state = BACKEND_INIT;
+    t.farm->backends[1]->admin = BACKEND_MAINT; /* no check will ever say anything of it */
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_WAITING);
+    t.farm->backends[0]->admin = BACKEND_DRAIN;
+    assert_int_equal(get(2), PLACEMENT_NO_BACKEND);
+    give(0);
+    assert_true(still_waiting(1));
+    placement_serve(t.farm, t.now);
+    refused_as_nothing_is_usable(1);
+    assert_int_equal(get(1), PLACEMENT_NO_BACKEND);
+    t.farm->backends[0]->admin = BACKEND_READY;
+    assert_int_equal(get(1), PLACEMENT_GRANTED);
+}
+
+/* Drained and back while somebody waits for a place on it. */
+static void test_drained_for_a_moment(void **state)
+{
+    (void)state;
+    farm_of(10, 2, (uint32_t[]){ 1, 1 });
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_GRANTED);
+    assert_int_equal(get(2), PLACEMENT_WAITING);
+    t.sessions[0].place.member->backend->admin = BACKEND_DRAIN;
+    give(0);
+    assert_true(still_waiting(2));
+    for (int i = 0; i < 2; i++)
+        t.farm->backends[i]->admin = BACKEND_READY;
+    placement_serve(t.farm, t.now);
+    post();
+    assert_non_null(t.sessions[2].place.member);
+}
+
+/* Weight 0 carries nothing, beside a weight of 1000 and alone. */
+static void test_weights_at_their_ends(void **state)
+{
+    struct config_pool *pool = fixture_pool(&t.f, "relays", CONFIG_LEAST_CONNECTIONS, 10);
+
+    (void)state;
+    fixture_backend(&t.f, pool, "none", 0, 0, 0);
+    fixture_backend(&t.f, pool, "most", 1000, 2, 0);
+    t.farm = fixture_farm(&t.f, NULL);
+    fixture_all_up(t.farm);
+    assert_int_equal(get(0), PLACEMENT_GRANTED);
+    assert_int_equal(get(1), PLACEMENT_GRANTED);
+    assert_int_equal(get(2), PLACEMENT_WAITING);
+    assert_int_equal(t.farm->backends[1]->connections, 2);
+    give(0);
+    assert_true(granted(2, "most"));
+    t.farm->backends[1]->state = BACKEND_DOWN;
+    assert_int_equal(get(3), PLACEMENT_NO_BACKEND);
 }
 
 /* Who waits for backends that a reload took away gets one of the new. */
@@ -418,13 +480,13 @@ static void test_reload(void **state)
     assert_true(granted(1, "new"));
     assert_true(still_waiting(2));
     placement_serve(old, t.now); /* some worker has not heard of it: nobody moves back */
-    placement_return(&t.sessions[0].member);
+    give(0);
     assert_true(still_waiting(2));
     farm_release(&old);
     assert_int_equal(t.f.config.references, 1); /* nobody holds on to the old one */
-    placement_return(&t.sessions[1].member);
+    give(1);
     assert_true(granted(2, "new"));
-    placement_return(&t.sessions[2].member);
+    give(2);
     farm_release(&t.farm);
     t.farm = fixture_farm(&t.f, NULL);
 }
@@ -439,7 +501,7 @@ static void test_retry_budget(void **state)
     placement_retry_end();
     assert_true(placement_retry_begin());
     {
-        struct member *held[20];
+        struct place held[20];
         struct waiter *waiter;
         struct placement_wish wish = fixture_wish(t.farm, 0);
 
@@ -450,13 +512,11 @@ static void test_retry_budget(void **state)
         assert_true(placement_retry_begin()); /* the fourth: a fifth of twenty */
         assert_false(placement_retry_begin());
         for (int i = 0; i < 20; i++)
-            placement_return(&held[i]);
+            placement_return(&held[i], t.now);
     }
     for (int i = 0; i < 4; i++)
         placement_retry_end();
 }
-
-#define STEP(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
 {
@@ -477,6 +537,13 @@ int main(void)
         STEP(test_tiers),
         STEP(test_tier_below_70_percent),
         STEP(test_shared_backend),
+        STEP(test_shared_backend_by_priority),
+        STEP(test_a_place_in_a_panic),
+        STEP(test_a_place_in_a_panic_but_suspended),
+        STEP(test_a_place_of_a_drained_backend),
+        STEP(test_all_drained),
+        STEP(test_drained_for_a_moment),
+        STEP(test_weights_at_their_ends),
         STEP(test_reload),
         STEP(test_retry_budget),
     };

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "balancer/algorithm.h"
+#include "balancer/queue.h"
 #include "tests/unit/farm_fixture.h"
 
 /* The windows in which a wake-up could be lost are a few nanoseconds wide. So this test compiles the code
@@ -108,34 +109,34 @@ static struct {
     struct backend *backend;
     enum race race;
     pthread_barrier_t barrier;
-    struct member *held[2];
+    struct place held[2];
     struct worker workers[3];
     struct waiter *waiter;
-    struct member *granted;
+    struct place granted;
     struct waiter *before; /* waits ahead, on the third worker */
-    struct member *before_granted;
+    struct place before_granted;
     unsigned waited;
 } r;
 
-static void on_race_verdict(void *session, enum placement_verdict verdict, struct member *member)
+static void on_race_verdict(void *session, enum placement_verdict verdict, struct place place)
 {
-    struct member **granted = session;
+    struct place *granted = session;
 
     if (verdict == PLACEMENT_GRANTED)
-        *granted = member;
+        *granted = place;
 }
 
-static struct member *race_take(void)
+static struct place race_take(void)
 {
     struct placement_wish wish = fixture_wish(r.farm, 0);
-    struct member *member = NULL;
+    struct place place;
     struct waiter *waiter;
 
     placement_request(&wish, &r.workers[1].random, 0, &r.workers[1].mailbox, on_race_verdict, &r.granted,
-                      &member, &waiter);
-    if (!member)
+                      &place, &waiter);
+    if (!place.member)
         abort();
-    return member;
+    return place;
 }
 
 static void race_prepare(void)
@@ -172,10 +173,10 @@ static void *race_ask(void *arg)
         dawdle(&w->random);
         placement_request(&wish, &w->random, 0, &w->mailbox, on_race_verdict, &r.granted, &r.granted,
                           &r.waiter);
-        r.waited += r.granted == NULL;
-        while (!r.granted)
+        r.waited += r.granted.member == NULL;
+        while (!r.granted.member)
             worker_await(w);
-        placement_return(&r.granted);
+        placement_return(&r.granted, 0);
         pthread_barrier_wait(&r.barrier);
     }
     return NULL;
@@ -188,7 +189,7 @@ static void *race_return(void *arg)
     for (int i = 0; i < RACES; i++) {
         pthread_barrier_wait(&r.barrier);
         dawdle(&w->random);
-        placement_return(&r.held[0]);
+        placement_return(&r.held[0], 0);
         pthread_barrier_wait(&r.barrier);
     }
     return NULL;
@@ -211,7 +212,7 @@ static void *race_change(void *arg)
             r.backend->state = BACKEND_UP;
             placement_serve(r.farm, 0);
             break;
-        case RACE_ABOVE: placement_return(&r.held[1]); break;
+        case RACE_ABOVE: placement_return(&r.held[1], 0); break;
         case RACE_LEAVE:
             waiter_leave(&r.before);
             ev_run(w->loop, EVRUN_NOWAIT); /* mail that was too late gives its place back */
@@ -252,7 +253,7 @@ static void run_race(enum race race)
     print_message("           waited in %u of %u\n", r.waited, RACES);
     assert_int_equal(r.backend->connections, 0);
     assert_int_equal(placement_waiting(&r.farm->pools[0]), 0);
-    assert_null(r.before_granted);
+    assert_null(r.before_granted.member);
     farm_release(&r.farm);
     assert_int_equal(r.f.config.references, 1);
 }
@@ -290,17 +291,17 @@ static void test_race_with_one_who_leaves(void **state)
 /* --- everything at once --------------------------------------------------------------------------------- */
 
 static struct {
-    struct farm *farm;
+    struct farm *farm, *next; /* `next`: half of the threads know it already; it counts no shares */
     _Atomic uint32_t held[3]; /* by backend, counted apart from its own count */
     _Atomic uint32_t above;   /* times that more were held than ever allowed */
     _Atomic uint32_t wrong;   /* verdicts that came twice, unasked or after leaving */
-    _Atomic uint32_t waits, delivered, left, refused;
+    _Atomic uint32_t waits, delivered, left, refused, displaced;
     _Atomic uint32_t running;
     bool move;
 } s;
 
 struct session {
-    struct member *member;
+    struct place place;
     struct waiter *waiter;
     bool waiting;
 };
@@ -319,42 +320,43 @@ static size_t backend_index(const struct member *member)
     return i;
 }
 
-static void session_got(struct session *session, struct member *member)
+static void session_got(struct session *session, struct place place)
 {
-    size_t i = backend_index(member);
+    size_t i = backend_index(place.member);
     uint32_t top = s.move ? CEILING_TOP : s.farm->config->backends[i].max_connections;
 
-    session->member = member;
+    session->place = place;
     if (atomic_fetch_add(&s.held[i], 1) + 1 > top)
         atomic_fetch_add(&s.above, 1);
 }
 
-static void on_verdict(void *arg, enum placement_verdict verdict, struct member *member)
+static void on_verdict(void *arg, enum placement_verdict verdict, struct place place)
 {
     struct session *session = arg;
 
-    if (!session->waiting || session->member || (verdict == PLACEMENT_GRANTED) != (member != NULL))
+    if (!session->waiting || session->place.member ||
+        (verdict == PLACEMENT_GRANTED) != (place.member != NULL))
         atomic_fetch_add(&s.wrong, 1);
     session->waiting = false;
     session->waiter = NULL;
     atomic_fetch_add(&s.delivered, 1);
-    if (member)
-        session_got(session, member);
+    if (place.member)
+        session_got(session, place);
     else
-        atomic_fetch_add(&s.refused, 1);
+        atomic_fetch_add(verdict == PLACEMENT_DISPLACED ? &s.displaced : &s.refused, 1);
 }
 
 static void session_return(struct session *session)
 {
-    atomic_fetch_sub(&s.held[backend_index(session->member)], 1);
-    placement_return(&session->member);
+    atomic_fetch_sub(&s.held[backend_index(session->place.member)], 1);
+    placement_return(&session->place, 0);
 }
 
 static void session_step(struct stress *t, struct session *session)
 {
     uint64_t dice = algorithm_random(&t->worker.random) >> 8;
 
-    if (session->member) {
+    if (session->place.member) {
         if (dice % 4)
             session_return(session);
     } else if (session->waiting) {
@@ -364,21 +366,24 @@ static void session_step(struct stress *t, struct session *session)
             atomic_fetch_add(&s.left, 1);
         }
     } else {
-        struct placement_wish wish = fixture_wish(s.farm, dice % 2);
-        struct member *member;
+        struct placement_wish wish = fixture_wish(dice & 64 ? s.farm : s.next, dice % 2);
+        struct place place;
 
+        wish.client = dice >> 8 & 3;
+        wish.priority = dice >> 10 & 1;
         if (dice % 8 == 0)
             wish.tried[wish.n_tried++] = s.farm->backends[dice / 8 % 3];
         switch (placement_request(&wish, &t->worker.random, 0, &t->worker.mailbox, on_verdict, session,
-                                  &member, &session->waiter)) {
-        case PLACEMENT_GRANTED: session_got(session, member); break;
+                                  &place, &session->waiter)) {
+        case PLACEMENT_GRANTED: session_got(session, place); break;
         case PLACEMENT_WAITING:
             session->waiting = true;
             atomic_fetch_add(&s.waits, 1);
             break;
         case PLACEMENT_NO_BACKEND:
         case PLACEMENT_NOT_CAPABLE:
-        case PLACEMENT_QUEUE_FULL: break;
+        case PLACEMENT_QUEUE_FULL:
+        case PLACEMENT_DISPLACED: break;
         }
     }
 }
@@ -397,7 +402,7 @@ static void *stress_worker(void *arg)
     while (busy) {
         busy = false;
         for (int i = 0; i < SESSIONS; i++) {
-            if (t->sessions[i].member)
+            if (t->sessions[i].place.member)
                 session_return(&t->sessions[i]);
             busy |= t->sessions[i].waiting;
         }
@@ -422,7 +427,7 @@ static void *stress_control(void *arg)
 
         atomic_store(&backend->ceiling, 5 + algorithm_random(&random) % (CEILING_TOP - 4));
         atomic_store(&backend->state, algorithm_random(&random) % 8 ? BACKEND_UP : BACKEND_DOWN);
-        placement_serve(s.farm, 0);
+        placement_serve(algorithm_random(&random) % 2 ? s.farm : s.next, 0);
         dawdle(&random);
     }
     return NULL;
@@ -431,20 +436,27 @@ static void *stress_control(void *arg)
 static void run_stress(bool move, const uint32_t *ceilings)
 {
     static struct stress stress[THREADS];
-    struct fixture f;
+    struct fixture f, g;
     pthread_t threads[THREADS + 1];
     struct config_pool *one, *two;
 
     memset(&s, 0, sizeof s);
     memset(stress, 0, sizeof stress);
     fixture_start(&f);
-    one = fixture_pool(&f, "one", CONFIG_LEAST_CONNECTIONS, 20);
+    one = fixture_pool(&f, "one", CONFIG_LEAST_CONNECTIONS, 8);
     two = fixture_pool(&f, "two", CONFIG_P2C, 20);
     fixture_backend(&f, one, "a", 4, ceilings[0], 0);
     fixture_backend(&f, one, "b", 2, ceilings[1], 0);
     fixture_backend(&f, two, "b", 2, ceilings[1], 0);
     fixture_backend(&f, two, "c", 1, ceilings[2], 1);
+    g = f;
+    g.config.pools = g.pools;
+    g.config.backends = g.backends;
+    for (size_t i = 0; i < 2; i++)
+        g.pools[i].backends = g.members[i];
+    one->max_share_per_client = two->max_share_per_client = 20;
     s.farm = fixture_farm(&f, NULL);
+    s.next = fixture_farm(&g, s.farm);
     fixture_all_up(s.farm);
     s.move = move;
     s.running = THREADS;
@@ -457,18 +469,23 @@ static void run_stress(bool move, const uint32_t *ceilings)
         pthread_join(threads[i], NULL);
     for (size_t i = 0; i < THREADS; i++)
         worker_close(&stress[i].worker);
-    print_message("           %u waits, %u delivered (%u refused), %u left\n", s.waits, s.delivered,
-                  s.refused, s.left);
+    print_message("           %u waits, %u delivered (%u refused, %u displaced), %u left\n", s.waits,
+                  s.delivered, s.refused, s.displaced, s.left);
     assert_int_equal(s.above, 0);
     assert_int_equal(s.wrong, 0);
     assert_true(s.waits > 0);
+    assert_true(s.displaced > 0);
     assert_int_equal(s.waits, s.delivered + s.left);
     for (size_t i = 0; i < 3; i++)
         assert_int_equal(s.farm->backends[i]->connections, 0);
     for (size_t i = 0; i < 2; i++)
         assert_int_equal(placement_waiting(&s.farm->pools[i]), 0);
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(s.farm->pools[i].state->queue->n_clients, 0); /* all counted, all given back */
     farm_release(&s.farm);
+    farm_release(&s.next);
     assert_int_equal(f.config.references, 1);
+    assert_int_equal(g.config.references, 1);
 }
 
 static void test_constant_ceilings(void **state)
