@@ -84,6 +84,7 @@ void record_configure(struct record *record, const struct config_backend *before
             find(record);
         schedule_hurry(record);
     }
+    publish_orders(record);
     publish(record, now);
 }
 

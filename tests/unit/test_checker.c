@@ -456,7 +456,7 @@ static void assert_view(struct house *house, enum backend_state state, const cha
 {
     struct health_view view;
 
-    health_view(house->health, house->backend, &view);
+    health_view(house->backend, &view);
     assert_int_equal(view.state, state);
     assert_string_equal(view.reason, reason);
     assert_true(view.since > 1600000000000);
@@ -676,7 +676,7 @@ static void test_name_is_not_there(void **state)
     house_start(&house);
     assert_false(backend_address(house.backend, &address));
     wait_state(&house, BACKEND_DOWN);
-    health_view(house.health, house.backend, &view);
+    health_view(house.backend, &view);
     assert_memory_equal(view.reason, "name does not resolve: ", 23);
     assert_int_equal(house.relay.accepted, 0);
     house_close(&house);
