@@ -78,9 +78,9 @@ static json_t *in_force(const struct backend *backend)
     health_view(backend, &view);
     json_object_set_new(object, "name", report_text(backend->name));
     json_object_set_new(object, "admin", json_string(backend_admin_name(admin)));
-    json_object_set_new(
-        object, "admin_by",
-        admin == BACKEND_READY ? json_null() : json_string(order_source_name(view.admin_source)));
+    json_object_set_new(object, "admin_by",
+                        admin == BACKEND_READY ? json_null()
+                                               : json_string(order_source_name(view.admin_source)));
     json_object_set_new(object, "weight", json_integer(view.weight));
     json_object_set_new(object, "connections",
                         json_integer(atomic_load_explicit(&backend->connections, memory_order_relaxed)));

@@ -64,7 +64,10 @@ static void connection_free(struct connection *c)
 
 static void write_text(struct connection *c, char *text)
 {
-    struct iovec parts[] = { { text, strlen(text) }, { (char *)(uintptr_t) "\n", 1 } };
+    struct iovec parts[] = {
+        {text,                      strlen(text)},
+        { (char *)(uintptr_t) "\n", 1           }
+    };
 
     if (stream_write(&c->stream, parts, 2) != 0)
         c->closing = true; /* it has gone: what writing says of it is not needed */

@@ -35,7 +35,7 @@ struct admin_counters {
  */
 struct admin_ops {
     void *arg;
-    int64_t started; /* ms, monotonic */
+    int64_t started;                 /* ms, monotonic */
     struct farm *(*farm)(void *arg); /* in force now; held, the caller releases it */
     bool (*draining)(void *arg);
     void (*counters)(void *arg, struct admin_counters *out);

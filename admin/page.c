@@ -52,9 +52,10 @@ char *page_make(size_t *size, char policy[PAGE_POLICY_MAX])
     }
     end = mempcpy(end, from, (size_t)(page_end - from));
     *size = (size_t)(end - page);
-    (void)snprintf(policy, PAGE_POLICY_MAX,
-                   "default-src 'none'; script-src 'nonce-%s'; style-src 'nonce-%s'; connect-src 'self'; img-src data:; "
-                   "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-                   nonce, nonce);
+    (void)snprintf(
+        policy, PAGE_POLICY_MAX,
+        "default-src 'none'; script-src 'nonce-%s'; style-src 'nonce-%s'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        nonce, nonce);
     return page;
 }

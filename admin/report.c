@@ -108,9 +108,9 @@ static json_t *backend_object(const struct pool *pool, const struct member *memb
     json_object_set_new(object, "address", address_of(backend));
     json_object_set_new(object, "state", json_string(backend_state_name(view.state)));
     json_object_set_new(object, "admin", json_string(backend_admin_name(admin)));
-    json_object_set_new(
-        object, "admin_by",
-        admin == BACKEND_READY ? json_null() : json_string(order_source_name(view.admin_source)));
+    json_object_set_new(object, "admin_by",
+                        admin == BACKEND_READY ? json_null()
+                                               : json_string(order_source_name(view.admin_source)));
     json_object_set_new(object, "weight", number(view.weight));
     json_object_set_new(object, "weight_ordered", json_boolean(view.weight_ordered));
     json_object_set_new(object, "milliweight", number(atomic_load(&backend->milliweight)));

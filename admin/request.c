@@ -83,8 +83,9 @@ static bool take(struct request *request, json_t *object, const char **error)
         *error = "expected a JSON object";
         return false;
     }
-    *error = "\"command\": expected status, backends, sessions, instances, drain, maint, ready, weight, reload "
-             "or version";
+    *error =
+        "\"command\": expected status, backends, sessions, instances, drain, maint, ready, weight, reload "
+        "or version";
     if (!json_is_string(command) || !request_command_find(json_string_value(command), &request->command))
         return false;
     if (!take_name(request, name, error) || !take_weight(request, weight, error))

@@ -1,7 +1,8 @@
 /*
  * What is asked over the control socket: one JSON object in one line. Pure.
  *
- *     {"command": "status"}                                      backends, sessions, instances, version, reload
+ *     {"command": "status"}                                      backends, sessions, instances, version,
+ * reload
  *     {"command": "drain", "name": "relay1"}                     maint, ready
  *     {"command": "weight", "name": "relay1", "weight": 5}       or "default": what the file says
  *

@@ -11,18 +11,18 @@
 #include "net/address.h"
 
 #define ROSTER_MAX      1000 /* sessions in one answer, the newest: this bounds a worker's time and our memory */
-#define ROSTER_NAME_MAX 65   /* of a listener or pool, its NUL included */
-#define ROSTER_TEXT_MAX 128  /* of what a peer said; cut */
+#define ROSTER_NAME_MAX 65  /* of a listener or pool, its NUL included */
+#define ROSTER_TEXT_MAX 128 /* of what a peer said; cut */
 
 struct roster_session {
     uint64_t id;
     int64_t began; /* ms, monotonic */
     char client[ADDRESS_TEXT_MAX];
     char listener[ROSTER_NAME_MAX], pool[ROSTER_NAME_MAX];
-    char backend[ROSTER_TEXT_MAX];                      /* "": none now */
+    char backend[ROSTER_TEXT_MAX];                     /* "": none now */
     char helo[ROSTER_TEXT_MAX], user[ROSTER_TEXT_MAX]; /* "": not given */
-    const char *state;                                  /* static */
-    const char *tls;                                    /* static, "TLSv1.3"; NULL: in the clear */
+    const char *state;                                 /* static */
+    const char *tls;                                   /* static, "TLSv1.3"; NULL: in the clear */
     uint32_t transactions;
     uint64_t bytes_in, bytes_out;
 };

@@ -63,10 +63,11 @@ struct admin *operator_http(struct process *p, const struct config *config, char
 /* --- the control socket --- */
 
 bool operator_open_control(struct process *p, const struct config *config, struct control_socket *made,
-                         char *error, size_t size)
+                           char *error, size_t size)
 {
     made->fd = -1;
-    if (!config->control_path[0] || control_socket_open(made, &config->control_address, &p->owner, error, size))
+    if (!config->control_path[0] ||
+        control_socket_open(made, &config->control_address, &p->owner, error, size))
         return true;
     if (config->control_given)
         return false;

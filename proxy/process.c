@@ -260,8 +260,7 @@ bool process_reload(struct process *p, char *why, size_t size)
     bool good;
 
     if (!p->options->path) {
-        refuse_reload(why, size, LOG_LEVEL_WARNING,
-                      "started without a configuration file: nothing to read");
+        refuse_reload(why, size, LOG_LEVEL_WARNING, "started without a configuration file: nothing to read");
         return false;
     }
     if (p->draining) {
