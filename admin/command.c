@@ -33,7 +33,7 @@ static void log_order(const struct request *request, const struct backend *backe
         return;
     log_plain(&line, "command", request_command_name(request->command));
     if (backend)
-        log_string(&line, "backend", backend->name);
+        log_string(&line, "backend", backend_name(backend));
     if (request->command == REQUEST_WEIGHT && request->weight_default)
         log_plain(&line, "weight", "default");
     else if (request->command == REQUEST_WEIGHT)
@@ -47,10 +47,7 @@ static void log_order(const struct request *request, const struct backend *backe
  */
 static bool is_named(const struct backend *backend, const char *name)
 {
-    size_t size = strlen(name);
-
-    return strncmp(backend->name, name, size) == 0 &&
-           (backend->name[size] == '\0' || backend->name[size] == '@');
+    return strcmp(backend->configured_name, name) == 0 || strcmp(backend->full_name, name) == 0;
 }
 
 static struct order changed(const struct backend *backend, const struct request *request)
@@ -76,7 +73,7 @@ static json_t *in_force(const struct backend *backend)
     json_t *object = json_object();
 
     health_view(backend, &view);
-    json_object_set_new(object, "name", report_text(backend->name));
+    json_object_set_new(object, "name", report_text(backend_name(backend)));
     json_object_set_new(object, "admin", json_string(backend_admin_name(admin)));
     json_object_set_new(object, "admin_by",
                         admin == BACKEND_READY ? json_null()

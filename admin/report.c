@@ -81,9 +81,9 @@ static uint64_t outcomes(const struct member *member, enum transaction_outcome o
 
 static json_t *limit_of(const struct backend *backend)
 {
-    uint32_t ceiling = atomic_load_explicit(&backend->ceiling, memory_order_relaxed);
+    uint32_t limit = atomic_load_explicit(&backend->limit, memory_order_relaxed);
 
-    return ceiling == BACKEND_NO_CEILING ? json_null() : number(ceiling);
+    return limit == BACKEND_NO_CEILING ? json_null() : number(limit);
 }
 
 static json_t *address_of(struct backend *backend)
@@ -104,7 +104,7 @@ static json_t *backend_object(const struct pool *pool, const struct member *memb
 
     health_view(backend, &view);
     json_object_set_new(object, "pool", report_text(pool->state->name));
-    json_object_set_new(object, "name", report_text(backend->name));
+    json_object_set_new(object, "name", report_text(backend_name(backend)));
     json_object_set_new(object, "address", address_of(backend));
     json_object_set_new(object, "state", json_string(backend_state_name(view.state)));
     json_object_set_new(object, "admin", json_string(backend_admin_name(admin)));
@@ -115,7 +115,9 @@ static json_t *backend_object(const struct pool *pool, const struct member *memb
     json_object_set_new(object, "weight_ordered", json_boolean(view.weight_ordered));
     json_object_set_new(object, "milliweight", number(atomic_load(&backend->milliweight)));
     json_object_set_new(object, "connections", number(connections));
-    json_object_set_new(object, "farm_connections", number(connections)); /* the farm is this instance */
+    json_object_set_new(object, "farm_connections",
+                        number((uint64_t)connections +
+                               atomic_load_explicit(&backend->others, memory_order_relaxed)));
     json_object_set_new(object, "idle", number(0)); /* none is kept between two sessions */
     json_object_set_new(object, "limit", limit_of(backend));
     json_object_set_new(object, "max_connections", number(view.max_connections));

@@ -30,7 +30,7 @@ static void log_weight(const struct record *record, uint32_t from, uint32_t to)
 
     if (!log_begin(&line, LOG_LEVEL_INFO, "backend-weight"))
         return;
-    log_string(&line, "backend", record->backend->name);
+    log_string(&line, "backend", backend_name(record->backend));
     log_number(&line, "from", from);
     log_number(&line, "to", to);
     log_end(&line);

@@ -61,7 +61,7 @@ static void describe(const struct session *s, struct roster_session *out)
     (void)peer_format(&s->peer, true, out->client);
     copy(out->listener, sizeof out->listener, s->listener->config->name);
     copy(out->pool, sizeof out->pool, errand_pool(s)->config->name);
-    copy(out->backend, sizeof out->backend, link ? link->member->backend->name : NULL);
+    copy(out->backend, sizeof out->backend, link ? backend_name(link->member->backend) : NULL);
     copy(out->helo, sizeof out->helo, s->dialog.helo);
     copy(out->user, sizeof out->user, s->dialog.user ? s->dialog.user : s->login);
     out->state = state_of(s);
