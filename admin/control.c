@@ -18,6 +18,7 @@
 #include "net/log.h"
 #include "net/stream.h"
 
+#define ACCEPT_BATCH   16  /* before other events have their turn */
 #define ACCEPT_PAUSE_S 0.1 /* out of descriptors: look again after this */
 
 struct connection {
@@ -231,12 +232,16 @@ static void connection_begin(struct control *control, int fd)
 static void on_connection(struct ev_loop *loop, ev_io *io, int events)
 {
     struct control *control = io->data;
-    int fd = accept4(io->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd;
 
     (void)events;
-    if (fd >= 0) {
+    for (int i = 0; i < ACCEPT_BATCH; i++) {
+        fd = accept4(io->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0)
+            break;
         connection_begin(control, fd);
-    } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+    }
+    if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
         ev_io_stop(loop, io);
         ev_timer_again(loop, &control->accept_pause);
     }

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BACKLOG 32
+#define BACKLOG 128
 
 static int own(const char *path, const struct control_owner *owner)
 {

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -45,13 +46,17 @@ void client_close(struct client *client)
 static bool connect_to(struct client *client)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
+    /* What a busy Weir has not accepted yet may fill its queue: then connect() waits. */
+    struct timeval patience = { .tv_sec = client->timeout / 1000, .tv_usec = client->timeout % 1000 * 1000 };
 
     if (strlen(client->path) >= sizeof address.sun_path)
         return fail(client, "the path is too long for a socket");
     strcpy(address.sun_path, client->path);
-    client->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (client->fd < 0 || connect(client->fd, (struct sockaddr *)&address, sizeof address) != 0)
-        return fail(client, "%s", strerror(errno));
+    client->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (client->fd < 0 || setsockopt(client->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) != 0 ||
+        connect(client->fd, (struct sockaddr *)&address, sizeof address) != 0 ||
+        fcntl(client->fd, F_SETFL, O_NONBLOCK) != 0)
+        return fail(client, "%s", errno == EAGAIN ? "no answer in time" : strerror(errno));
     return true;
 }
 

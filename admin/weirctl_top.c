@@ -22,12 +22,18 @@
 #include "admin/weirctl.h"
 #include "admin/weirctl_table.h"
 
-#define REFRESH_MS     1000
-#define TIMEOUT_MS     2000 /* for an answer: q is not heard meanwhile */
-#define SMOOTH         0.4  /* of the newest second in a rate */
-#define LINES_ABOVE    4
-#define LINES_BELOW    1
+#define REFRESH_MS  1000
+#define TIMEOUT_MS  2000 /* for an answer: q is not heard meanwhile */
+#define SMOOTH      0.4  /* of the newest second in a rate */
+#define LINES_ABOVE 4
+#define LINES_BELOW 1
+/* Columns. */
+#define GAP            2u
 #define NAME_MAX_WIDTH 28u
+#define STATE_WIDTH    9u
+#define WEIGHT_WIDTH   4u
+#define PLACES_WIDTH   11u
+#define RATE_WIDTH     7u
 
 #define ENTER "\033[?1049h\033[?25l" /* the other screen, without a cursor */
 #define LEAVE "\033[0m\033[?25h\033[?1049l"
@@ -278,6 +284,26 @@ static void put(FILE *out, const char *text, unsigned width, bool right)
     free(printable);
 }
 
+/* A line of several parts, of which there is no more than the screen is wide. */
+struct line {
+    FILE *out;
+    unsigned left; /* columns */
+};
+
+static unsigned take(struct line *line, unsigned width)
+{
+    unsigned taken = width < line->left ? width : line->left;
+
+    line->left -= taken;
+    return taken;
+}
+
+static void add(struct line *line, const char *text, unsigned width, bool right)
+{
+    put(line->out, text, take(line, width), right);
+    put(line->out, "", take(line, GAP), false);
+}
+
 static void colour(FILE *out, const struct top *top, const char *which)
 {
     if (top->style.colours)
@@ -330,13 +356,12 @@ struct widths {
     unsigned name, bar;
 };
 
-#define STATE_WIDTH 9u
-#define FIXED_WIDTH (2 + STATE_WIDTH + 2 + 4 + 2 + 11 + 2 + 7 + 2)
+#define FIXED_WIDTH (STATE_WIDTH + WEIGHT_WIDTH + PLACES_WIDTH + RATE_WIDTH + 5 * GAP)
 
 static struct widths divide(const struct top *top)
 {
     unsigned width = top->style.width > FIXED_WIDTH ? top->style.width - FIXED_WIDTH : 0;
-    unsigned name = width * 2 / 5;
+    unsigned name = width * 2 / 5 > 8 ? width * 2 / 5 : 8; /* what does not fit is cut off on the right */
     json_t *backend;
     unsigned widest = sizeof "BACKEND" - 1;
     size_t i;
@@ -349,40 +374,50 @@ static struct widths divide(const struct top *top)
     }
     name = name > NAME_MAX_WIDTH ? NAME_MAX_WIDTH : name;
     name = name > widest ? widest : name;
-    return (struct widths){ .name = name, .bar = width - name };
+    return (struct widths){ .name = name, .bar = width > name ? width - name : 0 };
 }
 
-static void draw_bar(FILE *out, const struct top *top, double share, unsigned width)
+static void draw_bar(struct line *line, const struct top *top, double share, unsigned columns)
 {
-    unsigned full = (unsigned)(share * width + 0.5);
+    unsigned width = take(line, columns), full = (unsigned)(share * width + 0.5);
 
     for (unsigned i = 0; i < width; i++)
         fputs(i < full ? (top->style.utf8 ? "\xe2\x96\x88" : "#") : (top->style.utf8 ? "\xc2\xb7" : "."),
-              out);
+              line->out);
 }
 
 static void draw_backend(FILE *out, struct top *top, const json_t *backend, struct widths widths)
 {
     const struct row *row = row_of(top, backend);
     double rate = row ? row->messages.per_second : 0, all = top->messages.per_second;
+    struct line line = { out, top->style.width };
     char text[2 * SHOW_SHORT + 2], number[SHOW_SHORT], limit[SHOW_SHORT];
 
-    put(out, show_text(backend, "name"), widths.name, false);
-    fputs("  ", out);
+    add(&line, show_text(backend, "name"), widths.name, false);
     colour(out, top, show_state_colour(backend));
-    put(out, show_state(backend, text), STATE_WIDTH, false);
+    add(&line, show_state(backend, text), STATE_WIDTH, false);
     colour(out, top, "0");
-    fputs("  ", out);
-    put(out, show_count(show_number(backend, "weight"), text), 4, true);
-    fputs("  ", out);
+    add(&line, show_count(show_number(backend, "weight"), text), WEIGHT_WIDTH, true);
     (void)snprintf(text, sizeof text, "%s/%s", show_count(show_number(backend, "connections"), number),
                    show_limit(backend, limit));
-    put(out, text, 11, true);
+    add(&line, text, PLACES_WIDTH, true);
     (void)snprintf(text, sizeof text, "%.1f", rate);
-    fputs("  ", out);
-    put(out, text, 7, true);
-    fputs("  ", out);
-    draw_bar(out, top, all > 0 ? (rate < all ? rate / all : 1) : 0, widths.bar);
+    add(&line, text, RATE_WIDTH, true);
+    draw_bar(&line, top, all > 0 ? (rate < all ? rate / all : 1) : 0, widths.bar);
+    end_line(out, top);
+}
+
+static void draw_titles(FILE *out, const struct top *top, struct widths widths)
+{
+    struct line line = { out, top->style.width };
+
+    colour(out, top, TABLE_BOLD);
+    add(&line, "BACKEND", widths.name, false);
+    add(&line, "STATE", STATE_WIDTH, false);
+    add(&line, "WT", WEIGHT_WIDTH, true);
+    add(&line, "CONN/LIMIT", PLACES_WIDTH, true);
+    add(&line, "MSG/S", RATE_WIDTH, true);
+    add(&line, "SHARE", widths.bar, false);
     end_line(out, top);
 }
 
@@ -394,11 +429,7 @@ static void draw_backends(FILE *out, struct top *top)
     json_t *backend;
     size_t i;
 
-    colour(out, top, TABLE_BOLD);
-    put(out, "BACKEND", widths.name, false);
-    fprintf(out, "  %-9s  %4s  %11s  %7s  ", "STATE", "WT", "CONN/LIMIT", "MSG/S");
-    put(out, "SHARE", widths.bar, false);
-    end_line(out, top);
+    draw_titles(out, top, widths);
     json_array_foreach(top->backends, i, backend)
     {
         if (i < room)
