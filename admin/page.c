@@ -6,12 +6,12 @@
 #include <string.h>
 #include <sys/random.h>
 
-/* The file as it is, between two labels. Paths are from where make runs. */
+/* The file as it is, and a NUL. Paths are from where make runs. */
 __asm__(".pushsection .rodata\n"
-        "page_begin: .incbin \"admin/page.html\"\n"
-        "page_end: .byte 0\n"
+        "page_html: .incbin \"admin/page.html\"\n"
+        ".byte 0\n"
         ".popsection\n");
-extern const char page_begin[], page_end[];
+extern const char page_html[];
 
 #define PLACE "@NONCE@"
 
@@ -30,7 +30,7 @@ static size_t places(void)
 {
     size_t n = 0;
 
-    for (const char *at = page_begin; (at = strstr(at, PLACE)); at++)
+    for (const char *at = page_html; (at = strstr(at, PLACE)); at++)
         n++;
     return n;
 }
@@ -38,8 +38,8 @@ static size_t places(void)
 char *page_make(size_t *size, char policy[PAGE_POLICY_MAX])
 {
     char nonce[PAGE_NONCE_SIZE + 1];
-    char *page = malloc((size_t)(page_end - page_begin) + places() * PAGE_NONCE_SIZE + 1), *end = page;
-    const char *from = page_begin, *place;
+    char *page = malloc(strlen(page_html) + places() * PAGE_NONCE_SIZE + 1), *end = page;
+    const char *from = page_html, *place;
 
     if (!page || !make_nonce(nonce)) {
         free(page);
@@ -50,7 +50,7 @@ char *page_make(size_t *size, char policy[PAGE_POLICY_MAX])
         end = mempcpy(end, nonce, PAGE_NONCE_SIZE);
         from = place + sizeof PLACE - 1;
     }
-    end = mempcpy(end, from, (size_t)(page_end - from));
+    end = mempcpy(end, from, strlen(from));
     *size = (size_t)(end - page);
     (void)snprintf(
         policy, PAGE_POLICY_MAX,

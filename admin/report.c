@@ -115,9 +115,9 @@ static json_t *backend_object(const struct pool *pool, const struct member *memb
     json_object_set_new(object, "weight_ordered", json_boolean(view.weight_ordered));
     json_object_set_new(object, "milliweight", number(atomic_load(&backend->milliweight)));
     json_object_set_new(object, "connections", number(connections));
-    json_object_set_new(object, "farm_connections",
-                        number((uint64_t)connections +
-                               atomic_load_explicit(&backend->others, memory_order_relaxed)));
+    json_object_set_new(
+        object, "farm_connections",
+        number((uint64_t)connections + atomic_load_explicit(&backend->others, memory_order_relaxed)));
     json_object_set_new(object, "idle", number(0)); /* none is kept between two sessions */
     json_object_set_new(object, "limit", limit_of(backend));
     json_object_set_new(object, "max_connections", number(view.max_connections));

@@ -172,7 +172,6 @@ static int run_names(const struct command *command, const struct arguments *a, s
                      const struct style *style)
 {
     json_t *answer, *result, *backend, *names = json_object();
-    const char *name;
     size_t i;
     int status;
     void *at;
@@ -180,8 +179,7 @@ static int run_names(const struct command *command, const struct arguments *a, s
     (void)command;
     (void)style;
     result = ask(client, json_pack("{s:s}", "command", "backends"), &answer, &status);
-    json_array_foreach(result, i, backend)
-    {
+    for (i = 0; (backend = json_array_get(result, i)); i++) {
         const char *full = show_text(backend, "name"), *sign = strchr(full, '@');
         char *group = sign ? strndup(full, (size_t)(sign - full)) : NULL;
 
@@ -198,7 +196,8 @@ static int run_names(const struct command *command, const struct arguments *a, s
         print_json(array);
         json_decref(array);
     } else {
-        json_object_foreach(names, name, backend) show_line(stdout, name, UINT_MAX);
+        for (at = json_object_iter(names); at; at = json_object_iter_next(names, at))
+            show_line(stdout, json_object_iter_key(at), UINT_MAX);
     }
     json_decref(names);
     json_decref(answer);

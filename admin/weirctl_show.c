@@ -128,8 +128,7 @@ void show_status(FILE *out, const json_t *status, const struct style *style)
     fprintf(out, "sessions %lld, waiting %lld; since the start %lld sessions, %lld messages delivered\n\n",
             (long long)show_number(status, "sessions"), (long long)show_number(status, "queued"),
             (long long)show_number(status, "sessions_total"), (long long)show_number(status, "delivered"));
-    json_array_foreach(json_object_get(status, "pools"), i, pool)
-    {
+    for (i = 0; (pool = json_array_get(json_object_get(status, "pools"), i)); i++) {
         bool panic = json_is_true(json_object_get(pool, "panic"));
 
         table_put(table, show_text(pool, "name"), NULL);
@@ -193,10 +192,12 @@ void show_backends(FILE *out, const json_t *backends, const struct style *style)
     json_t *backend;
     size_t i;
 
-    json_array_foreach(backends, i, backend) put_backend(table, backend);
+    for (i = 0; (backend = json_array_get(backends, i)); i++)
+        put_backend(table, backend);
     table_print(table, out, style->width, style->colours);
     table_free(&table);
-    json_array_foreach(backends, i, backend) print_reason(out, backend, style);
+    for (i = 0; (backend = json_array_get(backends, i)); i++)
+        print_reason(out, backend, style);
 }
 
 /* --- sessions --- */
@@ -217,8 +218,7 @@ void show_sessions(FILE *out, const json_t *sessions, const struct style *style)
     char age[SHOW_SHORT];
     size_t i;
 
-    json_array_foreach(json_object_get(sessions, "sessions"), i, session)
-    {
+    for (i = 0; (session = json_array_get(json_object_get(sessions, "sessions"), i)); i++) {
         table_put(table, show_text(session, "session"), NULL);
         table_put(table, show_text(session, "client"), NULL);
         table_put(table, show_text(session, "state"), NULL);
@@ -252,8 +252,7 @@ void show_instances(FILE *out, const json_t *instances, const struct style *styl
     char text[SHOW_SHORT];
     size_t i;
 
-    json_array_foreach(instances, i, instance)
-    {
+    for (i = 0; (instance = json_array_get(instances, i)); i++) {
         (void)snprintf(text, sizeof text, "%lld", (long long)show_number(instance, "pid"));
         table_put(table, show_text(instance, "hostname"), NULL);
         table_put(table, text, NULL);
@@ -273,8 +272,7 @@ void show_orders(FILE *out, const json_t *orders, const struct style *style)
     char text[512], by[64];
     size_t i;
 
-    json_array_foreach(orders, i, order)
-    {
+    for (i = 0; (order = json_array_get(orders, i)); i++) {
         by[0] = '\0';
         if (json_is_string(json_object_get(order, "admin_by")))
             (void)snprintf(by, sizeof by, " (%.32s)", show_text(order, "admin_by"));

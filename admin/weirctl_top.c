@@ -234,8 +234,7 @@ static void count(struct top *top)
     top->pid = show_number(top->status, "pid");
     rate_update(&top->sessions, show_number(top->status, "sessions_total"), seconds);
     rate_update(&top->messages, show_number(top->status, "delivered"), seconds);
-    json_array_foreach(top->backends, i, backend)
-    {
+    for (i = 0; (backend = json_array_get(top->backends, i)); i++) {
         struct row *row = row_of(top, backend);
 
         if (row)
@@ -366,8 +365,7 @@ static struct widths divide(const struct top *top)
     unsigned widest = sizeof "BACKEND" - 1;
     size_t i;
 
-    json_array_foreach(top->backends, i, backend)
-    {
+    for (i = 0; (backend = json_array_get(top->backends, i)); i++) {
         unsigned of_name = (unsigned)strlen(show_text(backend, "name"));
 
         widest = of_name > widest ? of_name : widest;
@@ -430,8 +428,7 @@ static void draw_backends(FILE *out, struct top *top)
     size_t i;
 
     draw_titles(out, top, widths);
-    json_array_foreach(top->backends, i, backend)
-    {
+    for (i = 0; (backend = json_array_get(top->backends, i)); i++) {
         if (i < room)
             draw_backend(out, top, backend, widths);
     }

@@ -70,7 +70,8 @@ void health_order(struct health *health, struct backend *backend, enum order_sou
                   const struct order *order);
 struct orders health_orders(const struct backend *backend);
 
-/* Why a backend is in its state and since when, for logs and /api/status. Any thread that holds the backend. */
+/* Why a backend is in its state and since when, for logs and /api/status. Any thread that holds the backend.
+ */
 struct health_view {
     enum backend_state state;
     char reason[96];

@@ -216,6 +216,26 @@ def test_colours_only_on_a_terminal(two):
     assert "\x1b" not in weir.order("backends")
 
 
+@pytest.mark.parametrize("words,expected", [
+    (["sta"], ["status"]), (["--j"], ["--json"]), (["drain", ""], ["r1", "r2"]), (["--json", "maint", "r2"], ["r2"]), (["drain", "r1", ""], []),
+    (["weight", "r1", "d"], ["default"]), (["status", ""], []), (["drain", "$(touch x)"], []),
+])
+def test_completion(two, words, expected):
+    weir, _, _ = two
+    script = 'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _weirctl; printf "%s\\n" "${COMPREPLY[@]}"'
+    line = [house.CONTROL, "--socket", weir.control_path] + words
+    done = subprocess.run(["bash", "-c", script, "bash", os.path.join(house.ROOT, "docs", "weirctl.bash")] + line, capture_output=True,
+                          timeout=20, env=weir.environment, cwd=weir.directory)
+    assert done.stdout.decode().split() == expected and not done.stderr
+    assert not os.path.exists(os.path.join(weir.directory, "x"))
+
+
+def test_without_an_answer_nothing_is_completed():
+    done = subprocess.run(["bash", "-c", 'source "$1"; COMP_WORDS=("$2" --socket /nowhere drain ""); COMP_CWORD=4; _weirctl; echo ${#COMPREPLY[@]}', "bash",
+                           os.path.join(house.ROOT, "docs", "weirctl.bash"), house.CONTROL], capture_output=True, timeout=20)
+    assert done.stdout == b"0\n" and not done.stderr
+
+
 # Drain, maint, ready, weight
 
 def kept_sessions(weir, count):
@@ -252,8 +272,9 @@ def test_drain_between_transactions(two):
     wait_until(lambda: (weir.deliver(), len(first.committed()) > before)[1], 5, "it gets mail again")
     for client in clients:
         client.quit()
-    line = weir.find_log(event="control", command="drain", backend="r1")[0]
+    line = weir.wait_log(event="control", command="drain", backend="r1")
     assert line["uid"] == str(os.getuid()) and int(line["pid"]) > 0
+    weir.wait_log(event="backend-admin", backend="r1", times=2)
     assert [(one["from"], one["to"]) for one in weir.find_log(event="backend-admin", backend="r1")] == [("ready", "drain"), ("drain", "ready")]
 
 
@@ -298,7 +319,7 @@ def test_drained_under_load(start, relays, word):
             sender.join(20)
     assert not errors, errors
     assert not weir.find_log(event="transaction", outcome="failed") and not weir.find_log(event="transaction", outcome="unknown")
-    assert len(weir.find_log(event="transaction", outcome="delivered")) >= len(sent)
+    weir.wait_log(event="transaction", outcome="delivered", times=len(sent))
 
 
 def test_all_drained(two):
@@ -379,7 +400,7 @@ def test_words_survive_a_reload(two):
     weir.order("weight", "r2", "7")
     weir.order("reload")
     weir.wait_log(event="reload")
-    assert weir.find_log(event="control", command="reload", uid=os.getuid())
+    weir.wait_log(event="control", command="reload", uid=os.getuid())
     assert backend(weir, "r1")["admin"] == "drain" and backend(weir, "r2")["weight"] == 7
     weir.config["pools"]["relays"]["backends"]["r2"]["weight"] = 3
     weir.write()
@@ -426,10 +447,10 @@ def test_weight(two):
     assert backend(weir, "r1")["connections"] == 9
     for client in clients:
         client.quit()
-    assert weir.find_log(event="backend-weight", backend="r1", **{"from": 1, "to": 0})
-    assert weir.find_log(event="control", command="weight", backend="r2", weight=0, uid=os.getuid())
+    weir.wait_log(event="backend-weight", backend="r1", **{"from": 1, "to": 0})
+    weir.wait_log(event="control", command="weight", backend="r2", weight=0, uid=os.getuid())
     weir.order("weight", "r1", "default")
-    assert weir.find_log(event="control", command="weight", backend="r1", weight="default")
+    weir.wait_log(event="control", command="weight", backend="r1", weight="default")
 
 
 def test_metric_of_the_word(two):
