@@ -151,7 +151,7 @@ json_t *client_ask(struct client *client, json_t *request)
     char *text = json_dumps(request, JSON_COMPACT), *line = NULL;
     json_error_t error;
     json_t *answer = NULL;
-    size_t length;
+    size_t length = 0;
 
     json_decref(request);
     if (!text || asprintf(&line, "%s\n", text) < 0) {

@@ -318,8 +318,8 @@ def test_drained_under_load(start, relays, word):
         for sender in senders:
             sender.join(20)
     assert not errors, errors
+    weir.wait_log(event="transaction", outcome="delivered", times=len(sent), timeout=20)
     assert not weir.find_log(event="transaction", outcome="failed") and not weir.find_log(event="transaction", outcome="unknown")
-    weir.wait_log(event="transaction", outcome="delivered", times=len(sent))
 
 
 def test_all_drained(two):
