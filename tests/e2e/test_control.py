@@ -703,6 +703,28 @@ def test_the_user_s_own(start, relay):
     assert weir.wait() == 0 and not os.path.exists(weir.control_path)
 
 
+def own_run(options):
+    """Start it with a /run of its own."""
+    return ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o %s tmpfs /run && exec "$@"' % options, "sh"]
+
+
+CAN_UNSHARE = subprocess.run(own_run("rw") + ["true"], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not CAN_UNSHARE, reason="no mount namespaces here")
+def test_the_default(start, relay):
+    """Where the file says nothing it is /run/weir/weir.sock; and what is not asked for may be missing, with a warning."""
+    weir = start([relay], top={"control": None}, wrapper=own_run("rw"))
+    weir.control_path = "/proc/%d/root/run/weir/weir.sock" % weir.pid
+    assert_answers(weir)
+    without = start([relay], top={"control": None}, wrapper=own_run("ro"))
+    assert "/run/weir/weir.sock" in without.wait_log(event="control", level="warning")["message"]
+    without.deliver()
+    without.config["control"] = "/run/weir/weir.sock"  # now it is asked for
+    without.reload()
+    without.wait_log(event="reload-failed")
+
+
 def test_asked_while_it_stops(start, relay):
     """Requests up to the last moment: each is answered or ends, and the process ends well."""
     weir = start([relay], top={"drain-timeout": "300ms"})
