@@ -1,6 +1,6 @@
 # Weir. `make demo` and `make test` need nothing but git, make and a Debian.
 #
-#   make            the program, build/release/weir
+#   make            the programs, build/release/weir and weirctl
 #   make run        start it in the foreground with config/quickstart.yaml
 #   make demo       install packages, build, and watch it balance real mail over three relays
 #   make test       everything that CI runs (sanitizers on)
@@ -18,7 +18,7 @@ CC      ?= gcc
 PYTHON  := /usr/bin/python3
 
 FLOORS  := net smtp config balancer health admin proxy
-LIBS    := -lev -lyaml -lcares -lmicrohttpd -lssl -lcrypto -lpthread -lm
+LIBS    := -lev -lyaml -lcares -lmicrohttpd -ljansson -lssl -lcrypto -lpthread -lm
 
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wswitch-enum -Wpointer-arith \
            -Wwrite-strings -Wvla $(if $(CI)$(WERROR),-Werror)
@@ -32,10 +32,11 @@ FLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fn
 FLAGS_tsan    := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 
 SOURCES := $(foreach f,$(FLOORS),$(wildcard $(f)/*.c))
+MAINS   := proxy/main.c admin/weirctl.c
 UNITS   := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 
-all: build/release/weir
+all: build/release/weir build/release/weirctl
 
 # What is being made, in a line; V=1 shows the commands.
 Q   := $(if $(V),,@)
@@ -47,12 +48,16 @@ build/$(1)/%.o: %.c
 	@mkdir -p $$(@D)
 	$$(call say,compile,$$<)
 	$(Q)$$(CC) $$(BASE) $$(FLAGS_$(1)) -c -o $$@ $$<
-build/$(1)/libweir.a: $$(patsubst %.c,build/$(1)/%.o,$$(filter-out proxy/main.c,$$(SOURCES)))
+build/$(1)/libweir.a: $$(patsubst %.c,build/$(1)/%.o,$$(filter-out $$(MAINS),$$(SOURCES)))
 	@rm -f $$@
 	$(Q)ar rcs $$@ $$^
 build/$(1)/weir: build/$(1)/proxy/main.o build/$(1)/libweir.a
 	$$(call say,link,$$@)
 	$(Q)$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ $$(LIBS)
+build/$(1)/weirctl: build/$(1)/admin/weirctl.o build/$(1)/libweir.a
+	$$(call say,link,$$@)
+	$(Q)$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ -ljansson
+build/$(1)/admin/page.o: admin/page.html
 build/$(1)/unit/%: build/$(1)/tests/unit/%.o build/$(1)/libweir.a
 	@mkdir -p $$(@D)
 	$$(call say,link,$$@)
@@ -75,12 +80,15 @@ include tests/tests.mk
 run: build/release/weir
 	build/release/weir -c config/quickstart.yaml
 
-install: build/release/weir
+install: build/release/weir build/release/weirctl
 	install -D -m 755 build/release/weir $(DESTDIR)$(PREFIX)/sbin/weir
+	install -D -m 755 build/release/weirctl $(DESTDIR)$(PREFIX)/bin/weirctl
 	install -D -m 644 config/quickstart.yaml $(DESTDIR)$(PREFIX)/share/doc/weir/quickstart.yaml
 	install -d $(DESTDIR)$(PREFIX)/share/doc/weir/examples
 	install -m 644 config/examples/*.yaml $(DESTDIR)$(PREFIX)/share/doc/weir/examples
 	install -D -m 644 docs/weir.8 $(DESTDIR)$(PREFIX)/share/man/man8/weir.8
+	install -D -m 644 docs/weirctl.8 $(DESTDIR)$(PREFIX)/share/man/man8/weirctl.8
+	install -D -m 644 docs/weirctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/weirctl
 
 # Packages that are missing: all of them, or what `make demo` and so on need.
 deps:

@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "admin/metrics.h"
+#include "admin/page.h"
+#include "admin/report.h"
 
 /* These only bound a client that is slow, greedy or hostile: a scrape takes milliseconds. */
 #define HTTP_CONNECTIONS 64u
@@ -18,6 +20,8 @@
 #define HTTP_BACKLOG     32
 
 #define PLAIN "text/plain; charset=utf-8"
+#define HTML  "text/html; charset=utf-8"
+#define JSON  "application/json"
 
 struct admin {
     struct MHD_Daemon *daemon;
@@ -34,15 +38,43 @@ static struct MHD_Response *fixed(const char *text)
     return MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT);
 }
 
-static unsigned answer_overview(const struct admin *admin, struct MHD_Response **response)
+/* `text` is free()d with the response, or now. NULL: there was no memory for one of them. */
+static struct MHD_Response *made(char *text, size_t size, const char *type)
 {
+    struct MHD_Response *response =
+        text ? MHD_create_response_from_buffer(size, text, MHD_RESPMEM_MUST_FREE) : NULL;
+
+    if (!response)
+        free(text);
+    else
+        (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+    return response;
+}
+
+static unsigned answer_page(const struct admin *admin, struct MHD_Response **response)
+{
+    char policy[PAGE_POLICY_MAX];
+    size_t size = 0;
+    char *page = page_make(&size, policy);
+
     (void)admin;
-    *response =
-        fixed("Weir " WEIR_VERSION ", a load-balancing SMTP proxy\n"
-              "\n"
-              "/metrics   figures in Prometheus' text format\n"
-              "/healthz   200 while the process works\n"
-              "/readyz    200 when mail can be taken; 503 while draining, or while no backend is usable\n");
+    *response = made(page, size, HTML);
+    if (*response)
+        (void)MHD_add_response_header(*response, "Content-Security-Policy", policy);
+    return MHD_HTTP_OK;
+}
+
+static unsigned answer_status(const struct admin *admin, struct MHD_Response **response)
+{
+    struct farm *farm = admin->ops.farm(admin->ops.arg);
+    json_t *status = report_status(&admin->ops, farm);
+    char *text;
+
+    json_object_set_new(status, "backends", report_backends(farm));
+    farm_release(&farm);
+    text = json_dumps(status, JSON_COMPACT);
+    json_decref(status);
+    *response = made(text, text ? strlen(text) : 0, JSON);
     return MHD_HTTP_OK;
 }
 
@@ -104,11 +136,7 @@ static unsigned answer_metrics(const struct admin *admin, struct MHD_Response **
         free(text);
         return 0;
     }
-    *response = MHD_create_response_from_buffer(size, text, MHD_RESPMEM_MUST_FREE);
-    if (!*response)
-        free(text);
-    else
-        (void)MHD_add_response_header(*response, MHD_HTTP_HEADER_CONTENT_TYPE, METRICS_CONTENT_TYPE);
+    *response = made(text, size, METRICS_CONTENT_TYPE);
     return MHD_HTTP_OK;
 }
 
@@ -129,11 +157,12 @@ static unsigned answer_method(const struct admin *admin, struct MHD_Response **r
 }
 
 static const struct endpoint endpoints[] = {
-    {"/",         answer_overview},
-    { "/healthz", answer_healthz },
-    { "/readyz",  answer_readyz  },
-    { "/metrics", answer_metrics },
-    { NULL,       answer_nothing },
+    {"/",            answer_page   },
+    { "/api/status", answer_status },
+    { "/healthz",    answer_healthz},
+    { "/readyz",     answer_readyz },
+    { "/metrics",    answer_metrics},
+    { NULL,          answer_nothing},
 };
 
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url,
@@ -167,6 +196,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
     if (!MHD_get_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE))
         (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, PLAIN);
     (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    (void)MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
     result = MHD_queue_response(connection, status, response);
     MHD_destroy_response(response);
     return result;

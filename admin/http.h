@@ -1,5 +1,6 @@
 /*
- * HTTP: /metrics for Prometheus, /healthz and /readyz for whoever starts and routes to this process.
+ * HTTP: /metrics for Prometheus, /healthz and /readyz for whoever starts and routes to this process, / and
+ * /api/status for people and their programs.
  *
  * It runs in a thread of its own (libmicrohttpd's), so that no scrape takes time from mail. Nothing can be
  * changed through it, and what it shows is for operators: it should listen on a private address.
@@ -30,9 +31,11 @@ struct admin_counters {
     uint64_t handshakes[ADMIN_TLS_SIDES][ADMIN_TLS_RESULTS];
 };
 
-/* What is shown of the proxy, which lies on a floor above. Called on the HTTP thread. */
+/* What is shown of the proxy, which lies on a floor above. Called on HTTP's thread and on the control thread.
+ */
 struct admin_ops {
     void *arg;
+    int64_t started;                 /* ms, monotonic */
     struct farm *(*farm)(void *arg); /* in force now; held, the caller releases it */
     bool (*draining)(void *arg);
     void (*counters)(void *arg, struct admin_counters *out);

@@ -199,6 +199,18 @@ static void write_state(FILE *out, const struct pool *pool, const struct member 
     }
 }
 
+static void write_admin(FILE *out, const struct pool *pool, const struct member *member)
+{
+    enum backend_admin is = (enum backend_admin)atomic_load(&member->backend->admin);
+
+    for (enum backend_admin admin = 0; admin < BACKEND_ADMINS; admin++) {
+        struct labels labels = member_labels(pool, member);
+
+        label(&labels, "admin", backend_admin_name(admin));
+        fprintf(out, "weir_backend_admin{%s} %d\n", labels.text, admin == is);
+    }
+}
+
 static void write_replies(FILE *out, const struct pool *pool, const struct member *member)
 {
     for (enum reply_phase phase = 0; phase < REPLY_PHASES; phase++) {
@@ -223,10 +235,13 @@ static void write_backends(FILE *out, const struct farm *farm)
     family(out, "weir_backend_weight", "gauge",
            "Its weight now: less than configured while it is not at its best.");
     each_member(out, farm, write_weight);
-    family(out, "weir_backend_up", "gauge", "1 while the backend takes new transactions.");
+    family(out, "weir_backend_up", "gauge", "1 while the backend is found well enough for new mail.");
     each_member(out, farm, write_up);
     family(out, "weir_backend_state", "gauge", "1 for the state that the backend is in.");
     each_member(out, farm, write_state);
+    family(out, "weir_backend_admin", "gauge",
+           "1 for the word that was said about the backend: drain and maint send nothing new there.");
+    each_member(out, farm, write_admin);
     family(out, "weir_backend_reply_seconds", "histogram",
            "Time from a command, or the beginning of a connection, to the reply.");
     each_member_ever(out, farm, write_replies);

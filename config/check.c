@@ -389,6 +389,8 @@ void draft_check(struct draft *draft)
     }
     if (config->http_address.length)
         check_address_free(draft, &config->http_address, config->n_listeners, 0);
+    if (config->control_given && config->control_address.length)
+        check_address_free(draft, &config->control_address, config->n_listeners, 0);
     for (size_t i = 0; i < config->n_backends; i++)
         check_backend(draft, i);
     check_headers(draft);

@@ -166,6 +166,9 @@ struct config {
     struct config_log log;
     char *http_address_text; /* "" for none */
     struct address http_address;
+    char *control_path; /* "" for none */
+    struct address control_address;
+    bool control_given; /* the file says so: then it must be had */
     size_t n_listeners;
     struct config_listener *listeners;
     size_t n_pools;

@@ -12,6 +12,7 @@ void draft_init(struct draft *draft, const char *name)
     draft->config = memory_zeroed(1, sizeof *draft->config);
     draft->config->references = 1;
     option_defaults(&option_file, draft->config);
+    draft->config->control_given = false;
 }
 
 void draft_reserve_backends(struct draft *draft, size_t backends_max)

@@ -287,7 +287,11 @@ static const struct option file_options[] = {
         MEANS("Threads. 0: one per CPU.")),
     ROW(.key = "user", .type = OPTION_TEXT, FIELD(config, user), STANDARD("\"\""),
         MEANS("Drop to this user once the sockets are bound. Empty: stay.")),
-    LATER("control", "The control socket's path.", ""),
+    ROW(.key = "control", .type = OPTION_CONTROL, FIELD(config, control_address),
+        STANDARD("/run/weir/weir.sock"),
+        MEANS("The Unix socket that `weirctl` speaks to: who may connect to it may give orders, so it is "
+              "`user`'s with mode 0660. Empty: none. Where nothing is said and the default can't be had, "
+              "Weir warns and goes on without.")),
     ROW(.key = "nameservers", .type = OPTION_NAMESERVERS, COUNTED(config, nameservers), RANGE(0, 16),
         STANDARD("[]"),
         MEANS("Who is asked where backends are that stand here by name; one or a list of IP addresses, with "

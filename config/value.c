@@ -241,6 +241,28 @@ static bool read_http_address(const char *text, struct config *config, const cha
     return true;
 }
 
+static bool read_control(const char *text, struct config *config, const char **detail)
+{
+    struct address address = { 0 };
+    uint16_t port;
+    if (*text && *text != '/') {
+        *detail = "it must begin with \"/\"";
+        return false;
+    }
+    if (*text) {
+        char *full = memory_zeroed(strlen(text) + sizeof "unix:", 1);
+        strcat(strcpy(full, "unix:"), text);
+        enum address_kind kind = address_parse(full, false, &address, &port, detail);
+        free(full);
+        if (kind != ADDRESS_LITERAL)
+            return false;
+    }
+    config->control_address = address;
+    config->control_given = true;
+    replace_text(&config->control_path, text);
+    return true;
+}
+
 static bool is_wildcard(const struct address *address)
 {
     return (address->sa.sa_family == AF_INET && address->in.sin_addr.s_addr == INADDR_ANY) ||
@@ -331,6 +353,7 @@ static bool read_field(const struct option *option, void *field, const char *tex
     case OPTION_LOG_DESTINATION: return read_log_destination(text, AROUND(field, config_log, target));
     case OPTION_SOURCE: return read_source(text, field);
     case OPTION_HTTP_ADDRESS: return read_http_address(text, AROUND(field, config, http_address), detail);
+    case OPTION_CONTROL: return read_control(text, AROUND(field, config, control_address), detail);
     case OPTION_BACKEND_ADDRESS:
         return read_backend_address(text, AROUND(field, config_backend, address), detail);
     case OPTION_ADDRESSES: return read_listen_address(text, field, detail);
@@ -406,6 +429,7 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
     case OPTION_LOG_DESTINATION: fixed = "stderr, syslog or a path with a \"/\" in it"; break;
     case OPTION_SOURCE: fixed = "an IP address without a port"; break;
     case OPTION_HTTP_ADDRESS: fixed = "an IP address and port such as 127.0.0.1:9925, or \"\""; break;
+    case OPTION_CONTROL: fixed = "the path of a socket, such as /run/weir/weir.sock, or \"\""; break;
     case OPTION_BACKEND_ADDRESS: fixed = "host:port such as 192.0.2.1:25 or relay.example.net:25"; break;
     case OPTION_POOL: fixed = "the name of a pool"; break;
     case OPTION_ADDRESSES: fixed = "an address such as 192.0.2.1:25, [2001:db8::1]:25 or unix:/path"; break;
@@ -448,6 +472,7 @@ void value_free(enum option_type type, void *field)
     case OPTION_BACKENDS: free(*(void **)field); break;
     case OPTION_LOG_DESTINATION: free(AROUND(field, config_log, target)->path); break;
     case OPTION_HTTP_ADDRESS: free(AROUND(field, config, http_address)->http_address_text); break;
+    case OPTION_CONTROL: free(AROUND(field, config, control_address)->control_path); break;
     case OPTION_BACKEND_ADDRESS:
         free(AROUND(field, config_backend, address)->address_text);
         free(AROUND(field, config_backend, address)->host);

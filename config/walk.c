@@ -367,6 +367,7 @@ static void walk_value(struct walk *walk, const struct option *option, void *obj
     case OPTION_LOG_DESTINATION:
     case OPTION_SOURCE:
     case OPTION_HTTP_ADDRESS:
+    case OPTION_CONTROL:
     case OPTION_BACKEND_ADDRESS:
     case OPTION_POOL: walk_scalar(walk, option, object, node, key_place); break;
     case OPTION_ADDRESSES:

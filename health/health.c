@@ -223,13 +223,18 @@ void health_close(struct health **health)
     free(h);
 }
 
-void health_view(struct health *health, const struct backend *backend, struct health_view *out)
+void health_view(const struct backend *backend, struct health_view *out)
 {
     struct record *record = record_of(backend);
 
-    (void)health;
-    if (!record) {
-        *out = (struct health_view){ .state = atomic_load(&backend->state) };
+    if (!record) { /* not watched yet: what is published is what the configuration says */
+        uint32_t ceiling = atomic_load_explicit(&backend->ceiling, memory_order_relaxed);
+
+        *out = (struct health_view){
+            .state = atomic_load(&backend->state),
+            .weight = atomic_load_explicit(&backend->milliweight, memory_order_relaxed) / 1000,
+            .max_connections = ceiling == BACKEND_NO_CEILING ? 0 : ceiling,
+        };
         return;
     }
     pthread_mutex_lock(&record->view_lock);

@@ -68,12 +68,17 @@ void health_order(struct health *health, struct backend *backend, enum order_sou
                   const struct order *order);
 struct orders health_orders(const struct backend *backend);
 
-/* Why a backend is in its state and since when, for logs and /api/status. Any thread. */
+/* Why a backend is in its state and since when, for logs and /api/status. Any thread that holds the backend.
+ */
 struct health_view {
     enum backend_state state;
     char reason[96];
     int64_t since; /* Unix time, ms */
+    /* By configuration and orders: what it may get when nothing is wrong with it. */
+    uint32_t weight, max_connections; /* 0: no limit */
+    bool weight_ordered;              /* an order's, not the configuration's */
+    enum order_source admin_source;   /* whose word the admin state is, unless it is READY */
 };
-void health_view(struct health *health, const struct backend *backend, struct health_view *out);
+void health_view(const struct backend *backend, struct health_view *out);
 
 #endif

@@ -24,15 +24,36 @@ static void log_admin(const struct record *record, enum backend_admin from, enum
     log_end(&line);
 }
 
-static void obey_admin(struct record *record, enum backend_admin to, int64_t now)
+static void log_weight(const struct record *record, uint32_t from, uint32_t to)
 {
-    struct backend *backend = record->backend;
-    const struct health_watcher *watcher = &record->health->watcher;
-    bool was_in_service = backend_in_service(backend);
-    enum backend_admin from = (enum backend_admin)atomic_exchange(&backend->admin, to);
+    struct log_record line;
+
+    if (!log_begin(&line, LOG_LEVEL_INFO, "backend-weight"))
+        return;
+    log_string(&line, "backend", backend_name(record->backend));
+    log_number(&line, "from", from);
+    log_number(&line, "to", to);
+    log_end(&line);
+}
+
+static void obey_weight(struct record *record)
+{
+    uint32_t before = record->judge.settings.weight;
+    struct judge_settings settings;
+
+    record_settings(record, &settings);
+    judge_configure(&record->judge, &settings);
+    if (settings.weight != before)
+        log_weight(record, before, settings.weight);
+}
+
+/* True: there is another word now. */
+static bool obey_admin(struct record *record, enum backend_admin to, int64_t now)
+{
+    enum backend_admin from = (enum backend_admin)atomic_exchange(&record->backend->admin, to);
 
     if (from == to)
-        return;
+        return false;
     log_admin(record, from, to);
     if (to == BACKEND_MAINT) {
         schedule_stop(record);
@@ -41,10 +62,7 @@ static void obey_admin(struct record *record, enum backend_admin to, int64_t now
         publish(record, now);
         schedule_check_now(record);
     }
-    publish_service(record, now, !was_in_service && backend_in_service(backend));
-    placement_serve(record->health->farm, now);
-    if (watcher->on_admin)
-        watcher->on_admin(watcher->arg, backend, to);
+    return true;
 }
 
 void health_order(struct health *health, struct backend *backend, enum order_source source,
@@ -52,18 +70,25 @@ void health_order(struct health *health, struct backend *backend, enum order_sou
 {
     struct record *record = record_of(backend);
     int64_t now = clock_milliseconds();
-    struct judge_settings settings;
+    bool was_in_service = backend_in_service(backend), admin_changed;
+    enum backend_admin admin;
 
-    (void)health;
     if (!record)
         return;
     record->orders.by[source] = *order;
     if (!record->pool)
-        return; /* nobody is sent there; record_configure() comes when a pool lists it again */
-    record_settings(record, &settings);
-    judge_configure(&record->judge, &settings);
+        return; /* dropped by a reload: nobody is sent there any more */
+    admin = orders_fold(&record->orders).admin;
+    obey_weight(record);
     publish(record, now);
-    obey_admin(record, orders_fold(&record->orders).admin, now);
+    admin_changed = obey_admin(record, admin, now);
+    publish_orders(record);
+    if (admin_changed || was_in_service != backend_in_service(backend)) {
+        publish_service(record, now, !was_in_service && backend_in_service(backend));
+        placement_serve(health->farm, now);
+    }
+    if (admin_changed && health->watcher.on_admin)
+        health->watcher.on_admin(health->watcher.arg, backend, admin);
 }
 
 struct orders health_orders(const struct backend *backend)

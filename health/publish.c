@@ -153,6 +153,19 @@ void publish_view(struct record *record, enum backend_state state, const char *r
     pthread_mutex_unlock(&record->view_lock);
 }
 
+void publish_orders(struct record *record)
+{
+    const struct judge_settings *settings = &record->judge.settings;
+    bool ordered = orders_fold(&record->orders).weight != ORDER_NO_WEIGHT;
+
+    pthread_mutex_lock(&record->view_lock);
+    record->view.weight = settings->weight;
+    record->view.max_connections = settings->max_connections;
+    record->view.weight_ordered = ordered;
+    record->view.admin_source = orders_admin_source(&record->orders);
+    pthread_mutex_unlock(&record->view_lock);
+}
+
 static void log_change(const struct record *record, enum backend_state from)
 {
     const struct judge *judge = &record->judge;

@@ -82,6 +82,7 @@ void record_configure(struct record *record, const struct farm_given *given, boo
         schedule_anew(record);
     }
     schedule_hurry(record);
+    publish_orders(record);
     publish(record, now);
 }
 

@@ -138,6 +138,8 @@ void publish_service(const struct record *record, int64_t now, bool came_up);
 /* What the pools of this backend offer in EHLO. */
 void publish_offers(const struct record *record, int64_t now, bool came_up);
 void publish_view(struct record *record, enum backend_state state, const char *reason);
+/* Weight, cap and whose word the admin state is, for those who look. */
+void publish_orders(struct record *record);
 void publish_stop(struct record *record);
 /* Whether the pool is in a panic: less than half of it is usable, and some of it is only ejected. */
 void publish_panic(const struct pool *pool);

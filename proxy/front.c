@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "net/socket_file.h"
+
 #define BACKLOG 4096 /* the kernel lowers it to net.core.somaxconn */
 
 /* --- listener states --- */
@@ -55,22 +57,6 @@ static struct listener_state *state_for(const char *name, struct front *old)
 }
 
 /* --- sockets --- */
-
-/* A socket file that nobody listens on any more is in the way of bind(). */
-static void remove_stale_socket(const struct address *address)
-{
-    struct stat info;
-    int fd;
-
-    if (address->un.sun_path[0] == '\0' || lstat(address->un.sun_path, &info) != 0 || !S_ISSOCK(info.st_mode))
-        return;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return;
-    if (connect(fd, &address->sa, address->length) != 0 && errno == ECONNREFUSED)
-        unlink(address->un.sun_path);
-    close(fd);
-}
 
 static void remove_socket_file(const struct address *address)
 {
@@ -165,7 +151,7 @@ static int open_tcp(struct listening *socket, uint32_t workers, const struct fro
 
 static int open_unix(struct listening *socket, uint32_t workers)
 {
-    remove_stale_socket(&socket->address);
+    socket_file_remove_stale(&socket->address);
     socket->fds[0] = bind_socket(&socket->address, false);
     if (socket->fds[0] < 0)
         return socket->fds[0];

@@ -20,99 +20,11 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "admin/http.h"
 #include "balancer/placement.h"
-#include "health/health.h"
 #include "health/names.h"
 #include "net/clock.h"
 #include "net/log.h"
-#include "proxy/front.h"
-#include "proxy/worker.h"
-
-#define SIGNALS 6
-
-/* Names that change together, as at the start, are one change; and name servers that give another answer each
- * time must not keep everybody busy. Seconds. */
-#define MEMBERS_TOGETHER 0.02
-#define MEMBERS_REST     1.
-
-struct process;
-
-/* A worker says, once, that its last session has gone. */
-struct idle_note {
-    struct mail mail;
-    struct process *process;
-    atomic_flag posted;
-};
-
-struct process {
-    struct ev_loop *loop;
-    struct mailbox mailbox;
-    const struct process_options *options;
-    pthread_mutex_t front_lock; /* HTTP's thread looks at the front too */
-    struct front *front;        /* held */
-    struct names *names;
-    ev_timer members_change;
-    ev_tstamp members_changed; /* the last time */
-    struct health *health;
-    struct admin *admin;
-    uint32_t n_workers, idle_workers;
-    struct worker **workers;
-    struct idle_note *notes;
-    ev_signal signals[SIGNALS];
-    ev_timer grace, drain_limit;
-    _Atomic bool draining;
-    bool closed; /* the listeners are: what has their addresses now is not ours */
-    bool stopping;
-};
-
-/* --- what HTTP is shown --- */
-
-static struct farm *show_farm(void *arg)
-{
-    struct process *p = arg;
-    struct farm *farm;
-
-    pthread_mutex_lock(&p->front_lock);
-    farm = farm_hold(p->front->farm);
-    pthread_mutex_unlock(&p->front_lock);
-    return farm;
-}
-
-static bool show_draining(void *arg)
-{
-    return ((struct process *)arg)->draining;
-}
-
-static void show_counters(void *arg, struct admin_counters *out)
-{
-    struct process *p = arg;
-
-    memset(out, 0, sizeof *out);
-    for (uint32_t i = 0; i < p->n_workers; i++) {
-        const struct worker_stats *stats = &p->workers[i]->stats;
-
-        out->sessions_active += atomic_load_explicit(&stats->sessions_active, memory_order_relaxed);
-        out->sessions_total += atomic_load_explicit(&stats->sessions_total, memory_order_relaxed);
-        out->sessions_refused += atomic_load_explicit(&stats->sessions_refused, memory_order_relaxed);
-        out->bytes_in += atomic_load_explicit(&stats->bytes_in, memory_order_relaxed);
-        out->bytes_out += atomic_load_explicit(&stats->bytes_out, memory_order_relaxed);
-        for (size_t k = 0; k < sizeof out->handshakes / sizeof(uint64_t); k++)
-            (&out->handshakes[0][0])[k] +=
-                atomic_load_explicit(&(&stats->handshakes[0][0])[k], memory_order_relaxed);
-    }
-}
-
-/* NULL with `error` set, or with an empty `error` where none is configured. */
-static struct admin *start_admin(struct process *p, const struct config *config, char *error, size_t size)
-{
-    const struct admin_ops ops = { p, show_farm, show_draining, show_counters };
-
-    error[0] = '\0';
-    if (!config->http_address_text[0])
-        return NULL;
-    return admin_start(&config->http_address, &ops, error, size);
-}
+#include "proxy/process_internal.h"
 
 /* --- health --- */
 
@@ -220,7 +132,15 @@ static void keep_fixed(const struct process *p, struct config *config)
         log_message(LOG_LEVEL_WARNING, "reload", "user: a change takes a restart");
 }
 
-static struct config *read_again(const struct process *p)
+/* Logged, and kept for whoever asked for the reload: of several reasons the first. */
+static void refuse_reload(char *why, size_t size, enum log_level level, const char *reason)
+{
+    log_message(level, "reload-failed", "%s", reason);
+    if (!why[0])
+        (void)snprintf(why, size, "%s", reason);
+}
+
+static struct config *read_again(const struct process *p, char *why, size_t why_size)
 {
     char *text = NULL;
     size_t size = 0;
@@ -235,7 +155,7 @@ static struct config *read_again(const struct process *p)
     rest = text;
     for (char *line = strsep(&rest, "\n"); line; line = strsep(&rest, "\n")) {
         if (*line)
-            log_message(LOG_LEVEL_ERROR, "reload-failed", "%s", line);
+            refuse_reload(why, why_size, LOG_LEVEL_ERROR, line);
     }
     free(text);
     return config;
@@ -246,18 +166,8 @@ static bool same_http(const struct config *a, const struct config *b)
     return strcmp(a->http_address_text, b->http_address_text) == 0;
 }
 
-/* Sessions part with the backends of the farm before that the new one has no more. By now, or by mail that
- * comes before this, every worker looks for others. */
-static void part_with_members(struct process *p, const struct farm *old)
-{
-    for (size_t i = 0; i < old->n_backends; i++) {
-        for (uint32_t w = 0; old->backends[i]->left && w < p->n_workers; w++)
-            worker_backend_leave(p->workers[w], old->backends[i], false);
-    }
-}
-
 /* The point of no return: nothing below can fail. */
-static void commit(struct process *p, struct front *front)
+void process_commit(struct process *p, struct front *front)
 {
     struct front *old = p->front;
 
@@ -270,113 +180,108 @@ static void commit(struct process *p, struct front *front)
     front_remove_files(old, front);
     for (uint32_t i = 0; i < p->n_workers; i++)
         worker_set_front(p->workers[i], front);
-    part_with_members(p, old->farm);
+    membership_part(p, old->farm);
     placement_serve(front->farm, clock_milliseconds());
     front_release(&old);
     names_follow(p->names, front->farm->config);
 }
 
-static void on_names_changed(void *arg);
+/* What listens beside the front, new. */
+struct sideline {
+    bool new_http, new_control;
+    struct admin *admin;
+    struct control_socket control;
+};
 
-/* The same configuration with the addresses that its names have now. */
-static void change_members(struct process *p)
+/* False with a message in `error`, and then nothing is left of it. */
+static bool open_sideline(struct process *p, struct sideline *s, const struct config *config, char *error,
+                          size_t size)
 {
-    struct farm *present = p->front->farm;
-    const struct name_source names = names_source(p->names);
-    struct farm *farm = farm_create_found(present->config, &names, present);
-    char error[256] = "out of memory";
-    struct front *front = farm ? front_create(farm, p->front, error, sizeof error) : NULL;
+    *s = (struct sideline){
+        .new_http = !same_http(config, p->front->farm->config),
+        .new_control = !operator_same_control(p, config),
+        .control.fd = -1,
+    };
+    if (s->new_control && !operator_open_control(p, config, &s->control, error, size))
+        return false;
+    if (s->new_http)
+        s->admin = operator_http(p, config, error, size);
+    if (!s->new_http || !error[0])
+        return true;
+    control_socket_close(&s->control);
+    return false;
+}
 
-    farm_release(&farm);
-    p->members_changed = ev_now(p->loop);
-    if (front) {
-        commit(p, front);
-    } else {
-        log_message(LOG_LEVEL_ERROR, "backend-members", "%s: still those of before", error);
-        on_names_changed(p); /* again, after a rest */
+static void drop_sideline(struct sideline *s)
+{
+    admin_stop(&s->admin);
+    control_socket_close(&s->control);
+}
+
+static void commit_sideline(struct process *p, struct sideline *s)
+{
+    if (s->new_http) {
+        admin_stop(&p->admin);
+        p->admin = s->admin;
     }
+    if (s->new_control)
+        control_listen(p->control, &s->control);
 }
 
-static void on_members_change(struct ev_loop *loop, ev_timer *timer, int events)
-{
-    struct process *p = timer->data;
-
-    (void)loop;
-    (void)events;
-    if (!p->closed) /* the listeners' descriptors, which the new front would go on with, are there */
-        change_members(p);
-}
-
-static void on_names_changed(void *arg)
-{
-    struct process *p = arg;
-    ev_tstamp rest = p->members_changed + MEMBERS_REST - ev_now(p->loop);
-
-    if (ev_is_active(&p->members_change))
-        return;
-    ev_timer_set(&p->members_change,
-                 rest > MEMBERS_TOGETHER && rest <= MEMBERS_REST ? rest : MEMBERS_TOGETHER, 0.);
-    ev_timer_start(p->loop, &p->members_change);
-}
-
-static void reload_with(struct process *p, struct config *config)
+static bool reload_with(struct process *p, struct config *config, char *why, size_t size)
 {
     const struct config_log *log = &config->log;
     char error[256] = "out of memory";
     const char *log_error = NULL;
-    struct admin *admin = NULL;
+    struct sideline sideline;
     const struct name_source names = names_source(p->names);
     struct farm *farm = farm_create_found(config, &names, p->front->farm);
     struct front *front = farm ? front_create(farm, p->front, error, sizeof error) : NULL;
-    bool new_http = !same_http(config, p->front->farm->config);
 
     farm_release(&farm);
     if (!front) {
-        log_message(LOG_LEVEL_ERROR, "reload-failed", "%s", error);
-        return;
+        refuse_reload(why, size, LOG_LEVEL_ERROR, error);
+        return false;
     }
-    if (new_http) {
-        admin = start_admin(p, config, error, sizeof error);
-        if (error[0])
-            log_error = error;
-    }
-    if (!log_error)
-        (void)log_reconfigure(log->target, log->path, log->format, log->level, &log_error);
-    if (log_error) {
-        log_message(LOG_LEVEL_ERROR, "reload-failed", "%s", log_error);
-        admin_stop(&admin);
+    if (!open_sideline(p, &sideline, config, error, sizeof error)) {
+        refuse_reload(why, size, LOG_LEVEL_ERROR, error);
         front_discard(&front);
-        return;
+        return false;
     }
-    commit(p, front);
-    if (new_http) {
-        admin_stop(&p->admin);
-        p->admin = admin;
+    if (log_reconfigure(log->target, log->path, log->format, log->level, &log_error) != 0) {
+        refuse_reload(why, size, LOG_LEVEL_ERROR, log_error);
+        drop_sideline(&sideline);
+        front_discard(&front);
+        return false;
     }
+    process_commit(p, front);
+    commit_sideline(p, &sideline);
     log_message(LOG_LEVEL_INFO, "reload", "the configuration of %s is in force", p->options->path);
+    return true;
 }
 
-static void reload(struct process *p)
+bool process_reload(struct process *p, char *why, size_t size)
 {
     struct config *config;
+    bool good;
 
     if (!p->options->path) {
-        log_message(LOG_LEVEL_WARNING, "reload-failed",
-                    "started without a configuration file: nothing to read");
-        return;
+        refuse_reload(why, size, LOG_LEVEL_WARNING, "started without a configuration file: nothing to read");
+        return false;
     }
     if (p->draining) {
-        log_message(LOG_LEVEL_WARNING, "reload-failed", "draining: too late for a new configuration");
-        return;
+        refuse_reload(why, size, LOG_LEVEL_WARNING, "draining: too late for a new configuration");
+        return false;
     }
-    config = read_again(p);
+    config = read_again(p, why, size);
     if (!config) {
-        log_message(LOG_LEVEL_ERROR, "reload-failed", "the running configuration stays in force");
-        return;
+        refuse_reload(why, size, LOG_LEVEL_ERROR, "the running configuration stays in force");
+        return false;
     }
     keep_fixed(p, config);
-    reload_with(p, config);
+    good = reload_with(p, config, why, size);
     config_release(&config);
+    return good;
 }
 
 /* --- signals --- */
@@ -384,11 +289,12 @@ static void reload(struct process *p)
 static void on_signal(struct ev_loop *loop, ev_signal *signal, int events)
 {
     struct process *p = signal->data;
+    char why[256] = "";
 
     (void)loop;
     (void)events;
     switch (signal->signum) {
-    case SIGHUP: reload(p); break;
+    case SIGHUP: (void)process_reload(p, why, sizeof why); break;
     case SIGTERM: drain(p); break;
     case SIGINT:
         log_message(LOG_LEVEL_INFO, "stop", "interrupted: stopping now");
@@ -438,21 +344,29 @@ static void use_descriptors(const struct front *front)
         worker_set_session_limit((uint32_t)((limit.rlim_cur - others) / 2));
 }
 
-static bool drop_privileges(const char *user)
+/* Who the process is to become, and its control socket's owner then. */
+static bool find_user(struct process *p, const char *user)
 {
-    struct passwd *entry;
+    const struct passwd *entry = user[0] ? getpwnam(user) : NULL;
 
-    if (!user[0])
-        return true;
-    errno = 0;
-    entry = getpwnam(user);
-    if (!entry) {
+    p->owner = (struct control_owner){ (uid_t)-1, (gid_t)-1 };
+    if (user[0] && !entry) {
         fprintf(stderr, "weir: user: there is no user '%s'\n", user);
         return false;
     }
-    if (geteuid() == entry->pw_uid)
+    if (entry && geteuid() != entry->pw_uid)
+        p->owner = (struct control_owner){ entry->pw_uid, entry->pw_gid };
+    return true;
+}
+
+static bool drop_privileges(struct process *p, const char *user)
+{
+    const struct control_owner become = p->owner;
+
+    if (become.user == (uid_t)-1)
         return true;
-    if (initgroups(user, entry->pw_gid) != 0 || setgid(entry->pw_gid) != 0 || setuid(entry->pw_uid) != 0) {
+    p->owner.user = (uid_t)-1; /* what is made from here on is its own */
+    if (initgroups(user, become.group) != 0 || setgid(become.group) != 0 || setuid(become.user) != 0) {
         fprintf(stderr, "weir: user: cannot become '%s': %s\n", user, strerror(errno));
         return false;
     }
@@ -492,6 +406,7 @@ static bool start(struct process *p, struct config *config)
 {
     char error[256] = "out of memory";
     const char *log_error;
+    struct control_socket socket;
     struct farm *farm;
 
     p->n_workers = config->workers;
@@ -512,19 +427,26 @@ static bool start(struct process *p, struct config *config)
     use_descriptors(p->front);
     farm_commit(p->front->farm);
     /* Before HTTP, whose thread looks at them as soon as it runs. */
-    if (!create_workers(p)) {
+    if (!create_workers(p) || !operator_create_control(p)) {
         fprintf(stderr, "weir: out of memory\n");
         return false;
     }
-    p->admin = start_admin(p, config, error, sizeof error);
+    p->admin = operator_http(p, config, error, sizeof error);
     if (error[0]) {
         fprintf(stderr, "weir: http: %s\n", error);
         return false;
     }
-    if (!drop_privileges(config->user))
+    if (!find_user(p, config->user))
+        return false;
+    if (!operator_open_control(p, config, &socket, error, sizeof error)) {
+        fprintf(stderr, "weir: control: %s\n", error);
+        return false;
+    }
+    control_listen(p->control, &socket);
+    if (!drop_privileges(p, config->user))
         return false;
     p->health = health_open(p->loop, &(struct health_watcher){ on_backend_change, on_backend_admin, p });
-    p->names = names_open(p->loop, on_names_changed, p);
+    p->names = names_open(p->loop, membership_changed, p);
     if (!p->health || !p->names || !start_workers(p)) {
         fprintf(stderr, "weir: out of memory or threads\n");
         return false;
@@ -545,13 +467,14 @@ static void finish(struct process *p)
         worker_free(&p->workers[i]);
     names_close(&p->names);
     health_close(&p->health);
-    mailbox_close(&p->mailbox);
+    mailbox_close(&p->mailbox); /* the last roster, perhaps */
+    control_close(&p->control);
     if (p->front && !p->closed)
         front_remove_files(p->front, NULL);
     front_release(&p->front);
     free(p->workers);
     free(p->notes);
-    for (int i = 0; i < SIGNALS; i++)
+    for (int i = 0; i < PROCESS_SIGNALS; i++)
         ev_signal_stop(p->loop, &p->signals[i]);
     ev_timer_stop(p->loop, &p->grace);
     ev_timer_stop(p->loop, &p->drain_limit);
@@ -573,8 +496,8 @@ int process_run(struct config *config, const struct process_options *options)
     mailbox_open(&p.mailbox, p.loop, &p);
     ev_init(&p.grace, on_grace_over);
     ev_init(&p.drain_limit, on_drain_limit);
-    ev_init(&p.members_change, on_members_change);
-    p.grace.data = p.drain_limit.data = p.members_change.data = &p;
+    p.grace.data = p.drain_limit.data = &p;
+    p.started = clock_milliseconds();
     watch_signals(&p);
     started = start(&p, config);
     config_release(&config);

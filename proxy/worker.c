@@ -204,6 +204,7 @@ enum order_kind {
     ORDER_FRONT,
     ORDER_BACKEND_DOWN,
     ORDER_BACKEND_LEAVE,
+    ORDER_TELL_SESSIONS,
     ORDER_CLOSE_LISTENERS,
     ORDER_DRAIN,
     ORDER_STOP,
@@ -215,6 +216,7 @@ struct letter {
     struct front *front;     /* held */
     struct backend *backend; /* held */
     bool must;
+    struct gather_part *part;
 };
 
 /* An entry may end any session, its neighbour in the list too (a place that comes free goes on by mail, never
@@ -289,6 +291,7 @@ static void deliver(struct mail *mail, void *owner)
     case ORDER_FRONT: set_front(worker, letter->front); break;
     case ORDER_BACKEND_DOWN: backend_down(worker, letter->backend); break;
     case ORDER_BACKEND_LEAVE: backend_leave(worker, letter->backend, letter->must); break;
+    case ORDER_TELL_SESSIONS: gather_answer(letter->part, worker); break;
     case ORDER_CLOSE_LISTENERS: close_acceptors(worker, true); break;
     case ORDER_DRAIN: drain(worker); break;
     case ORDER_STOP: stop(worker); break;
@@ -324,6 +327,11 @@ void worker_backend_leave(struct worker *worker, struct backend *backend, bool m
 {
     order(worker,
           (struct letter){ .order = ORDER_BACKEND_LEAVE, .backend = backend_hold(backend), .must = must });
+}
+
+void worker_tell_sessions(struct worker *worker, struct gather_part *part)
+{
+    order(worker, (struct letter){ .order = ORDER_TELL_SESSIONS, .part = part });
 }
 
 void worker_close_listeners(struct worker *worker)

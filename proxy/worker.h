@@ -14,6 +14,7 @@
 #include "admin/http.h"
 #include "net/mailbox.h"
 #include "proxy/front.h"
+#include "proxy/gather.h"
 #include "smtp/dialog.h"
 
 #define WORKER_BUFFER (256 * 1024) /* one read of a body */
@@ -65,6 +66,8 @@ void worker_set_front(struct worker *worker, struct front *front); /* a referenc
 void worker_backend_down(struct worker *worker, struct backend *backend);
 /* Sessions part with it between two transactions; those that have authenticated only if they `must`. */
 void worker_backend_leave(struct worker *worker, struct backend *backend, bool must);
+/* Fill in the part of a roster and send it back (proxy/gather.h). */
+void worker_tell_sessions(struct worker *worker, struct gather_part *part);
 void worker_close_listeners(struct worker *worker);
 void worker_drain(struct worker *worker);
 void worker_stop(struct worker *worker); /* sessions end now, then the thread */

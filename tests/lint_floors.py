@@ -14,11 +14,12 @@ ONLY = {"smtp": {"net/buf.h"}}
 
 # A library's headers, and the folders that may touch it.
 HOMES = [
-    (r"ev\.h|ev\+\+\.h", {"net", "health", "proxy"}),
+    (r"ev\.h|ev\+\+\.h", {"net", "health", "admin", "proxy"}),
     (r"openssl/.*", {"net"}),
     (r"ares\.h|ares_.*\.h", {"net"}),
     (r"hiredis.*", {"counters"}),
     (r"microhttpd\.h", {"admin"}),
+    (r"jansson\.h", {"admin"}),
     (r"yaml\.h", {"config"}),
 ]
 

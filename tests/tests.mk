@@ -3,13 +3,13 @@
 FUZZ_SECONDS ?= 60
 # Unit tests that start threads run under the thread sanitizer too.
 THREADED     := $(filter test_queue test_backend test_log,$(UNITS))
-THREADED_E2E := balance flows names operation queue
+THREADED_E2E := balance control flows names operation queue
 # End-to-end tests wait more than they work: a few at a time.
 E2E_JOBS     ?= 3
 PYTEST       := $(PYTHON) -m pytest -p no:cacheprovider -q -rs -n $(E2E_JOBS)
 
 test: deps-test
-	@$(MAKE) --no-print-directory -j2 WERROR=1 build/asan/weir build/release/weir build/release/bench/bare_tls build/tsan/weir
+	@$(MAKE) --no-print-directory -j2 WERROR=1 build/asan/weir build/asan/weirctl build/release/weir build/release/bench/bare_tls build/tsan/weir build/tsan/weirctl
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory -j2 WERROR=1 $(UNITS:%=build/asan/unit/%) $(FUZZERS:%=build/asan/replay/%) $(THREADED:%=build/tsan/unit/%)
 	@$(MAKE) --no-print-directory check
@@ -27,22 +27,22 @@ check: $(UNITS:%=build/asan/unit/%) $(FUZZERS:%=build/asan/replay/%)
 check-threads: $(THREADED:%=build/tsan/unit/%)
 	@set -e; for t in $(THREADED); do printf '%-24s ' "$$t (threads)"; tests/quiet.sh build/tsan/unit/$$t; done
 
-e2e: build/asan/weir build/release/weir build/release/bench/bare_tls
+e2e: build/asan/weir build/asan/weirctl build/release/weir build/release/bench/bare_tls
 	@echo "end to end"
 	$(Q)WEIR=$(CURDIR)/build/asan/weir $(PYTEST) tests/e2e
 
 # Workers, reload and the wait queue once more, under the thread sanitizer.
-e2e-threads: build/tsan/weir
+e2e-threads: build/tsan/weir build/tsan/weirctl
 	@echo "end to end (threads)"
 	$(Q)WEIR=$(CURDIR)/build/tsan/weir $(PYTEST) $(THREADED_E2E:%=tests/e2e/test_%.py)
 
-scorecard: deps-test build/asan/weir build/release/weir build/release/bench/bare_tls
+scorecard: deps-test build/asan/weir build/asan/weirctl build/release/weir build/release/bench/bare_tls
 	@WEIR=$(CURDIR)/build/asan/weir $(PYTHON) tests/e2e/scorecard.py
 
 # libFuzzer needs clang; the sources are compiled once more with its instrumentation.
 build/fuzz/%: tests/fuzz/%.c $(SOURCES)
 	@mkdir -p $(@D)
-	clang $(filter-out -MMD -MP,$(BASE)) -O1 -g -fsanitize=fuzzer,address,undefined -o $@ $< $(filter-out proxy/main.c,$(SOURCES)) $(LIBS)
+	clang $(filter-out -MMD -MP,$(BASE)) -O1 -g -fsanitize=fuzzer,address,undefined -o $@ $< $(filter-out $(MAINS),$(SOURCES)) $(LIBS)
 fuzz: deps-fuzz $(FUZZERS:%=build/fuzz/%)
 	@set -e; for f in $(FUZZERS); do echo "fuzz $$f for $(FUZZ_SECONDS) s"; \
 	  mkdir -p build/fuzz/new/$$f; \

@@ -288,6 +288,7 @@ class Weir(Proxy):
 hostname: bench.test
 log: {{ destination: {directory}/{name}.log, format: logfmt, level: info }}
 http: {{ address: "" }}
+control: ""
 listeners:
 {self.listeners(directory)}pools:
   relays:

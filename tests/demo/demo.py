@@ -46,6 +46,7 @@ pools:
     backends:
 {backends}
 http: {{ address: "127.0.0.1:{http}" }}
+control: ""
 """
 HAPROXY_CFG = """\
 defaults

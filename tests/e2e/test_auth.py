@@ -438,6 +438,7 @@ listeners:
 pools:
   relays: { backends: { r1: { address: "%s" } }%s }
 http: { address: "" }
+control: ""
 """
 
 

@@ -23,6 +23,7 @@ pools:
     backends:
       r1: { address: "127.0.0.1:%d" }
 http: { address: "" }
+control: ""
 """
 
 

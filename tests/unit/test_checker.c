@@ -341,7 +341,8 @@ struct house {
     struct config_pool *pool;
     struct farm *farm;
     struct health *health;
-    int changes;
+    int changes, words;
+    enum backend_admin word; /* the last that was told */
     enum backend_state wanted;
     struct backend *backend;
 };
@@ -382,12 +383,20 @@ static void house_open(struct house *house, const char *const *script)
     house->fixture.backends[0].address = house->relay.address;
 }
 
+static void on_admin(void *arg, struct backend *backend, enum backend_admin admin)
+{
+    struct house *house = arg;
+
+    house->words++;
+    house->word = admin;
+    assert_int_equal(atomic_load(&backend->admin), admin);
+}
+
 static void house_start(struct house *house)
 {
     house->farm = fixture_farm(&house->fixture, NULL);
     house->backend = house->farm->backends[0];
-    house->health =
-        health_open(house->loop, &(struct health_watcher){ .on_change = on_change, .arg = house });
+    house->health = health_open(house->loop, &(struct health_watcher){ on_change, on_admin, house });
     assert_non_null(house->health);
     health_set_farm(house->health, house->farm);
 }
@@ -404,7 +413,7 @@ static void assert_view(struct house *house, enum backend_state state, const cha
 {
     struct health_view view;
 
-    health_view(house->health, house->backend, &view);
+    health_view(house->backend, &view);
     assert_int_equal(view.state, state);
     assert_string_equal(view.reason, reason);
     assert_true(view.since > 1600000000000);
@@ -747,6 +756,94 @@ static void test_return(void **state)
     house_close(&house);
 }
 
+static void order(struct house *house, enum order_source source, enum backend_admin admin, uint32_t weight)
+{
+    struct order word = order_none;
+
+    word.admin = admin;
+    word.weight = weight;
+    health_order(house->health, house->backend, source, &word);
+}
+
+static void assert_weight(struct house *house, uint32_t weight, bool ordered)
+{
+    struct health_view view;
+
+    health_view(house->backend, &view);
+    assert_int_equal(view.weight, weight);
+    assert_int_equal(view.weight_ordered, ordered);
+    assert_int_equal(view.max_connections, 100);
+    assert_int_equal(atomic_load(&house->backend->milliweight), weight * 1000);
+}
+
+/* A weight in place of the configured one, over a reload too; and what the pool offers follows it. */
+static void test_order_of_weight(void **state)
+{
+    struct pool *pool;
+    struct house house;
+
+    (void)state;
+    house_open(&house, good);
+    house_start(&house);
+    pool = &house.farm->pools[0];
+    wait_state(&house, BACKEND_UP);
+    assert_weight(&house, 4, false);
+    assert_true(pool_offer(pool).flags & SMTP_CAP_DSN);
+    order(&house, ORDER_OPERATOR, BACKEND_READY, 0);
+    assert_weight(&house, 0, true);
+    assert_false(backend_in_service(house.backend));
+    order(&house, ORDER_OPERATOR, BACKEND_READY, 9);
+    assert_weight(&house, 9, true);
+    assert_true(backend_in_service(house.backend));
+    order(&house, ORDER_FARM, BACKEND_READY, 2); /* the operator's own word comes first */
+    assert_weight(&house, 9, true);
+    health_set_farm(house.health, house.farm);
+    assert_weight(&house, 9, true);
+    order(&house, ORDER_OPERATOR, BACKEND_READY, ORDER_NO_WEIGHT);
+    assert_weight(&house, 2, true);
+    order(&house, ORDER_FARM, BACKEND_READY, ORDER_NO_WEIGHT);
+    assert_weight(&house, 4, false);
+    assert_int_equal(house.words, 0);
+    assert_int_equal(house.changes, 1);
+    house_close(&house);
+}
+
+/* Each source takes back its own word only; behind MAINT the backend is checked as a new one is. */
+static void test_order_of_admin(void **state)
+{
+    struct health_view view;
+    struct house house;
+
+    (void)state;
+    house_open(&house, good);
+    house_start(&house);
+    wait_state(&house, BACKEND_UP);
+    order(&house, ORDER_FARM, BACKEND_DRAIN, ORDER_NO_WEIGHT);
+    order(&house, ORDER_OPERATOR, BACKEND_MAINT, ORDER_NO_WEIGHT);
+    assert_int_equal(house.words, 2);
+    assert_int_equal(house.word, BACKEND_MAINT);
+    health_view(house.backend, &view);
+    assert_int_equal(view.admin_source, ORDER_OPERATOR);
+    assert_false(backend_in_service(house.backend));
+    health_set_farm(house.health, house.farm); /* a reload changes nothing, and checks nothing */
+    assert_int_equal(atomic_load(&house.backend->admin), BACKEND_MAINT);
+    assert_int_equal(atomic_load(&house.backend->state), BACKEND_UP);
+    order(&house, ORDER_OPERATOR, BACKEND_READY, ORDER_NO_WEIGHT);
+    assert_int_equal(house.word, BACKEND_DRAIN);
+    health_view(house.backend, &view);
+    assert_int_equal(view.admin_source, ORDER_FARM);
+    assert_int_equal(atomic_load(&house.backend->state), BACKEND_INIT);
+    wait_state(&house, BACKEND_UP); /* checks go on in DRAIN */
+    assert_int_equal(house.relay.accepted, 2);
+    assert_false(backend_in_service(house.backend));
+    order(&house, ORDER_OPERATOR, BACKEND_READY, ORDER_NO_WEIGHT); /* again: nothing happens */
+    assert_int_equal(house.words, 3);
+    order(&house, ORDER_FARM, BACKEND_READY, ORDER_NO_WEIGHT);
+    assert_int_equal(house.words, 4);
+    assert_true(backend_in_service(house.backend));
+    house_close(&house);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -761,6 +858,8 @@ int main(void)
         cmocka_unit_test(test_ejection_is_bounded),
         cmocka_unit_test(test_load_limits),
         cmocka_unit_test(test_reload),
+        cmocka_unit_test(test_order_of_weight),
+        cmocka_unit_test(test_order_of_admin),
         cmocka_unit_test(test_name_is_not_there),
         cmocka_unit_test(test_name_is_found),
         cmocka_unit_test(test_newcomers),

@@ -29,6 +29,8 @@ static void test_defaults(void **state)
     assert_int_equal(config->log.level, LOG_LEVEL_INFO);
     assert_string_equal(config->http_address_text, "127.0.0.1:9925");
     assert_address(&config->http_address, "127.0.0.1:9925");
+    assert_string_equal(config->control_path, "/run/weir/weir.sock");
+    assert_false(config->control_given);
 
     assert_int_equal(config->n_listeners, 1);
     const struct config_listener *listener = &config->listeners[0];

@@ -27,6 +27,7 @@ from .tls import any_server
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 BINARY = os.environ.get("WEIR", os.path.join(ROOT, "build", "asan", "weir"))
+CONTROL = os.path.join(os.path.dirname(os.path.abspath(BINARY)), "weirctl")
 SANITIZER = re.compile(r"(Address|Leak|Thread|Memory|UndefinedBehavior)Sanitizer|runtime error:|SUMMARY: ")
 SANITIZER_OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=1:halt_on_error=1:detect_stack_use_after_return=1:strict_string_checks=1:exitcode=99",
@@ -69,6 +70,7 @@ class Weir:
         os.chmod(self.directory, 0o755)
         self.path = os.path.join(self.directory, "weir.yaml")
         self.log_path = os.path.join(self.directory, "stderr")
+        self.control_path = os.path.join(self.directory, "control")
         self.binary, self.wrapper = binary or BINARY, list(wrapper)
         self.environment = dict(os.environ, **SANITIZER_OPTIONS)
         self.environment.update(environment or {})
@@ -108,6 +110,7 @@ class Weir:
             "pools": {"relays": merged({"health": dict(HEALTH), "slow-start": "0s", "connect-timeout": "2s",
                                         "queue-timeout": "3s"}, pool)},
             "http": {"address": "127.0.0.1:%d" % self.http_port},
+            "control": self.control_path,
         }
         config["pools"]["relays"]["backends"] = {name: self.backend(one) for name, one in named.items()}
         return merged(config, top)
@@ -274,6 +277,26 @@ class Weir:
     def wait_metric(self, value, name, timeout=5.0, **labels):
         wait_until(lambda: self.metric(name, **labels) == value, timeout,
                    lambda: "%s%s == %s, is %s" % (name, labels, value, self.metric(name, **labels)))
+
+    # The control socket
+
+    def ctl(self, *arguments, environment=None):
+        """Run weirctl: (exit code, stdout, stderr)."""
+        done = subprocess.run([CONTROL, "--socket", self.control_path, *arguments], stdin=subprocess.DEVNULL, capture_output=True,
+                              timeout=20, env=dict(self.environment, **(environment or {})))
+        out, err = done.stdout.decode(), done.stderr.decode()
+        assert not SANITIZER.search(err), err
+        return done.returncode, out, err
+
+    def order(self, *arguments):
+        """A weirctl command that must be obeyed; what it printed."""
+        code, out, err = self.ctl(*arguments)
+        assert code == 0, "weirctl %s: %s %s%s" % (" ".join(arguments), code, out, err)
+        return out
+
+    def ask(self, *arguments):
+        """The JSON that a weirctl command prints."""
+        return json.loads(self.order("--json", *arguments))
 
     # The epilogue of every row
 
