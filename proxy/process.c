@@ -497,6 +497,7 @@ int process_run(struct config *config, const struct process_options *options)
     ev_init(&p.grace, on_grace_over);
     ev_init(&p.drain_limit, on_drain_limit);
     p.grace.data = p.drain_limit.data = &p;
+    membership_init(&p);
     p.started = clock_milliseconds();
     watch_signals(&p);
     started = start(&p, config);
