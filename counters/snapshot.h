@@ -1,0 +1,62 @@
+/*
+ * A snapshot: what one instance has, as it publishes it. Whole and absolute, so that a lost one heals with the
+ * next. Pure.
+ *
+ * On the channel it is one JSON object, readable with `redis-cli SUBSCRIBE`:
+ *
+ *     {"schema":1,"id":"mx1-0badcafe","started":1790000000000,"seq":17,"sessions":12,"queued":0,
+ *      "rates":{"relays":3.5},"held":{"relay1":8,"relay2":4}}
+ *
+ * `bye` takes the place of `held` in the last one. What is read is hostile: whatever is not just that is refused
+ * whole.
+ */
+#ifndef WEIR_COUNTERS_SNAPSHOT_H
+#define WEIR_COUNTERS_SNAPSHOT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SNAPSHOT_SCHEMA    1
+#define SNAPSHOT_ID_MAX    64         /* with its NUL */
+#define SNAPSHOT_NAME_MAX  256        /* of a backend or pool, with its NUL */
+#define SNAPSHOT_ENTRIES   4096       /* backends, or pools */
+#define SNAPSHOT_SIZE_MAX  (512 << 10) /* octets */
+#define SNAPSHOT_COUNT_MAX 1000000    /* connections of one instance to one backend; more is a lie */
+#define SNAPSHOT_RATE_MAX  1e6
+
+struct snapshot_count {
+    char *name;
+    uint32_t count;
+};
+struct snapshot_rate {
+    char *name;
+    float rate; /* placements a second */
+};
+struct snapshot {
+    char id[SNAPSHOT_ID_MAX];
+    int64_t started; /* Unix ms, of its own clock: with `seq` it orders its snapshots, and nothing else */
+    uint64_t seq;
+    uint64_t sessions, queued;
+    bool bye;
+    size_t n_held, n_rates;
+    struct snapshot_count *held; /* only those that hold something need be there */
+    struct snapshot_rate *rates;
+};
+
+/* Read one. False: it is malformed, or (*other_schema) of another version; nothing is left of it. */
+bool snapshot_parse(struct snapshot *out, const char *text, size_t size, bool *other_schema);
+/* The text, to be freed; NULL: out of memory. */
+char *snapshot_format(const struct snapshot *snapshot);
+void snapshot_clear(struct snapshot *snapshot);
+
+/* Of the two, the later one of the same instance is to be believed. */
+static inline bool snapshot_is_newer(int64_t started, uint64_t seq, int64_t than_started, uint64_t than_seq)
+{
+    return started > than_started || (started == than_started && seq > than_seq);
+}
+
+/* An id: letters, digits, '-', '.', '_'. */
+bool snapshot_id_valid(const char *id, size_t size);
+
+#endif
