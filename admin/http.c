@@ -120,6 +120,7 @@ static unsigned answer_readyz(const struct admin *admin, struct MHD_Response **r
 static unsigned answer_metrics(const struct admin *admin, struct MHD_Response **response)
 {
     struct admin_counters counters;
+    struct counters_status shared;
     struct farm *farm;
     char *text = NULL;
     size_t size = 0;
@@ -130,7 +131,8 @@ static unsigned answer_metrics(const struct admin *admin, struct MHD_Response **
         return 0;
     farm = admin->ops.farm(admin->ops.arg);
     admin->ops.counters(admin->ops.arg, &counters);
-    metrics_write(out, farm, &counters);
+    admin->ops.shared(admin->ops.arg, &shared);
+    metrics_write(out, farm, &counters, &shared);
     farm_release(&farm);
     if (fclose(out) != 0) {
         free(text);

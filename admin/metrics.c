@@ -328,7 +328,30 @@ static void write_handshakes(FILE *out, const struct admin_counters *counters)
                     results[r], counters->handshakes[s][r]);
 }
 
-void metrics_write(FILE *out, const struct farm *farm, const struct admin_counters *counters)
+/* Without Redis in the configuration there is nothing to be up or down. */
+static void write_shared(FILE *out, const struct counters_status *shared)
+{
+    bool up = shared->state == COUNTERS_SHARED || shared->state == COUNTERS_REJOIN;
+
+    single(out, "weir_instances", "gauge", "Instances of the farm that are heard, this one too.",
+           shared->instances);
+    if (shared->state == COUNTERS_OFF)
+        return;
+    single(out, "weir_redis_up", "gauge", "1 while counts are shared through Redis.", up);
+    family(out, "weir_redis_state", "gauge", "1 for the state that the sharing of counts is in.");
+    for (enum counters_state state = COUNTERS_SHARED; state < COUNTERS_STATES; state++)
+        fprintf(out, "weir_redis_state{state=\"%s\"} %d\n", counters_state_name(state),
+                state == shared->state);
+    family(
+        out, "weir_redis_snapshots_total", "counter",
+        "Reports of counts: published, received from others, and refused as malformed or of another schema.");
+    fprintf(out, "weir_redis_snapshots_total{result=\"published\"} %" PRIu64 "\n", shared->published);
+    fprintf(out, "weir_redis_snapshots_total{result=\"received\"} %" PRIu64 "\n", shared->received);
+    fprintf(out, "weir_redis_snapshots_total{result=\"refused\"} %" PRIu64 "\n", shared->refused);
+}
+
+void metrics_write(FILE *out, const struct farm *farm, const struct admin_counters *counters,
+                   const struct counters_status *shared)
 {
     family(out, "weir_build_info", "gauge", "1; the version is in the label.");
     fprintf(out, "weir_build_info{version=\"%s\"} 1\n", WEIR_VERSION);
@@ -345,6 +368,7 @@ void metrics_write(FILE *out, const struct farm *farm, const struct admin_counte
     write_transactions(out, farm);
     write_backends(out, farm);
     write_queues(out, farm);
+    write_shared(out, shared);
     single(out, "weir_log_dropped_total", "counter",
            "Log lines dropped because their destination was blocked.", log_dropped());
 }

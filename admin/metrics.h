@@ -13,6 +13,7 @@
 #define METRICS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
 
 /* Write all of them. Any thread. A histogram of a backend is written from its first observation on. */
-void metrics_write(FILE *out, const struct farm *farm, const struct admin_counters *counters);
+void metrics_write(FILE *out, const struct farm *farm, const struct admin_counters *counters,
+                   const struct counters_status *shared);
 
 #endif

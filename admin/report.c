@@ -201,6 +201,25 @@ static json_t *instance_object(const struct admin_ops *ops, const struct farm *f
     return object;
 }
 
+/* null: no counters are shared. */
+static json_t *shared_object(const struct admin_ops *ops)
+{
+    struct counters_status status;
+    json_t *object;
+
+    ops->shared(ops->arg, &status);
+    if (status.state == COUNTERS_OFF)
+        return json_null();
+    object = json_object();
+    json_object_set_new(object, "state", json_string(counters_state_name(status.state)));
+    json_object_set_new(object, "since", number((uint64_t)status.since / 1000));
+    json_object_set_new(object, "id", json_string(status.id));
+    json_object_set_new(object, "server", report_text(status.server));
+    json_object_set_new(object, "reason", report_text(status.reason));
+    json_object_set_new(object, "instances", number(status.instances));
+    return object;
+}
+
 json_t *report_status(const struct admin_ops *ops, const struct farm *farm)
 {
     json_t *object = instance_object(ops, farm), *pools = json_array();
@@ -208,7 +227,7 @@ json_t *report_status(const struct admin_ops *ops, const struct farm *farm)
     for (size_t p = 0; p < farm->n_pools; p++)
         json_array_append_new(pools, pool_object(&farm->pools[p]));
     json_object_set_new(object, "pools", pools);
-    json_object_set_new(object, "redis", json_null()); /* no counters are shared */
+    json_object_set_new(object, "redis", shared_object(ops));
     return object;
 }
 

@@ -31,7 +31,8 @@ struct counters_ops {
     void *arg;
     /* Sessions of clients open, and waiting for a place. */
     void (*load)(void *arg, uint64_t *sessions, uint64_t *queued);
-    /* What this instance thinks of a backend, for the others: "state=up since=… reason=… limit=…", cut to size. */
+    /* What this instance thinks of a backend, for the others: "state=up since=… reason=… limit=…", cut to
+     * size. */
     void (*verdict)(void *arg, const struct backend *backend, char *out, size_t size);
     /* An operator's word for the farm on a backend; NULL: it is taken back. `weight` UINT32_MAX: none. */
     void (*word)(void *arg, struct backend *backend, const char *admin, uint32_t weight);
@@ -42,8 +43,8 @@ struct counters_status {
     enum counters_state state;
     uint32_t instances; /* live, this one too */
     char id[64];
-    char server[128], reason[192]; /* "" when all is well */
-    int64_t since;                 /* Unix ms */
+    char server[128], reason[192];         /* "" when all is well */
+    int64_t since;                         /* Unix ms */
     uint64_t published, received, refused; /* snapshots; refused: malformed or of another schema */
 };
 
@@ -53,6 +54,8 @@ struct counters;
 struct counters *counters_open(struct ev_loop *loop, const struct counters_ops *ops);
 /* The farm in force; its configuration says where Redis is. Holds the farm. */
 void counters_set_farm(struct counters *counters, struct farm *farm);
+/* What is thought of a backend has changed: the others hear of it soon. NULL is fine. */
+void counters_hurry(struct counters *counters);
 /* Say bye, wait for the answer for half a second at most, and close. Clears the pointer; NULL is fine. */
 void counters_close(struct counters **counters);
 

@@ -70,7 +70,8 @@ static bool read_held(struct snapshot *out, json_t *object)
     out->held = calloc(json_object_size(object) + 1, sizeof *out->held);
     if (!out->held)
         return false;
-    json_object_foreach(object, name, value) {
+    json_object_foreach(object, name, value)
+    {
         struct snapshot_count *held = &out->held[out->n_held];
 
         if (!json_is_integer(value) || json_integer_value(value) < 0 ||
@@ -92,7 +93,8 @@ static bool read_rates(struct snapshot *out, json_t *object)
     out->rates = calloc(json_object_size(object) + 1, sizeof *out->rates);
     if (!out->rates)
         return false;
-    json_object_foreach(object, name, value) {
+    json_object_foreach(object, name, value)
+    {
         struct snapshot_rate *rate = &out->rates[out->n_rates];
         double number = json_number_value(value);
 

@@ -1,14 +1,14 @@
 /*
- * A snapshot: what one instance has, as it publishes it. Whole and absolute, so that a lost one heals with the
- * next. Pure.
+ * A snapshot: what one instance has, as it publishes it. Whole and absolute, so that a lost one heals with
+ * the next. Pure.
  *
  * On the channel it is one JSON object, readable with `redis-cli SUBSCRIBE`:
  *
  *     {"schema":1,"id":"mx1-0badcafe","started":1790000000000,"seq":17,"sessions":12,"queued":0,
  *      "rates":{"relays":3.5},"held":{"relay1":8,"relay2":4}}
  *
- * `bye` takes the place of `held` in the last one. What is read is hostile: whatever is not just that is refused
- * whole.
+ * `bye` takes the place of `held` in the last one. What is read is hostile: whatever is not just that is
+ * refused whole.
  */
 #ifndef WEIR_COUNTERS_SNAPSHOT_H
 #define WEIR_COUNTERS_SNAPSHOT_H
@@ -18,11 +18,11 @@
 #include <stdint.h>
 
 #define SNAPSHOT_SCHEMA    1
-#define SNAPSHOT_ID_MAX    64         /* with its NUL */
-#define SNAPSHOT_NAME_MAX  256        /* of a backend or pool, with its NUL */
-#define SNAPSHOT_ENTRIES   4096       /* backends, or pools */
+#define SNAPSHOT_ID_MAX    64          /* with its NUL */
+#define SNAPSHOT_NAME_MAX  256         /* of a backend or pool, with its NUL */
+#define SNAPSHOT_ENTRIES   4096        /* backends, or pools */
 #define SNAPSHOT_SIZE_MAX  (512 << 10) /* octets */
-#define SNAPSHOT_COUNT_MAX 1000000    /* connections of one instance to one backend; more is a lie */
+#define SNAPSHOT_COUNT_MAX 1000000     /* connections of one instance to one backend; more is a lie */
 #define SNAPSHOT_RATE_MAX  1e6
 
 struct snapshot_count {

@@ -36,7 +36,7 @@ void view_clear(struct view *view)
 
 /* --- who is there --- */
 
-static struct peer *find(const struct view *view, const char *id)
+static struct view_peer *find(const struct view *view, const char *id)
 {
     for (size_t i = 0; i < view->n; i++)
         if (strcmp(view->peers[i].last.id, id) == 0)
@@ -44,7 +44,7 @@ static struct peer *find(const struct view *view, const char *id)
     return NULL;
 }
 
-bool view_counts(const struct view *view, const struct peer *peer, int64_t now)
+bool view_counts(const struct view *view, const struct view_peer *peer, int64_t now)
 {
     if (peer->last.bye)
         return false;
@@ -88,7 +88,7 @@ void view_lost(struct view *view, int64_t now)
         return;
     view->last_instances = view_instances(view, now);
     for (size_t i = 0; i < view->n; i++) {
-        struct peer *peer = &view->peers[i];
+        struct view_peer *peer = &view->peers[i];
         peer->kept_until = view_counts(view, peer, now) ? INT64_MAX : 0;
     }
     view->lost = now;
@@ -127,7 +127,7 @@ static void forget(struct view *view, size_t i)
 
 /* One that does not count any more is remembered for another ten leases: what it said before its end may
  * still be on its way, and must not be taken for news. */
-static bool is_forgettable(const struct view *view, const struct peer *peer, int64_t now)
+static bool is_forgettable(const struct view *view, const struct view_peer *peer, int64_t now)
 {
     return !view_counts(view, peer, now) && !peer->kept_until && now - peer->heard > 10 * view->lease;
 }
@@ -147,7 +147,7 @@ bool view_tick(struct view *view, int64_t now)
     if (view->state != COUNTERS_SHARED && view->state != COUNTERS_REJOIN)
         return changed;
     for (size_t i = view->n; i-- > 0;) {
-        struct peer *peer = &view->peers[i];
+        struct view_peer *peer = &view->peers[i];
 
         if (peer->kept_until && now >= peer->kept_until) {
             peer->kept_until = 0;
@@ -182,7 +182,7 @@ int64_t view_next(const struct view *view, int64_t now)
 
 static enum view_take add(struct view *view, struct snapshot *snapshot, int64_t now)
 {
-    struct peer *grown;
+    struct view_peer *grown;
 
     if (view->n == VIEW_PEERS)
         return VIEW_FULL;
@@ -195,14 +195,14 @@ static enum view_take add(struct view *view, struct snapshot *snapshot, int64_t 
         view->peers = grown;
         view->capacity = capacity;
     }
-    view->peers[view->n++] = (struct peer){ .last = *snapshot, .heard = now };
+    view->peers[view->n++] = (struct view_peer){ .last = *snapshot, .heard = now };
     memset(snapshot, 0, sizeof *snapshot);
     return VIEW_NEWS;
 }
 
 enum view_take view_take(struct view *view, struct snapshot *snapshot, int64_t now)
 {
-    struct peer *peer = find(view, snapshot->id);
+    struct view_peer *peer = find(view, snapshot->id);
     enum view_take result = VIEW_NEWS;
 
     if (!peer)
@@ -226,7 +226,7 @@ void view_rates(const struct view *view, const char *pool, int64_t now, float *r
     double sum = 0, moment = 0;
 
     for (size_t i = 0; i < view->n; i++) {
-        const struct peer *peer = &view->peers[i];
+        const struct view_peer *peer = &view->peers[i];
 
         if (!view_counts(view, peer, now))
             continue;
@@ -265,7 +265,7 @@ void view_held(const struct view *view, const char *const *names, size_t n, uint
 {
     memset(others, 0, n * sizeof *others);
     for (size_t i = 0; i < view->n; i++) {
-        const struct peer *peer = &view->peers[i];
+        const struct view_peer *peer = &view->peers[i];
 
         if (!view_counts(view, peer, now))
             continue;

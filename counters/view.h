@@ -1,6 +1,6 @@
 /*
- * The view: what is known of the other instances, and for how long it is believed. Pure: time is told, in ms of
- * this instance's own monotonic clock, which alone decides who is alive.
+ * The view: what is known of the other instances, and for how long it is believed. Pure: time is told, in ms
+ * of this instance's own monotonic clock, which alone decides who is alive.
  *
  *                 connected                     30 s
  *     SHARED ──lost──▶ HELD ──────────────────────────▶ LOCAL
@@ -19,7 +19,7 @@
 #define VIEW_SHARE_TAU 60000 /* ms: "own share of the last minute" */
 #define VIEW_PEERS     1024  /* more instances than this are no farm; the rest is not looked at */
 
-struct peer {
+struct view_peer {
     struct snapshot last; /* its names belong to it */
     int64_t heard;        /* when it was news */
     int64_t kept_until;   /* counts until then, heard or not; 0: no */
@@ -35,7 +35,7 @@ struct view {
     double own_share;          /* of the farm's places, an average that forgets with VIEW_SHARE_TAU */
     int64_t shared_at;
     size_t n, capacity;
-    struct peer *peers;
+    struct view_peer *peers;
 };
 
 void view_init(struct view *view, int64_t lease, uint32_t expected, int64_t now);
@@ -48,7 +48,7 @@ void view_lost(struct view *view, int64_t now);
 
 /* What view_take() has to say of a snapshot. */
 enum view_take {
-    VIEW_OLD,  /* it is not newer than what is known: ignored */
+    VIEW_OLD, /* it is not newer than what is known: ignored */
     VIEW_NEWS,
     VIEW_GAP, /* news, but some before it was missed: resync */
     VIEW_FULL,
@@ -69,8 +69,9 @@ uint32_t view_share(const struct view *view);
 void view_note_share(struct view *view, uint64_t own, uint64_t others, int64_t now);
 
 /* Whose counts count now. */
-bool view_counts(const struct view *view, const struct peer *peer, int64_t now);
-/* Of pool `name`: the others' placements a second, and the mean time that their reports are of, weighted by them. */
+bool view_counts(const struct view *view, const struct view_peer *peer, int64_t now);
+/* Of pool `name`: the others' placements a second, and the mean time that their reports are of, weighted by
+ * them. */
 void view_rates(const struct view *view, const char *pool, int64_t now, float *rate, int64_t *at);
 /* Places of the others on the backends of these names, which are sorted (strcmp); `others` is filled in. */
 void view_held(const struct view *view, const char *const *names, size_t n, uint32_t *others, int64_t now);

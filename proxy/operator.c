@@ -45,9 +45,14 @@ static void show_counters(void *arg, struct admin_counters *out)
     }
 }
 
+static void show_shared(void *arg, struct counters_status *out)
+{
+    counters_status(((struct process *)arg)->counters, out);
+}
+
 static struct admin_ops what_is_shown(struct process *p)
 {
-    return (struct admin_ops){ p, p->started, show_farm, show_draining, show_counters };
+    return (struct admin_ops){ p, p->started, show_farm, show_draining, show_counters, show_shared };
 }
 
 struct admin *operator_http(struct process *p, const struct config *config, char *error, size_t size)

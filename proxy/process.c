@@ -33,6 +33,7 @@ static void on_backend_change(void *arg, struct backend *backend, enum backend_s
     struct process *p = arg;
 
     (void)from;
+    counters_hurry(p->counters);
     if (atomic_load(&backend->state) != BACKEND_DOWN)
         return;
     for (uint32_t i = 0; i < p->n_workers; i++)
@@ -177,6 +178,8 @@ void process_commit(struct process *p, struct front *front)
     p->front = front;
     pthread_mutex_unlock(&p->front_lock);
     health_set_farm(p->health, front->farm);
+    counters_set_farm(p->counters, front->farm);
+    counters_set_farm(p->counters, front->farm);
     front_remove_files(old, front);
     for (uint32_t i = 0; i < p->n_workers; i++)
         worker_set_front(p->workers[i], front);
@@ -427,7 +430,7 @@ static bool start(struct process *p, struct config *config)
     use_descriptors(p->front);
     farm_commit(p->front->farm);
     /* Before HTTP, whose thread looks at them as soon as it runs. */
-    if (!create_workers(p) || !operator_create_control(p)) {
+    if (!create_workers(p) || !operator_create_control(p) || !shared_create(p)) {
         fprintf(stderr, "weir: out of memory\n");
         return false;
     }
@@ -452,6 +455,7 @@ static bool start(struct process *p, struct config *config)
         return false;
     }
     health_set_farm(p->health, p->front->farm);
+    counters_set_farm(p->counters, p->front->farm);
     names_follow(p->names, p->front->farm->config);
     log_message(LOG_LEVEL_INFO, "start", "weir %s, %u worker%s, pid %ld", WEIR_VERSION, p->n_workers,
                 p->n_workers == 1 ? "" : "s", (long)getpid());
@@ -466,6 +470,7 @@ static void finish(struct process *p)
     for (uint32_t i = 0; p->workers && i < p->n_workers; i++)
         worker_free(&p->workers[i]);
     names_close(&p->names);
+    counters_close(&p->counters);
     health_close(&p->health);
     mailbox_close(&p->mailbox); /* the last roster, perhaps */
     control_close(&p->control);

@@ -10,6 +10,7 @@
 
 #include "admin/control.h"
 #include "admin/http.h"
+#include "counters/counters.h"
 #include "health/health.h"
 #include "net/mailbox.h"
 #include "proxy/front.h"
@@ -37,6 +38,7 @@ struct process {
     ev_timer members_change;
     ev_tstamp members_changed; /* the last time */
     struct health *health;
+    struct counters *counters;
     struct admin *admin;
     struct control *control;
     struct control_owner owner; /* of the control socket */
@@ -65,6 +67,9 @@ void membership_changed(void *arg);
 /* Sessions part with the backends of the farm before that the new one has no more. By now, or by mail that
  * comes before this, every worker looks for others. */
 void membership_part(struct process *p, const struct farm *old);
+
+/* shared.c: counters that instances share. False: out of memory. */
+bool shared_create(struct process *p);
 
 /* operator.c */
 /* NULL with `error` set, or with an empty `error` where none is configured. */

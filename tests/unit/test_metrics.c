@@ -130,10 +130,11 @@ static void scrape_farm(struct scrape *scrape, const struct farm *farm, const st
 {
     char *text = NULL, *line, *rest;
     size_t size = 0;
+    const struct counters_status shared = { .state = COUNTERS_HELD, .instances = 3, .received = 7 };
     FILE *out = open_memstream(&text, &size);
 
     assert_non_null(out);
-    metrics_write(out, farm, counters);
+    metrics_write(out, farm, counters, &shared);
     fclose(out);
     memset(scrape, 0, sizeof *scrape);
     assert_true(size > 0);

@@ -1,0 +1,451 @@
+#include "counters/counters.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "balancer/placement.h"
+#include "counters/counters_internal.h"
+#include "net/clock.h"
+#include "net/log.h"
+
+#define BYE_LIMIT       0.5             /* s */
+#define COMPLAINT_AGAIN (5 * 60 * 1000) /* ms */
+
+const char *counters_key(const struct counters *c, char key[COUNTERS_KEY_MAX], const char *what,
+                         const char *id)
+{
+    (void)snprintf(key, COUNTERS_KEY_MAX, "%s%s%s%s", c->prefix, what, id ? ":" : "", id ? id : "");
+    return key;
+}
+
+/* --- what is wrong --- */
+
+void counters_complain(struct counters *c, const char *what, const char *reason)
+{
+    struct complaint *complaint = NULL;
+    int64_t now = clock_milliseconds();
+
+    for (int i = 0; i < COUNTERS_COMPLAINTS && !complaint; i++)
+        if (!c->complaints[i].what || strcmp(c->complaints[i].what, what) == 0)
+            complaint = &c->complaints[i];
+    if (!complaint)
+        return;
+    if (complaint->what && strncmp(complaint->reason, reason, sizeof complaint->reason - 1) == 0 &&
+        now - complaint->told < COMPLAINT_AGAIN)
+        return;
+    complaint->what = what;
+    complaint->told = now;
+    (void)snprintf(complaint->reason, sizeof complaint->reason, "%s", reason);
+    if (reason[0])
+        log_message(LOG_LEVEL_WARNING, "redis", "%s: %s", what, complaint->reason);
+}
+
+/* --- who this is --- */
+
+static void make_id(struct counters *c)
+{
+    char host[SNAPSHOT_ID_MAX - 9] = "";
+    struct timespec now;
+    uint32_t random = 0;
+    size_t size;
+
+    (void)gethostname(host, sizeof host - 1);
+    size = strcspn(host, ".");
+    for (size_t i = 0; i < size; i++)
+        if (!isalnum((unsigned char)host[i]))
+            host[i] = '-';
+    (void)!getrandom(&random, sizeof random, 0);
+    (void)snprintf(c->id, sizeof c->id, "%.*s-%08" PRIx32, (int)size, host, random);
+    clock_gettime(CLOCK_REALTIME, &now);
+    c->started = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    c->seq = 0;
+    pthread_mutex_lock(&c->status_lock);
+    memcpy(c->status.id, c->id, sizeof c->status.id);
+    pthread_mutex_unlock(&c->status_lock);
+}
+
+void counters_rename(struct counters *c, const char *why)
+{
+    char old[SNAPSHOT_ID_MAX];
+
+    memcpy(old, c->id, sizeof old);
+    make_id(c);
+    log_message(LOG_LEVEL_WARNING, "redis", "%s: %s is now %s", why, old, c->id);
+    c->published_at = clock_milliseconds() - c->config->lease;
+}
+
+/* --- the view in force --- */
+
+static void tell_state(struct counters *c)
+{
+    static const char *const words[COUNTERS_STATES] = {
+        [COUNTERS_OFF] = "counts are this instance's own",
+        [COUNTERS_SHARED] = "counts are shared",
+        [COUNTERS_HELD] = "Redis is away: the last counts of the others hold for 30 s",
+        [COUNTERS_LOCAL] = "Redis is away: this instance counts by itself, and takes its share of each cap",
+        [COUNTERS_REJOIN] = "Redis is back: the others have 10 s to come back too",
+    };
+    enum counters_state state = c->view.state;
+    struct timespec now;
+    bool changed;
+
+    if (!c->view.ever && c->commands && redis_state(c->commands) == REDIS_CONNECTING)
+        return; /* it has only just begun */
+    clock_gettime(CLOCK_REALTIME, &now);
+    pthread_mutex_lock(&c->status_lock);
+    changed = c->status.state != state;
+    c->status.state = state;
+    if (changed)
+        c->status.since = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    pthread_mutex_unlock(&c->status_lock);
+    if (changed)
+        log_message(state == COUNTERS_HELD || state == COUNTERS_LOCAL ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO,
+                    "counters", "%s: %s", counters_state_name(state), words[state]);
+}
+
+/* What the view means to the balancer. */
+static void apply(struct counters *c, int64_t now)
+{
+    struct backend_news news = { .instances = view_instances(&c->view, now), .share = view_share(&c->view) };
+    uint64_t own = 0, others = 0;
+    bool more = false;
+
+    view_held(&c->view, c->names, c->n, c->others, now);
+    for (size_t i = 0; i < c->n; i++) {
+        news.others = c->others[i];
+        more |= backend_set_news(c->counted[i].backend, &news);
+        own += atomic_load_explicit(&c->counted[i].backend->connections, memory_order_relaxed);
+        others += c->others[i];
+    }
+    for (size_t i = 0; i < c->n_pools; i++) {
+        struct pool_news pool = { .others = news.instances > 1 || others > 0, .own_rate = c->pools[i].rate };
+
+        view_rates(&c->view, c->pools[i].pool->state->name, now, &pool.others_rate, &pool.others_at);
+        pool_set_news(c->pools[i].pool, &pool);
+    }
+    view_note_share(&c->view, own, others, now);
+    pthread_mutex_lock(&c->status_lock);
+    c->status.instances = news.instances;
+    pthread_mutex_unlock(&c->status_lock);
+    c->news = false;
+    if (more)
+        placement_serve(c->farm, now);
+}
+
+static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct counters *c = timer->data;
+    int64_t now = clock_milliseconds();
+    uint32_t instances = view_instances(&c->view, now);
+
+    (void)loop;
+    (void)events;
+    publish_tick(c, now);
+    listen_tick(c, now);
+    if (view_tick(&c->view, now) || c->news || instances != c->status.instances)
+        apply(c, now);
+    tell_state(c);
+    c->ticked = now;
+}
+
+/* --- connections --- */
+
+/* Both are needed: what is published without hearing the others would let them make way for us. */
+static void on_connection(void *arg, enum redis_state state, const char *reason)
+{
+    struct counters *c = arg;
+    int64_t now = clock_milliseconds();
+    bool there = c->commands && c->events && redis_state(c->commands) == REDIS_READY &&
+                 redis_state(c->events) == REDIS_READY;
+
+    if (state == REDIS_DOWN)
+        log_message(LOG_LEVEL_WARNING, "redis", "%s", reason);
+    pthread_mutex_lock(&c->status_lock);
+    if (there || state == REDIS_DOWN)
+        (void)snprintf(c->status.reason, sizeof c->status.reason, "%s", there ? "" : reason);
+    if (there)
+        (void)snprintf(c->status.server, sizeof c->status.server, "%s", redis_server(c->commands));
+    pthread_mutex_unlock(&c->status_lock);
+    if (state == REDIS_DOWN) {
+        c->publishing = c->resyncing = false;
+        view_lost(&c->view, now);
+    } else if (there) {
+        view_connected(&c->view, now);
+        c->resync_due = c->verdicts_due = true;
+    }
+    c->news = true;
+}
+
+static void disconnect(struct counters *c)
+{
+    redis_free(&c->commands);
+    redis_free(&c->events);
+    ev_timer_stop(c->loop, &c->tick);
+    c->publishing = c->resyncing = false;
+}
+
+static bool connect_both(struct counters *c)
+{
+    char key[COUNTERS_KEY_MAX], name[SNAPSHOT_ID_MAX + 16];
+    struct redis_settings settings = { .url = c->config->url,
+                                       .tls = c->config->tls,
+                                       .name = name,
+                                       .key = counters_key(c, key, "instances", NULL),
+                                       .nameservers = c->nameservers };
+    const struct redis_handler commands = { .state = on_connection, .arg = c };
+    const struct redis_handler events = { .state = on_connection, .message = listen_message, .arg = c };
+
+    (void)snprintf(name, sizeof name, "weir:%s", c->id);
+    c->commands = redis_open(c->loop, &settings, &commands);
+    settings.channel = c->channel;
+    c->events = redis_open(c->loop, &settings, &events);
+    ev_timer_set(&c->tick, COUNTERS_TICK / 1000., COUNTERS_TICK / 1000.);
+    ev_timer_start(c->loop, &c->tick);
+    return c->commands && c->events;
+}
+
+/* --- the farm --- */
+
+static int by_name(const void *a, const void *b)
+{
+    const struct counted *x = a, *y = b;
+
+    return strcmp(x->backend->full_name, y->backend->full_name);
+}
+
+static const struct counted *known(const struct counters *c, const struct backend *backend)
+{
+    for (size_t i = 0; i < c->n; i++)
+        if (c->counted[i].backend == backend)
+            return &c->counted[i];
+    return NULL;
+}
+
+/* The backends and pools that count from now on. False: out of memory, and all is as it was. */
+static bool enlist(struct counters *c, const struct farm *farm)
+{
+    size_t n = farm->n_backends, n_pools = farm->n_pools;
+    struct counted *counted = calloc(n ? n : 1, sizeof *counted);
+    const char **names = calloc(n ? n : 1, sizeof *names);
+    uint32_t *others = calloc(n ? n : 1, sizeof *others);
+    struct pool_rate *pools = calloc(n_pools ? n_pools : 1, sizeof *pools);
+
+    if (!counted || !names || !others || !pools) {
+        free(counted);
+        free(names);
+        free(others);
+        free(pools);
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const struct counted *old = known(c, farm->backends[i]);
+
+        counted[i] = old ? *old : (struct counted){ .backend = farm->backends[i], .weight = UINT32_MAX };
+        counted[i].published = UINT32_MAX; /* the names may be others */
+    }
+    qsort(counted, n, sizeof *counted, by_name);
+    for (size_t i = 0; i < n; i++)
+        names[i] = counted[i].backend->full_name;
+    for (size_t i = 0; i < n_pools; i++) {
+        pools[i].pool = &farm->pools[i];
+        pools[i].placements = pool_placements(&farm->pools[i]);
+        for (size_t k = 0; k < c->n_pools; k++)
+            if (strcmp(c->pools[k].pool->state->name, farm->pools[i].state->name) == 0)
+                pools[i].rate = c->pools[k].rate;
+    }
+    free(c->counted);
+    free(c->names);
+    free(c->others);
+    free(c->pools);
+    c->counted = counted;
+    c->names = names;
+    c->others = others;
+    c->pools = pools;
+    c->n = n;
+    c->n_pools = n_pools;
+    return true;
+}
+
+/* As resolver_open() takes them; NULL: the system's. */
+static char *nameservers_of(const struct config *config)
+{
+    char *text = config->n_nameservers ? calloc(config->n_nameservers, ADDRESS_TEXT_MAX + 1) : NULL;
+    char one[ADDRESS_TEXT_MAX];
+
+    for (size_t i = 0; text && i < config->n_nameservers; i++) {
+        if (i)
+            strcat(text, ",");
+        strcat(text, address_format(&config->nameservers[i], one));
+    }
+    return text;
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+/* Whether the connections that there are will do. */
+static bool same_place(const struct counters *c, const struct config_redis *next, const char *nameservers)
+{
+    const struct config_redis *now = c->config;
+
+    if (!c->commands || !now || !now->url || !next->url)
+        return !c->commands && !next->url;
+    /* A context belongs to its configuration. */
+    return !next->tls && !now->tls && memcmp(now->url, next->url, sizeof *next->url) == 0 &&
+           strcmp(now->farm, next->farm) == 0 && same_text(c->nameservers, nameservers);
+}
+
+/* Without Redis all is one's own. */
+static void alone(struct counters *c)
+{
+    static const struct backend_news none = { .instances = 1, .share = BACKEND_WHOLE };
+
+    for (size_t i = 0; i < c->n; i++)
+        (void)backend_set_news(c->counted[i].backend, &none);
+    for (size_t i = 0; i < c->n_pools; i++)
+        pool_set_news(c->pools[i].pool, &(struct pool_news){ 0 });
+    for (size_t i = 0; i < c->n; i++)
+        if (c->counted[i].word[0] || c->counted[i].weight != UINT32_MAX)
+            c->ops.word(c->ops.arg, c->counted[i].backend, NULL, UINT32_MAX);
+    view_clear(&c->view);
+    c->view.state = COUNTERS_OFF;
+    tell_state(c);
+}
+
+static void begin(struct counters *c, char *nameservers)
+{
+    int64_t now = clock_milliseconds();
+    const struct config_redis *redis = c->config;
+
+    free(c->nameservers);
+    c->nameservers = nameservers;
+    view_clear(&c->view);
+    if (!redis->url) {
+        alone(c);
+        return;
+    }
+    (void)snprintf(c->prefix, sizeof c->prefix, "weir:{%s}:", redis->farm);
+    (void)snprintf(c->channel, sizeof c->channel, "%sevents", c->prefix);
+    view_init(&c->view, redis->lease, redis->expected_instances, now);
+    c->ticked = now;
+    c->published_at = now - redis->lease;
+    if (!connect_both(c))
+        log_message(LOG_LEVEL_ERROR, "redis", "out of memory: counts are this instance's own");
+    apply(c, now);
+    tell_state(c);
+}
+
+void counters_set_farm(struct counters *c, struct farm *farm)
+{
+    const struct config_redis *redis = &farm->config->redis;
+    struct farm *old = c->farm;
+    char *nameservers = nameservers_of(farm->config);
+    bool same = c->farm && same_place(c, redis, nameservers);
+
+    if (!same && c->commands)
+        publish_bye(c);
+    if (!same)
+        disconnect(c);
+    if (!enlist(c, farm)) {
+        log_message(LOG_LEVEL_ERROR, "redis", "out of memory: the counts of the last configuration go on");
+        free(nameservers);
+        return;
+    }
+    c->farm = farm_hold(farm);
+    c->config = redis;
+    if (same) {
+        free(nameservers);
+        view_configure(&c->view, redis->lease, redis->expected_instances);
+        c->resync_due = c->verdicts_due = true;
+        if (redis->url)
+            apply(c, clock_milliseconds());
+    } else {
+        begin(c, nameservers);
+    }
+    farm_release(&old);
+}
+
+/* --- life --- */
+
+struct counters *counters_open(struct ev_loop *loop, const struct counters_ops *ops)
+{
+    struct counters *c = calloc(1, sizeof *c);
+
+    if (!c)
+        return NULL;
+    c->loop = loop;
+    c->ops = *ops;
+    pthread_mutex_init(&c->status_lock, NULL);
+    ev_init(&c->tick, on_tick);
+    c->tick.data = c;
+    make_id(c);
+    return c;
+}
+
+void counters_hurry(struct counters *c)
+{
+    if (c)
+        c->verdicts_due = true;
+}
+
+static void on_bye_limit(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    (void)events;
+    (void)timer;
+    ev_break(loop, EVBREAK_ONE);
+}
+
+/* The keys would go with the lease; but the others need not wait for that. */
+static void say_bye(struct counters *c)
+{
+    ev_timer limit;
+
+    ev_timer_stop(c->loop, &c->tick);
+    if (!c->commands || redis_state(c->commands) != REDIS_READY)
+        return;
+    publish_bye(c);
+    ev_timer_init(&limit, on_bye_limit, BYE_LIMIT, 0.);
+    ev_timer_start(c->loop, &limit);
+    while (ev_is_active(&limit) && redis_state(c->commands) == REDIS_READY && redis_outstanding(c->commands))
+        ev_run(c->loop, EVRUN_ONCE);
+    ev_timer_stop(c->loop, &limit);
+}
+
+void counters_close(struct counters **counters)
+{
+    struct counters *c = *counters;
+
+    *counters = NULL;
+    if (!c)
+        return;
+    say_bye(c);
+    disconnect(c);
+    view_clear(&c->view);
+    farm_release(&c->farm);
+    pthread_mutex_destroy(&c->status_lock);
+    free(c->nameservers);
+    free(c->counted);
+    free(c->names);
+    free(c->others);
+    free(c->pools);
+    free(c);
+}
+
+void counters_status(const struct counters *counters, struct counters_status *out)
+{
+    struct counters *c = (struct counters *)(uintptr_t)counters; /* for the lock */
+
+    *out = (struct counters_status){ .state = COUNTERS_OFF, .instances = 1 };
+    if (!c)
+        return;
+    pthread_mutex_lock(&c->status_lock);
+    *out = c->status;
+    pthread_mutex_unlock(&c->status_lock);
+}

@@ -1,0 +1,94 @@
+/*
+ * Inside the counters: what its files share.
+ *
+ *   counters.c   life, the tick, what the view means to the balancer, states and their log lines
+ *   publish.c    this instance's counts, out
+ *   listen.c     the others', in: the channel, resync, operators' words
+ *   snapshot.c, view.c   pure
+ */
+#ifndef WEIR_COUNTERS_COUNTERS_INTERNAL_H
+#define WEIR_COUNTERS_COUNTERS_INTERNAL_H
+
+#include <pthread.h>
+
+#include "counters/counters.h"
+#include "counters/redis.h"
+#include "counters/view.h"
+
+#define COUNTERS_TICK       35 /* ms: the least time between two snapshots, and between two looks at the view */
+#define COUNTERS_EARLY      4    /* placements that are worth one before its time */
+#define COUNTERS_RESYNC     5000 /* ms */
+#define COUNTERS_PREFIX_MAX 96
+#define COUNTERS_KEY_MAX    (COUNTERS_PREFIX_MAX + SNAPSHOT_ID_MAX + SNAPSHOT_NAME_MAX)
+
+/* A backend as the others call it, and what was last published of it. */
+struct counted {
+    struct backend *backend; /* the farm's */
+    uint32_t published;
+    char word[8]; /* the farm's operators' admin word in force; "": none */
+    uint32_t weight;
+};
+
+#define COUNTERS_COMPLAINTS 8
+struct complaint {
+    const char *what; /* NULL: free */
+    char reason[128];
+    int64_t told;
+};
+
+struct pool_rate {
+    struct pool *pool;
+    uint64_t placements; /* at the last look */
+    float rate;          /* a second; an average that forgets within a second or so */
+};
+
+struct counters {
+    struct ev_loop *loop;
+    struct counters_ops ops;
+    struct farm *farm;                 /* held */
+    const struct config_redis *config; /* the farm's; url NULL: OFF */
+    char *nameservers;                 /* as resolver_open() takes them; NULL: the system's */
+    char prefix[COUNTERS_PREFIX_MAX];  /* "weir:{main}:" */
+    char channel[COUNTERS_PREFIX_MAX + 8];
+    char id[SNAPSHOT_ID_MAX];
+    int64_t started; /* Unix ms */
+    uint64_t seq;
+    struct redis *commands, *events; /* NULL: OFF */
+    ev_timer tick;
+    int64_t ticked, published_at, verdicts_at, resynced_at;
+    uint64_t placements; /* of all pools, when last published */
+    bool publishing, verdicts_due, resyncing, resync_due, news;
+
+    struct view view;
+    size_t n; /* by name */
+    struct counted *counted;
+    const char **names; /* [n], of `counted` */
+    uint32_t *others;   /* [n], scratch */
+    size_t n_pools;
+    struct pool_rate *pools;
+
+    struct complaint complaints[COUNTERS_COMPLAINTS];
+
+    pthread_mutex_t status_lock;
+    struct counters_status status; /* under it */
+};
+
+/* "weir:{farm}:what" or "weir:{farm}:what:id"; `id` may be NULL. Returns `key`. */
+const char *counters_key(const struct counters *c, char key[COUNTERS_KEY_MAX], const char *what,
+                         const char *id);
+/* Another instance has this id, or its statistics were folded: a new one, which begins at zero. */
+void counters_rename(struct counters *c, const char *why);
+/* Something is not as it should be in Redis: logged once for each reason, and again after five minutes or
+ * when it comes back behind a "", which says that all is well. `what` is static. */
+void counters_complain(struct counters *c, const char *what, const char *reason);
+
+/* publish.c */
+/* Fill in rates and decide; `now` in ms, monotonic. */
+void publish_tick(struct counters *c, int64_t now);
+void publish_bye(struct counters *c);
+
+/* listen.c */
+void listen_message(void *arg, const char *text, size_t size);
+void listen_tick(struct counters *c, int64_t now);
+
+#endif

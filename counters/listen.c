@@ -1,0 +1,353 @@
+/*
+ * The others, in.
+ *
+ *     channel ──▶ snapshot ──▶ view        a gap in its numbers ──▶ resync
+ *     every 5 s, and when Redis is back: resync
+ *         ZRANGE instances, HGETALL admin ──▶ of each id: HGETALL instance, HGETALL connections, in one MULTI
+ *
+ * What the keys of an instance say is made a snapshot like any other, and is news only if it is newer than
+ * what the channel has brought. A key that is missing means nothing: it is silence that ends an instance.
+ */
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "counters/counters_internal.h"
+#include "net/clock.h"
+#include "net/log.h"
+
+static void count(struct counters *c, uint64_t *counter)
+{
+    pthread_mutex_lock(&c->status_lock);
+    (*counter)++;
+    pthread_mutex_unlock(&c->status_lock);
+}
+
+/* Takes the snapshot over, or clears it. */
+static void take(struct counters *c, struct snapshot *snapshot)
+{
+    bool own = strcmp(snapshot->id, c->id) == 0;
+
+    if (own && (snapshot->started != c->started || snapshot->seq > c->seq))
+        counters_rename(c, "another instance has this id");
+    if (!own) {
+        switch (view_take(&c->view, snapshot, clock_milliseconds())) {
+        case VIEW_OLD: break;
+        case VIEW_GAP: c->resync_due = c->news = true; break;
+        case VIEW_NEWS: c->news = true; break;
+        case VIEW_FULL: counters_complain(c, "instances", "there are too many"); break;
+        }
+    }
+    snapshot_clear(snapshot);
+}
+
+/* --- the channel --- */
+
+/* {"admin":1}: an operator has said something. */
+static bool is_admin(const char *text, size_t size)
+{
+    static const char admin[] = "{\"admin\":1}";
+
+    return size == sizeof admin - 1 && memcmp(text, admin, size) == 0;
+}
+
+void listen_message(void *arg, const char *text, size_t size)
+{
+    struct counters *c = arg;
+    struct snapshot snapshot;
+    bool other_schema;
+
+    if (is_admin(text, size)) {
+        c->resync_due = true;
+        return;
+    }
+    if (snapshot_parse(&snapshot, text, size, &other_schema)) {
+        if (strcmp(snapshot.id, c->id) != 0)
+            count(c, &c->status.received);
+        take(c, &snapshot);
+        return;
+    }
+    count(c, &c->status.refused);
+    counters_complain(c, "snapshot",
+                      other_schema ? "an instance of another version speaks another schema" : "malformed");
+}
+
+/* --- keys --- */
+
+static bool read_number(const struct resp *value, uint64_t most, uint64_t *out)
+{
+    char *end;
+
+    if (value->type != RESP_TEXT || value->size == 0 || value->size > 20 || value->text[0] < '0' ||
+        value->text[0] > '9')
+        return false;
+    errno = 0;
+    *out = strtoull(value->text, &end, 10);
+    return !errno && end == value->text + value->size && *out <= most;
+}
+
+static char *read_name(const struct resp *text)
+{
+    if (text->type != RESP_TEXT || text->size == 0 || text->size >= SNAPSHOT_NAME_MAX ||
+        memchr(text->text, 0, text->size))
+        return NULL;
+    return strdup(text->text);
+}
+
+static bool is_hash(const struct resp *reply)
+{
+    return reply->type == RESP_ARRAY && reply->n % 2 == 0;
+}
+
+static bool add_rate(struct snapshot *snapshot, const struct resp *field, const struct resp *value)
+{
+    static const char prefix[] = "arrival_rate:";
+    struct snapshot_rate *rate = &snapshot->rates[snapshot->n_rates];
+    char *end;
+    double number;
+
+    if (field->size <= sizeof prefix - 1 || strncmp(field->text, prefix, sizeof prefix - 1) != 0)
+        return true;
+    if (value->type != RESP_TEXT)
+        return false;
+    number = strtod(value->text, &end);
+    if (end != value->text + value->size || !(number >= 0 && number <= SNAPSHOT_RATE_MAX))
+        return false;
+    rate->name = strdup(field->text + sizeof prefix - 1);
+    rate->rate = (float)number;
+    snapshot->n_rates += rate->name != NULL;
+    return true;
+}
+
+static bool read_instance(struct snapshot *out, const struct resp *hash)
+{
+    uint64_t schema = 0, started = 0, seq = 0;
+
+    if (!is_hash(hash) || hash->n > 2 * SNAPSHOT_ENTRIES)
+        return false;
+    out->rates = calloc(hash->n / 2 + 1, sizeof *out->rates);
+    if (!out->rates)
+        return false;
+    for (size_t i = 0; i < hash->n; i += 2) {
+        const struct resp *field = &hash->elements[i], *value = &hash->elements[i + 1];
+        bool good = field->type == RESP_TEXT;
+
+        if (good && resp_is(field, "schema"))
+            good = read_number(value, UINT32_MAX, &schema);
+        else if (good && resp_is(field, "started"))
+            good = read_number(value, INT64_MAX, &started);
+        else if (good && resp_is(field, "seq"))
+            good = read_number(value, INT64_MAX, &seq);
+        else if (good && resp_is(field, "sessions"))
+            good = read_number(value, INT64_MAX, &out->sessions);
+        else if (good && resp_is(field, "queued"))
+            good = read_number(value, INT64_MAX, &out->queued);
+        else if (good)
+            good = add_rate(out, field, value);
+        if (!good)
+            return false;
+    }
+    out->started = (int64_t)started;
+    out->seq = seq;
+    return schema == SNAPSHOT_SCHEMA && started && seq;
+}
+
+static bool read_connections(struct snapshot *out, const struct resp *hash)
+{
+    if (!is_hash(hash) || hash->n > 2 * SNAPSHOT_ENTRIES)
+        return false;
+    out->held = calloc(hash->n / 2 + 1, sizeof *out->held);
+    if (!out->held)
+        return false;
+    for (size_t i = 0; i < hash->n; i += 2) {
+        struct snapshot_count *held = &out->held[out->n_held];
+        uint64_t number;
+
+        if (!read_number(&hash->elements[i + 1], SNAPSHOT_COUNT_MAX, &number) ||
+            !(held->name = read_name(&hash->elements[i])))
+            return false;
+        held->count = (uint32_t)number;
+        out->n_held++;
+    }
+    return true;
+}
+
+static void take_keys(struct counters *c, const char *id, const struct resp *instance,
+                      const struct resp *connections)
+{
+    struct snapshot snapshot = { 0 };
+
+    if (instance->type == RESP_ARRAY && instance->n == 0)
+        return; /* gone, or silent: its lease will tell */
+    memcpy(snapshot.id, id, strlen(id) + 1);
+    if (read_instance(&snapshot, instance) && read_connections(&snapshot, connections)) {
+        take(c, &snapshot);
+        return;
+    }
+    snapshot_clear(&snapshot);
+    count(c, &c->status.refused);
+    counters_complain(c, "keys of an instance", "malformed, or of another schema");
+}
+
+/* --- operators' words --- */
+
+static struct counted *counted_as(struct counters *c, size_t i, const char *name)
+{
+    const struct backend *backend = c->counted[i].backend;
+
+    return strcmp(backend->full_name, name) == 0 || strcmp(backend->configured_name, name) == 0
+               ? &c->counted[i]
+               : NULL;
+}
+
+struct words {
+    char word[8];
+    uint32_t weight;
+};
+
+/* A field is a backend's name, or that with ".weight" behind it. */
+static void read_word(struct counters *c, struct words *words, const struct resp *field,
+                      const struct resp *value)
+{
+    static const char suffix[] = ".weight";
+    char name[SNAPSHOT_NAME_MAX + sizeof suffix];
+    size_t size = field->size;
+    bool weight;
+    uint64_t number = 0;
+
+    if (field->type != RESP_TEXT || size >= sizeof name || value->type != RESP_TEXT)
+        return;
+    memcpy(name, field->text, size + 1);
+    weight = size > sizeof suffix - 1 && strcmp(name + size - (sizeof suffix - 1), suffix) == 0;
+    if (weight)
+        name[size - (sizeof suffix - 1)] = '\0';
+    if (weight ? !read_number(value, 1000, &number)
+               : !resp_is(value, "ready") && !resp_is(value, "drain") && !resp_is(value, "maint")) {
+        counters_complain(c, "admin", "a value is no word and no weight");
+        return;
+    }
+    for (size_t i = 0; i < c->n; i++) {
+        if (!counted_as(c, i, name))
+            continue;
+        if (weight)
+            words[i].weight = (uint32_t)number;
+        else if (!resp_is(value, "ready"))
+            memcpy(words[i].word, value->text, value->size + 1);
+    }
+}
+
+static void take_words(struct counters *c, const struct resp *hash)
+{
+    struct words *words;
+
+    if (!is_hash(hash)) {
+        counters_complain(c, "admin", hash->type == RESP_ERROR ? hash->text : "it is no hash");
+        return;
+    }
+    words = calloc(c->n ? c->n : 1, sizeof *words);
+    if (!words)
+        return;
+    for (size_t i = 0; i < c->n; i++)
+        words[i].weight = UINT32_MAX;
+    for (size_t i = 0; i < hash->n; i += 2)
+        read_word(c, words, &hash->elements[i], &hash->elements[i + 1]);
+    for (size_t i = 0; i < c->n; i++) {
+        struct counted *counted = &c->counted[i];
+
+        if (strcmp(counted->word, words[i].word) == 0 && counted->weight == words[i].weight)
+            continue;
+        memcpy(counted->word, words[i].word, sizeof counted->word);
+        counted->weight = words[i].weight;
+        c->ops.word(c->ops.arg, counted->backend, counted->word[0] ? counted->word : NULL, counted->weight);
+    }
+    free(words);
+}
+
+/* --- resync --- */
+
+/* The ids that were asked about, in order. */
+struct resync {
+    struct counters *c;
+    size_t n;
+    char ids[][SNAPSHOT_ID_MAX];
+};
+
+static void on_keys(void *arg, const struct resp *reply, const char *error)
+{
+    struct resync *resync = arg;
+    struct counters *c = resync->c;
+
+    c->resyncing = false;
+    if (!error && reply->type == RESP_ARRAY && reply->n == 2 * resync->n) {
+        for (size_t i = 0; i < resync->n; i++)
+            take_keys(c, resync->ids[i], &reply->elements[2 * i], &reply->elements[2 * i + 1]);
+        counters_complain(c, "resync", "");
+    } else if (!error) {
+        counters_complain(c, "resync", reply->type == RESP_ERROR ? reply->text : "an odd reply");
+    }
+    free(resync);
+}
+
+static void ask_keys(struct counters *c, const struct resp *ids)
+{
+    size_t n = ids->n < VIEW_PEERS ? ids->n : VIEW_PEERS;
+    struct resync *resync = calloc(1, sizeof *resync + n * SNAPSHOT_ID_MAX);
+    struct resp_commands commands = { 0 };
+    char key[COUNTERS_KEY_MAX];
+
+    if (!resync)
+        return;
+    resync->c = c;
+    for (size_t i = 0; i < n; i++) {
+        const struct resp *id = &ids->elements[i];
+
+        if (id->type != RESP_TEXT || !snapshot_id_valid(id->text, id->size))
+            continue;
+        memcpy(resync->ids[resync->n++], id->text, id->size + 1);
+        resp_commands_say(&commands, "HGETALL", counters_key(c, key, "instance", id->text));
+        resp_commands_say(&commands, "HGETALL", counters_key(c, key, "connections", id->text));
+    }
+    if (resync->n && redis_send(c->commands, &commands, on_keys, resync))
+        c->resyncing = true;
+    else
+        free(resync);
+    resp_commands_free(&commands);
+}
+
+static void on_instances(void *arg, const struct resp *reply, const char *error)
+{
+    struct counters *c = arg;
+
+    c->resyncing = false;
+    if (error)
+        return;
+    if (reply->type == RESP_ARRAY)
+        ask_keys(c, reply);
+    else
+        counters_complain(c, "instances", reply->type == RESP_ERROR ? reply->text : "it is no sorted set");
+}
+
+static void on_words(void *arg, const struct resp *reply, const char *error)
+{
+    if (!error)
+        take_words(arg, reply);
+}
+
+void listen_tick(struct counters *c, int64_t now)
+{
+    struct resp_commands commands = { 0 };
+    char key[COUNTERS_KEY_MAX];
+
+    if (redis_state(c->commands) != REDIS_READY || c->resyncing ||
+        (!c->resync_due && now - c->resynced_at < COUNTERS_RESYNC))
+        return;
+    c->resync_due = false;
+    c->resynced_at = now;
+    resp_commands_say(&commands, "HGETALL", counters_key(c, key, "admin", NULL));
+    (void)redis_send(c->commands, &commands, on_words, c);
+    resp_commands_clear(&commands);
+    resp_commands_say(&commands, "ZRANGE", counters_key(c, key, "instances", NULL), "0", "-1");
+    c->resyncing = redis_send(c->commands, &commands, on_instances, c);
+    resp_commands_free(&commands);
+}
