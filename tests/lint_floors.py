@@ -18,8 +18,8 @@ HOMES = [
     (r"openssl/.*", {"net"}),
     (r"ares\.h|ares_.*\.h", {"net"}),
     (r"hiredis.*", {"counters"}),
-    (r"microhttpd\.h", {"admin"}),
-    (r"jansson\.h", {"admin"}),
+    (r"microhttpd\.h", {"admin", "counters"}),
+    (r"jansson\.h", {"admin", "counters"}),
     (r"yaml\.h", {"config"}),
 ]
 
