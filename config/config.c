@@ -125,7 +125,8 @@ static void quick_backend(struct draft *draft, struct config_pool *pool, const c
     free(address);
 }
 
-struct config *config_quick(const char *listen, const char *const *backends, size_t n_backends, FILE *errors)
+struct config *config_quick(const char *listen, const char *const *backends, size_t n_backends,
+                            const char *redis, FILE *errors)
 {
     struct draft draft;
     draft_init(&draft, "command line");
@@ -153,6 +154,12 @@ struct config *config_quick(const char *listen, const char *const *backends, siz
         report_add(&draft.report, place, NULL,
                    "missing; expected at least one relay, such as 192.0.2.1:25*4");
 
+    if (redis) {
+        place.argument = "--redis";
+        place.column = 1;
+        set(&draft, option_find(&option_file, "redis")->section, "url", &config->redis.url, redis, place);
+        place.argument = "--backend";
+    }
     set(&draft, option_find(&option_file, "http")->section, "address", &config->http_address, "", place);
     draft_note(&draft, listener, "--listen", NULL, place);
     draft_check(&draft);

@@ -205,8 +205,9 @@ struct config *config_load(const char *path, FILE *errors);
 /* The same from memory; `name` stands in the messages. For tests and fuzzing. */
 struct config *config_parse(const char *name, const char *text, size_t size, FILE *errors);
 /* The quick start: one listener "smtp" and one pool "relays" from --listen and --backend ADDR[*WEIGHT]
- * arguments. */
-struct config *config_quick(const char *listen, const char *const *backends, size_t n_backends, FILE *errors);
+ * arguments, and --redis (NULL: none). */
+struct config *config_quick(const char *listen, const char *const *backends, size_t n_backends,
+                            const char *redis, FILE *errors);
 
 struct config *config_hold(struct config *config);
 /* Give a reference back and clear the caller's pointer; the last one frees. NULL is fine. */

@@ -14,6 +14,7 @@ enum { EXIT_USAGE = 2 };
 struct arguments {
     const char *path;
     const char *listen;
+    const char *redis;
     const char *backends[BACKENDS_MAX];
     size_t n_backends;
     bool check;
@@ -22,7 +23,8 @@ struct arguments {
 static const char usage[] =
     "usage: weir [-c FILE]                                      run (default " DEFAULT_PATH ")\n"
     "       weir --check [-c FILE]                              check the file and say what is wrong\n"
-    "       weir --listen ADDR [--backend ADDR[*WEIGHT]]...     quick start without a file\n"
+    "       weir --listen ADDR [--backend ADDR[*WEIGHT]]... [--redis URL]\n"
+    "                                                           quick start without a file\n"
     "       weir --version | --help\n"
     "\n"
     "ADDR is 192.0.2.1:25, [2001:db8::1]:25, unix:/path, or for a backend also name:25.\n"
@@ -65,7 +67,7 @@ static int read_arguments(int argc, char **argv, struct arguments *a)
                 return fail("--backend: too many; use a configuration file", NULL);
             a->backends[a->n_backends++] = optarg;
             break;
-        case OPTION_REDIS: return fail("--redis", "not built in this version");
+        case OPTION_REDIS: a->redis = optarg; break;
         case OPTION_VERSION: puts("weir " WEIR_VERSION); return 0;
         default: fputs("Try 'weir --help'.\n", stderr); return EXIT_USAGE;
         }
@@ -76,6 +78,8 @@ static int read_arguments(int argc, char **argv, struct arguments *a)
         return fail("--listen and -c exclude each other", NULL);
     if (a->n_backends && !a->listen)
         return fail("--backend needs --listen", NULL);
+    if (a->redis && !a->listen)
+        return fail("--redis needs --listen; in a file it is `redis: { url: … }`", NULL);
     return -1;
 }
 
@@ -89,7 +93,8 @@ int main(int argc, char **argv)
     if (status >= 0)
         return status;
     if (arguments.listen) {
-        config = config_quick(arguments.listen, arguments.backends, arguments.n_backends, stderr);
+        config =
+            config_quick(arguments.listen, arguments.backends, arguments.n_backends, arguments.redis, stderr);
     } else {
         options.path = arguments.path ? arguments.path : DEFAULT_PATH;
         config = config_load(options.path, stderr);

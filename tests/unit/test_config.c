@@ -328,7 +328,7 @@ static void test_quick(void **state)
                                             "[2001:db8::1]:25*0" };
     struct errors errors;
     errors_open(&errors);
-    struct config *config = config_quick("127.0.0.1:2525", backends, 3, errors.stream);
+    struct config *config = config_quick("127.0.0.1:2525", backends, 3, NULL, errors.stream);
     assert_string_equal(errors_text(&errors), "");
     errors_close(&errors);
     assert_non_null(config);
@@ -356,7 +356,7 @@ static void assert_quick_errors(const char *listen, const char *const *backends,
 {
     struct errors errors;
     errors_open(&errors);
-    assert_null(config_quick(listen, backends, n, errors.stream));
+    assert_null(config_quick(listen, backends, n, NULL, errors.stream));
     assert_string_equal(errors_text(&errors), expected);
     errors_close(&errors);
 }

@@ -153,7 +153,7 @@ static void test_names(void **state)
     static const char *const backend = "relay.example.net:25";
     struct errors errors;
     errors_open(&errors);
-    struct config *quick = config_quick("127.0.0.1:2525", &backend, 1, errors.stream);
+    struct config *quick = config_quick("127.0.0.1:2525", &backend, 1, NULL, errors.stream);
     assert_string_equal(errors_text(&errors), "");
     assert_string_equal(config_backend_tls_name(&quick->backends[0]), "relay.example.net");
     config_release(&quick);
