@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "balancer/placement.h"
+#include "health/health.h"
 #include "net/log.h"
 
 static void family(FILE *out, const char *name, const char *type, const char *help)
@@ -167,6 +168,44 @@ static void write_weight(FILE *out, const struct pool *pool, const struct member
     fprintf(out, "weir_backend_weight{%s} %g\n", labels.text, milliweight / 1000.0);
 }
 
+static void write_wanted(FILE *out, const struct pool *pool, const struct member *member)
+{
+    struct labels labels = member_labels(pool, member);
+    struct health_view view;
+
+    health_view(member->backend, &view);
+    if (!view.limit_observed)
+        return;
+    if (view.limit_wanted == BACKEND_NO_CEILING)
+        fprintf(out, "weir_backend_limit_wanted{%s} +Inf\n", labels.text);
+    else
+        fprintf(out, "weir_backend_limit_wanted{%s} %" PRIu32 "\n", labels.text, view.limit_wanted);
+}
+
+static void write_microseconds(FILE *out, const char *name, const struct pool *pool,
+                               const struct member *member, uint64_t value)
+{
+    if (value)
+        fprintf(out, "%s{%s} %" PRIu64 ".%06u\n", name, member_labels(pool, member).text, value / 1000000,
+                (unsigned)(value % 1000000));
+}
+
+static void write_short(FILE *out, const struct pool *pool, const struct member *member)
+{
+    struct health_view view;
+
+    health_view(member->backend, &view);
+    write_microseconds(out, "weir_backend_reply_short_seconds", pool, member, view.reply_short);
+}
+
+static void write_baseline(FILE *out, const struct pool *pool, const struct member *member)
+{
+    struct health_view view;
+
+    health_view(member->backend, &view);
+    write_microseconds(out, "weir_backend_reply_baseline_seconds", pool, member, view.reply_baseline);
+}
+
 static bool is_up(enum backend_state state)
 {
     switch (state) {
@@ -235,6 +274,14 @@ static void write_backends(FILE *out, const struct farm *farm)
     family(out, "weir_backend_weight", "gauge",
            "Its weight now: less than configured while it is not at its best.");
     each_member(out, farm, write_weight);
+    family(out, "weir_backend_limit_wanted", "gauge",
+           "What the overload limit would be, with adaptive-limit: observe.");
+    each_member(out, farm, write_wanted);
+    family(out, "weir_backend_reply_short_seconds", "gauge",
+           "Time to accept MAIL and RCPT, average of the last ten seconds.");
+    each_member(out, farm, write_short);
+    family(out, "weir_backend_reply_baseline_seconds", "gauge", "What that time usually is.");
+    each_member(out, farm, write_baseline);
     family(out, "weir_backend_up", "gauge", "1 while the backend is found well enough for new mail.");
     each_member(out, farm, write_up);
     family(out, "weir_backend_state", "gauge", "1 for the state that the backend is in.");

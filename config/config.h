@@ -63,6 +63,8 @@ enum config_identity {
     CONFIG_IDENTITY_XFORWARD, /* for the backend's log only: access control there still sees Weir's address */
 };
 
+enum config_adaptive_limit { CONFIG_ADAPTIVE_OFF, CONFIG_ADAPTIVE_OBSERVE, CONFIG_ADAPTIVE_ON };
+
 struct config_log {
     enum log_target target;
     char *path; /* with LOG_TARGET_FILE */
@@ -150,6 +152,7 @@ struct config_pool {
     uint32_t queue_timeout;
     uint32_t max_share_per_client; /* 1 to 100, percent */
     uint32_t slow_start;
+    enum config_adaptive_limit adaptive_limit;
     uint32_t connect_timeout;
     struct config_health health;
     size_t n_backends;

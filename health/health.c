@@ -47,6 +47,20 @@ static void on_sweep(struct ev_loop *loop, ev_timer *timer, int events)
     reap(health);
 }
 
+/* One timer for all, slower while nothing comes. */
+static void on_limits(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct health *health = timer->data;
+    int64_t now = clock_milliseconds();
+    bool any = false;
+
+    (void)events;
+    for (struct record *record = health->records; record; record = record->next)
+        any = limits_tick(record, now) || any;
+    timer->repeat = (any ? LIMIT_TICK : LIMIT_TICK_IDLE) / 1000.;
+    ev_timer_again(loop, timer);
+}
+
 struct health *health_open(struct ev_loop *loop, const struct health_watcher *watcher)
 {
     struct health *health = calloc(1, sizeof *health);
@@ -60,6 +74,9 @@ struct health *health_open(struct ev_loop *loop, const struct health_watcher *wa
     ev_timer_init(&health->sweep, on_sweep, SWEEP_SECONDS, SWEEP_SECONDS);
     health->sweep.data = health;
     ev_timer_start(loop, &health->sweep);
+    ev_timer_init(&health->limits, on_limits, LIMIT_TICK / 1000., LIMIT_TICK / 1000.);
+    health->limits.data = health;
+    ev_timer_start(loop, &health->limits);
     return health;
 }
 
@@ -218,6 +235,7 @@ void health_close(struct health **health)
     free_all(&h->records);
     free_all(&h->retired);
     ev_timer_stop(h->loop, &h->sweep);
+    ev_timer_stop(h->loop, &h->limits);
     if (h->farm)
         farm_release(&h->farm);
     free(h);
@@ -234,6 +252,8 @@ void health_view(const struct backend *backend, struct health_view *out)
             .state = atomic_load(&backend->state),
             .weight = atomic_load_explicit(&backend->milliweight, memory_order_relaxed) / 1000,
             .max_connections = ceiling == BACKEND_NO_CEILING ? 0 : ceiling,
+            .limit = BACKEND_NO_CEILING,
+            .limit_wanted = BACKEND_NO_CEILING,
         };
         return;
     }

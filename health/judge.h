@@ -12,8 +12,8 @@
  *
  *   UP ── 5 % of its answers say "not now" (4.3.x) ──▶ DEGRADED, less weight ── under 2.5 % for 10 s ──▶ UP
  *
- * Half of twenty sessions that fail within ten seconds eject as three in a row do. All times are milliseconds
- * of the monotonic clock.
+ * Half of twenty sessions that fail within ten seconds eject as three in a row do. How many places it gets is
+ * another matter: health/limit.h. All times are milliseconds of the monotonic clock.
  */
 #ifndef WEIR_HEALTH_JUDGE_H
 #define WEIR_HEALTH_JUDGE_H
@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "balancer/backend.h"
+#include "health/limit.h"
 #include "health/window.h"
 
 #define JUDGE_REASON_MAX  96
@@ -33,25 +34,13 @@
 #define JUDGE_DEGRADED    50              /* thousandths of answers that say "not now": DEGRADED … */
 #define JUDGE_RECOVERED   25              /* … until they are fewer than these */
 #define JUDGE_FORGET      (5 * 60 * 1000) /* one ejection is forgotten per this much clean time */
-#define JUDGE_LOAD_CUT    1000            /* load signs within this time of a cut are of the same moment */
-#define JUDGE_LOAD_QUIET  (10 * 1000)     /* the limit grows after this much time without a load sign … */
-#define JUDGE_LOAD_GOOD   10              /* … or after so many good signs, … */
-#define JUDGE_LOAD_STEP   1000            /* … but not sooner after the last step */
 
 struct judge_settings {
     uint32_t fall, rise;      /* checks; at least 1 */
     uint32_t weight;          /* 0: nothing new */
     uint32_t max_connections; /* 0: no limit */
     uint32_t slow_start;      /* ms; 0: none */
-};
-
-/* The limit that a relay's 421s teach. */
-struct judge_limit {
-    uint32_t limit;   /* BACKEND_NO_CEILING: none of its own */
-    uint32_t cap;     /* where the limit ends; set when it begins */
-    uint32_t highest; /* connections seen */
-    uint32_t good;    /* signs since the last step or cut */
-    int64_t last_cut, last_sign, last_step;
+    enum config_adaptive_limit adaptive;
 };
 
 struct judge {
@@ -66,7 +55,7 @@ struct judge {
     int64_t ejected_until, clean_since;
     uint32_t trial_good;
     int64_t slow_since; /* JUDGE_NEVER: no slow start */
-    struct judge_limit load;
+    struct limit limit;
     struct window sessions, answers;
     uint32_t share; /* of its weight, in thousandths; less than all when DEGRADED */
     uint64_t random;
@@ -92,6 +81,9 @@ void judge_refused(struct judge *judge);
 void judge_hard(struct judge *judge, uint32_t in_a_row, bool may_eject, int64_t now);
 void judge_load(struct judge *judge, uint32_t in_a_row, uint32_t connections, bool may_eject, int64_t now);
 void judge_good(struct judge *judge, uint32_t signs, uint32_t connections, int64_t now);
+/* What was counted since the beginning: every LIMIT_TICK, or LIMIT_TICK_IDLE while nothing comes. True when
+ * the limit has changed. `connections` are those of the farm, here as above and below. */
+bool judge_replies(struct judge *judge, const struct limit_totals *totals, uint32_t connections, int64_t now);
 
 /* Counts since the beginning: sessions and those that failed (a hard sign each); answers to MAIL, DATA and
  * whole messages and those that said "not now". To be told when a bad one has come, and at judge_next(). */
@@ -99,7 +91,7 @@ void judge_sessions(struct judge *judge, uint64_t total, uint64_t failed, bool m
 void judge_answers(struct judge *judge, uint64_t total, uint64_t bad, int64_t now);
 
 /* Time passes: to be called at judge_next() or later. */
-void judge_tick(struct judge *judge, uint32_t connections, int64_t now);
+void judge_tick(struct judge *judge, int64_t now);
 int64_t judge_next(const struct judge *judge, int64_t now);
 /* It had so many connections: cheap, to be called now and then. */
 void judge_saw_connections(struct judge *judge, uint32_t connections);

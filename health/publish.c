@@ -19,8 +19,7 @@ static void on_wake(struct ev_loop *loop, ev_timer *timer, int events)
         record->suspended = 0;
     if (record->judge.sessions.open || record->judge.answers.open)
         record_counted(record, now);
-    judge_tick(&record->judge, atomic_load_explicit(&record->backend->connections, memory_order_relaxed),
-               now);
+    judge_tick(&record->judge, now);
     publish(record, now);
     if (resumed)
         placement_serve(record->health->farm, now);
@@ -184,9 +183,7 @@ static void log_change(const struct record *record, enum backend_state from)
 /* How often workers tell of good signs. */
 static uint32_t good_every(const struct judge *judge)
 {
-    if (judge->state == BACKEND_HALF_OPEN)
-        return 1;
-    return judge->load.limit == BACKEND_NO_CEILING ? 0 : JUDGE_LOAD_GOOD;
+    return judge->state == BACKEND_HALF_OPEN ? 1 : 0;
 }
 
 static void change_state(struct record *record, enum backend_state from, int64_t now)
@@ -225,6 +222,7 @@ void publish(struct record *record, int64_t now)
     atomic_store_explicit(&record->good_every, good_every(judge), memory_order_relaxed);
     if (changed)
         change_state(record, from, now);
+    limits_show(record, now);
     if (changed || more || (milliweight > 0) != (old_milliweight > 0))
         placement_serve(health->farm, now);
     arm_wake(record, now);

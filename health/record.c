@@ -25,6 +25,7 @@ struct record *record_create(struct health *health, struct backend *backend, uin
     pthread_mutex_init(&record->view_lock, NULL);
     schedule_init(record);
     publish_init(record);
+    limits_init(record);
     return record;
 }
 
@@ -39,6 +40,7 @@ void record_settings(const struct record *record, struct judge_settings *out)
         .weight = weight == ORDER_NO_WEIGHT ? record->configured->weight : weight,
         .max_connections = record->configured->max_connections,
         .slow_start = pool->slow_start,
+        .adaptive = pool->adaptive_limit,
     };
 }
 

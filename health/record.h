@@ -37,12 +37,20 @@ enum record_sign {
 struct record_counts {
     alignas(64) _Atomic uint64_t sessions;
     _Atomic uint64_t failed_sessions, answers, bad_answers;
+    _Atomic uint64_t replies, reply_time, reply_squares; /* as in struct limit_totals */
+};
+
+/* What the log was last told of a limit. */
+struct limit_log {
+    uint32_t limit;
+    int64_t at; /* 0: of nothing yet */
 };
 
 struct record {
     /* Read by workers with every good sign, so apart from what is written often. */
     alignas(64) struct health *health;
     _Atomic uint32_t good_every; /* tell of every so many good signs; 0: of none */
+    _Atomic bool at_work;        /* it has just answered, and carries a good deal */
     uint32_t workers;
     struct record_counts *counts; /* [workers] */
 
@@ -62,6 +70,8 @@ struct record {
     struct address place;                    /* where it has been looked for */
     struct judge judge;
     struct orders orders;
+    struct limit_totals totals;    /* at the last tick */
+    struct limit_log limit_log[2]; /* in force, wanted */
 
     struct check *check; /* running */
     bool check_again;    /* as soon as the one running has ended */
@@ -86,12 +96,20 @@ struct health {
     bool closing;
     unsigned running; /* checks */
     struct record *due_first, *due_last;
-    ev_timer sweep; /* what needs doing now and then */
+    ev_timer sweep;  /* what needs doing now and then */
+    ev_timer limits; /* every LIMIT_TICK while there is traffic */
 };
 
 static inline struct record *record_of(const struct backend *backend)
 {
     return atomic_load_explicit(&backend->health, memory_order_acquire);
+}
+
+/* Places taken on it, by all instances. */
+static inline uint32_t record_places(const struct record *record)
+{
+    return atomic_load_explicit(&record->backend->connections, memory_order_relaxed) +
+           atomic_load_explicit(&record->backend->others, memory_order_relaxed);
 }
 
 static inline void record_arm(struct record *record, ev_timer *timer, int64_t milliseconds)
@@ -145,5 +163,12 @@ void publish_stop(struct record *record);
 void publish_panic(const struct pool *pool);
 /* Whether its pools can do without it (balancing.md "Health": half of the weight, but one always). */
 bool publish_can_spare(const struct record *record);
+
+/* limits.c: overload limits. */
+void limits_init(struct record *record);
+/* Feed it with what was counted. True if something was since the last time. */
+bool limits_tick(struct record *record, int64_t now);
+/* Log it and put it into the view. */
+void limits_show(struct record *record, int64_t now);
 
 #endif

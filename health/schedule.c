@@ -57,7 +57,7 @@ static void on_decided(void *arg, const struct check_result *result)
 {
     struct record *record = arg;
     struct judge *judge = &record->judge;
-    uint32_t connections = atomic_load_explicit(&record->backend->connections, memory_order_relaxed);
+    uint32_t connections = record_places(record);
     int64_t now = clock_milliseconds();
 
     judge_saw_connections(judge, connections);

@@ -20,6 +20,7 @@ enum event {
     STUCK,   /* the same, but the pool can't */
     LOAD,    /* the n-th load sign in a row, with `connections` */
     GOOD,    /* n good signs, with `connections` */
+    REPLIES, /* n replies, with `connections` */
     TICK,    /* nothing but time */
     SET,     /* a reload: max-connections n */
 };
@@ -43,10 +44,10 @@ struct row {
 
 /* A row, or a step, a line: */
 /* clang-format off */
-/* fall, rise, weight, max-connections, slow start */
-#define USUAL { 3, 2, 4, 100, 60000 }
-#define UNLIMITED { 3, 2, 4, 0, 60000 }
-#define AT_ONCE { 3, 2, 4, 100, 0 }
+/* fall, rise, weight, max-connections, slow start, adaptive limit */
+#define USUAL { 3, 2, 4, 100, 60000, CONFIG_ADAPTIVE_OFF }
+#define UNLIMITED { 3, 2, 4, 0, 60000, CONFIG_ADAPTIVE_OFF }
+#define AT_ONCE { 3, 2, 4, 100, 0, CONFIG_ADAPTIVE_OFF }
 #define EJECTED_S 33000 /* surely over: 30 s and 10 % */
 
 static const struct row rows[] = {
@@ -161,26 +162,26 @@ static const struct row rows[] = {
     { "without max-connections it begins at what was carried", UNLIMITED,
       { { 0, PASS, 1, 0, BACKEND_UP, NONE },
         { 5000, LOAD, 1, 50, BACKEND_UP, 35 },
-        { 6000, GOOD, 10, 35, BACKEND_UP, 37 },
-        { 7000, GOOD, 10, 37, BACKEND_UP, 39 } } },
-    { "it grows by ten good signs, but only while it is used, and not at a rush", USUAL,
+        { 6000, REPLIES, 10, 35, BACKEND_UP, 37 },
+        { 7000, REPLIES, 10, 37, BACKEND_UP, 39 } } },
+    { "it grows by ten replies, but only while it is used, and not at a rush", USUAL,
       { { 0, PASS, 1, 0, BACKEND_UP, 100 },
         { 5000, LOAD, 1, 60, BACKEND_UP, 70 },
-        { 5100, GOOD, 20, 70, BACKEND_UP, 70 },
-        { 6000, GOOD, 10, 55, BACKEND_UP, 70 },
-        { 7000, GOOD, 9, 56, BACKEND_UP, 70 },
-        { 7001, GOOD, 1, 56, BACKEND_UP, 72 },
-        { 7002, GOOD, 50, 72, BACKEND_UP, 72 },
-        { 8001, GOOD, 1, 72, BACKEND_UP, 74 } } },
+        { 5100, REPLIES, 20, 70, BACKEND_UP, 70 },
+        { 6000, REPLIES, 10, 55, BACKEND_UP, 70 },
+        { 7000, REPLIES, 9, 56, BACKEND_UP, 70 },
+        { 7001, REPLIES, 1, 56, BACKEND_UP, 72 },
+        { 7002, REPLIES, 50, 72, BACKEND_UP, 72 },
+        { 8001, REPLIES, 10, 72, BACKEND_UP, 74 } } },
     { "it grows by ten quiet seconds, to the cap, and then it is gone",
-     { 3, 2, 4, 10, 60000 },
+     { 3, 2, 4, 10, 60000, CONFIG_ADAPTIVE_OFF },
      { { 0, PASS, 1, 0, BACKEND_UP, 10 },
         { 5000, LOAD, 1, 9, BACKEND_UP, 7 },
-        { 14999, TICK, 0, 7, BACKEND_UP, 7 },
-        { 15000, TICK, 0, 7, BACKEND_UP, 8 },
-        { 24999, TICK, 0, 8, BACKEND_UP, 8 },
-        { 25000, TICK, 0, 8, BACKEND_UP, 9 },
-        { 35000, TICK, 0, 9, BACKEND_UP, 10 },
+        { 9999, TICK, 0, 7, BACKEND_UP, 7 },
+        { 10000, TICK, 0, 7, BACKEND_UP, 8 },
+        { 19999, TICK, 0, 8, BACKEND_UP, 8 },
+        { 20000, TICK, 0, 8, BACKEND_UP, 9 },
+        { 30000, TICK, 0, 9, BACKEND_UP, 10 },
         { 45000, LOAD, 1, 10, BACKEND_UP, 7 } } },
     { "three load signs with next to nothing on it", USUAL,
       { { 0, PASS, 1, 0, BACKEND_UP, 100 },
@@ -195,7 +196,7 @@ static const struct row rows[] = {
 };
 /* clang-format on */
 
-static void step(struct judge *judge, const struct step *step, int64_t now)
+static void step(struct judge *judge, struct limit_totals *totals, const struct step *step, int64_t now)
 {
     struct judge_settings settings = judge->settings;
 
@@ -211,7 +212,16 @@ static void step(struct judge *judge, const struct step *step, int64_t now)
     case STUCK: judge_hard(judge, step->n, step->event == HARD, now); break;
     case LOAD: judge_load(judge, step->n, step->connections, true, now); break;
     case GOOD: judge_good(judge, step->n, step->connections, now); break;
-    case TICK: judge_tick(judge, step->connections, now); break;
+    case REPLIES:
+        totals->replies += step->n;
+        totals->milliseconds += UINT64_C(10) * step->n;
+        totals->squares += UINT64_C(100) * step->n;
+        (void)judge_replies(judge, totals, step->connections, now);
+        break;
+    case TICK:
+        judge_tick(judge, now);
+        (void)judge_replies(judge, totals, step->connections, now);
+        break;
     case SET:
         settings.max_connections = step->n;
         judge_configure(judge, &settings);
@@ -222,13 +232,15 @@ static void step(struct judge *judge, const struct step *step, int64_t now)
 static void play(const struct row *row, uint64_t seed)
 {
     const int64_t start = 1000000;
+    struct limit_totals totals = { 0 };
     struct judge judge;
 
     judge_init(&judge, &row->settings, seed);
+    (void)judge_replies(&judge, &totals, 0, start);
     for (const struct step *s = row->steps; s->event != END; s++) {
         int64_t now = start + s->at;
 
-        step(&judge, s, now);
+        step(&judge, &totals, s, now);
         if (judge.state != s->state || (s->ceiling != ANY && judge_ceiling(&judge, now) != s->ceiling))
             fail_msg("%s, step %d at %d ms: %s with ceiling %u, not %s with %u", row->name,
                      (int)(s - row->steps) + 1, (int)s->at, backend_state_name(judge.state),
