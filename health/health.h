@@ -72,6 +72,17 @@ void health_order(struct health *health, struct backend *backend, enum order_sou
                   const struct order *order);
 struct orders health_orders(const struct backend *backend);
 
+/* What other instances have found out about a backend. */
+struct health_peers {
+    uint32_t down;      /* so many can't reach it */
+    uint32_t instances; /* live ones, this one too */
+    uint32_t limit;     /* the median of their overload limits; BACKEND_NO_CEILING: none */
+};
+/* One more that can't reach it: looked at here within a second, each instance at a moment of its own. As many
+ * as max(2, half of the instances): ejected without evidence of one's own. Their limit counts beside one's
+ * own, whichever is lower. Control thread. */
+void health_hear(struct health *health, struct backend *backend, const struct health_peers *peers);
+
 /* Why a backend is in its state and since when, for logs and /api/status. Any thread that holds the backend.
  */
 struct health_view {

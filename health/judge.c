@@ -232,6 +232,11 @@ void judge_hard(struct judge *judge, uint32_t in_a_row, bool may_eject, int64_t 
              may_eject, now);
 }
 
+void judge_peers(struct judge *judge, bool may_eject, int64_t now)
+{
+    bad_sign(judge, true, "other instances can't reach it", "other instances can't reach it", may_eject, now);
+}
+
 void judge_sessions(struct judge *judge, uint64_t total, uint64_t failed, bool may_eject, int64_t now)
 {
     struct window_share share;

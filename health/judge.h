@@ -78,6 +78,8 @@ void judge_unresolved(struct judge *judge, const char *reason, int64_t now);
 
 /* Passive signs. `may_eject`: the pool can spare it. `in_a_row` counts this sign too. */
 void judge_refused(struct judge *judge);
+/* Other instances, enough of them, can't reach it. */
+void judge_peers(struct judge *judge, bool may_eject, int64_t now);
 void judge_hard(struct judge *judge, uint32_t in_a_row, bool may_eject, int64_t now);
 void judge_load(struct judge *judge, uint32_t in_a_row, uint32_t connections, bool may_eject, int64_t now);
 void judge_good(struct judge *judge, uint32_t signs, uint32_t connections, int64_t now);

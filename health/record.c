@@ -25,6 +25,7 @@ struct record *record_create(struct health *health, struct backend *backend, uin
     pthread_mutex_init(&record->view_lock, NULL);
     schedule_init(record);
     publish_init(record);
+    peers_init(record);
     limits_init(record);
     return record;
 }
@@ -103,6 +104,7 @@ void record_retire(struct record *record)
     atomic_store_explicit(&record->good_every, 0, memory_order_relaxed);
     schedule_stop(record);
     publish_stop(record);
+    peers_stop(record);
     record->place = (struct address){ 0 }; /* to be checked at once, should it come back */
 }
 

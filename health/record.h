@@ -70,6 +70,8 @@ struct record {
     struct address place;                    /* where it has been looked for */
     struct judge judge;
     struct orders orders;
+    uint32_t peers_down;           /* other instances that can't reach it */
+    ev_timer peers_timer;          /* looked at, because one more can't */
     struct limit_totals totals;    /* at the last tick */
     struct limit_log limit_log[2]; /* in force, wanted */
 
@@ -133,6 +135,10 @@ void record_retire(struct record *record);
 /* Nobody else holds the backend, so that nobody can find the record any more. */
 bool record_forgotten(const struct record *record);
 void record_free(struct record **record);
+
+/* peers.c: what other instances have found out. */
+void peers_init(struct record *record);
+void peers_stop(struct record *record);
 
 /* signs.c: what workers report, delivered. */
 void record_on_mail(struct mail *mail, void *owner);
