@@ -133,7 +133,7 @@ struct config_agent {
     struct address
         address; /* length 0: `host` must be resolved, or without one it is the backend's own, at `port` */
     char *host;  /* NULL with a literal address, or with a port alone */
-    uint16_t port;
+    uint16_t port;          /* 0: there is none */
 };
 
 struct config_backend {

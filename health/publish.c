@@ -103,6 +103,24 @@ bool publish_can_spare(const struct record *record)
     return true;
 }
 
+static bool pool_has_others(const struct pool *pool, const struct backend *backend)
+{
+    for (size_t i = 0; i < pool->n_members; i++)
+        if (pool->members[i]->backend != backend && backend_in_service(pool->members[i]->backend))
+            return true;
+    return false;
+}
+
+bool publish_has_others(const struct record *record)
+{
+    const struct farm *farm = record->health->farm;
+
+    for (size_t i = 0; i < farm->n_pools; i++)
+        if (lists(&farm->pools[i], record->backend) && !pool_has_others(&farm->pools[i], record->backend))
+            return false;
+    return true;
+}
+
 void publish_panic(const struct pool *pool)
 {
     uint64_t total = 0, usable = 0;
@@ -206,6 +224,14 @@ static uint32_t lesser(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+/* An agent may ask for more than all, but no backend is heavier than the configuration can make one. */
+static uint32_t shared(uint32_t milliweight, uint32_t share)
+{
+    uint64_t product = (uint64_t)milliweight * share / ORDER_ALL;
+
+    return product < BACKEND_MILLIWEIGHT_MAX ? (uint32_t)product : BACKEND_MILLIWEIGHT_MAX;
+}
+
 void publish(struct record *record, int64_t now)
 {
     struct backend *backend = record->backend;
@@ -213,7 +239,7 @@ void publish(struct record *record, int64_t now)
     const struct judge *judge = &record->judge;
     enum backend_state from = atomic_load(&backend->state);
     struct order order = orders_fold(&record->orders);
-    uint32_t milliweight = (uint32_t)((uint64_t)judge_milliweight(judge, now) * order.share / ORDER_ALL);
+    uint32_t milliweight = shared(judge_milliweight(judge, now), order.share);
     /* The numbers first: who sees it up must not see yesterday's ceiling. */
     bool more = backend_set_limit(backend, lesser(judge_ceiling(judge, now), order.limit));
     uint32_t old_milliweight = atomic_exchange(&backend->milliweight, milliweight);
