@@ -183,7 +183,7 @@ void publish_orders(struct record *record)
     pthread_mutex_unlock(&record->view_lock);
 }
 
-static void log_change(const struct record *record, enum backend_state from)
+static void log_change(const struct record *record, enum backend_state from, int64_t now)
 {
     const struct judge *judge = &record->judge;
     bool bad = judge->state == BACKEND_DOWN || judge->state == BACKEND_EJECTED;
@@ -195,6 +195,8 @@ static void log_change(const struct record *record, enum backend_state from)
     log_plain(&line, "from", backend_state_name(from));
     log_plain(&line, "to", backend_state_name(judge->state));
     log_string(&line, "reason", judge->reason);
+    if (judge_held(judge, now)) /* it has come and gone too often */
+        log_number(&line, "held_ms", judge->held_until - now);
     log_end(&line);
 }
 
@@ -215,7 +217,7 @@ static void change_state(struct record *record, enum backend_state from, int64_t
     atomic_store_explicit(&record->good, 0, memory_order_relaxed);
     atomic_store(&backend->state, record->judge.state);
     publish_view(record, record->judge.state, record->judge.reason);
-    log_change(record, from);
+    log_change(record, from, now);
     publish_service(record, now, !was_in_service && backend_in_service(backend));
 }
 
