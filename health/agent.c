@@ -190,9 +190,12 @@ static void not_reached(struct agent *agent, const char *reason)
 
 static void heard(struct agent *agent, enum agent_verdict verdict, const struct agent_text *text)
 {
-    char reason[AGENT_ODD_MAX + 32];
+    char reason[AGENT_WHY_MAX + 32];
 
-    (void)snprintf(reason, sizeof reason, "unknown word: %s", text->odd);
+    if (*text->odd)
+        (void)snprintf(reason, sizeof reason, "unknown word: %s", text->odd);
+    else
+        (void)snprintf(reason, sizeof reason, "it says nothing%s%s", *text->why ? ": " : "", text->why);
     switch (verdict) {
     case AGENT_TEXT_MORE: return;
     case AGENT_TEXT_SAID:
@@ -200,8 +203,8 @@ static void heard(struct agent *agent, enum agent_verdict verdict, const struct 
         take(agent, text);
         show(agent);
         break;
-    case AGENT_TEXT_NOTHING: be(agent, MOOD_ODD, "it says nothing"); break;
     case AGENT_TEXT_NO_LINE: be(agent, MOOD_ODD, "no line of text"); break;
+    case AGENT_TEXT_NOTHING:
     case AGENT_TEXT_ODD: be(agent, MOOD_ODD, reason); break;
     }
     hang_up(agent);
