@@ -274,7 +274,7 @@ static void write_check(FILE *out, const struct pool *pool, const struct member 
     struct health_view view;
     uint64_t sum = 0;
 
-    health_view(NULL, member->backend, &view);
+    health_view(member->backend, &view);
     if (view.check.ms[CHECK_CONNECT] == CHECK_NOT_REACHED)
         return; /* it has not been checked */
     for (enum check_stage stage = 0; stage < CHECK_QUIT; stage++)
@@ -288,7 +288,7 @@ static void write_agent_up(FILE *out, const struct pool *pool, const struct memb
 {
     struct health_view view;
 
-    health_view(NULL, member->backend, &view);
+    health_view(member->backend, &view);
     if (view.has_agent)
         fprintf(out, "weir_backend_agent_up{%s} %d\n", member_labels(pool, member).text, view.agent_answers);
 }
@@ -297,7 +297,7 @@ static void write_agent_share(FILE *out, const struct pool *pool, const struct m
 {
     struct health_view view;
 
-    health_view(NULL, member->backend, &view);
+    health_view(member->backend, &view);
     if (view.has_agent)
         fprintf(out, "weir_backend_agent_share{%s} %g\n", member_labels(pool, member).text,
                 (double)view.agent.share / ORDER_ALL);
