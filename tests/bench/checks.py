@@ -2,10 +2,11 @@
 """
 What health checks cost: a thousand plain relays checked to depth `ehlo` at the default interval, and no mail.
 
-    tests/bench/checks.py [--relays 1000] [--seconds 30] [--calls]
+    tests/bench/checks.py [--relays 1000] [--seconds 30] [--calls] [--outage]
 
 One smtp-sink is all the relays: 127.x.y.z is one address each. It prints the share of a core that Weir's process takes, what
-a check costs, and with --calls its system calls (strace makes that run slower, so it is another one).
+a check costs, and with --calls its system calls (strace makes that run slower, so it is another one). With --outage all
+relays then go away at once and come back at once.
 """
 
 import argparse
@@ -56,7 +57,8 @@ def usable(http_port):
 
 
 def wait_until_up(weir, relays, http_port):
-    deadline = time.monotonic() + 30
+    """Until so many are."""
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if weir.popen.poll() is not None:
             weir.fail("ended")
@@ -65,15 +67,41 @@ def wait_until_up(weir, relays, http_port):
                 return
         except OSError:
             pass
-        time.sleep(0.2)
-    weir.fail(f"{usable(http_port)} of {relays} relays are up")
+        time.sleep(0.5)  # a scrape of a thousand relays is work too
+    weir.fail(f"{usable(http_port)} relays are up, not {relays}")
+
+
+def outage(weir, sink, restart, relays, http_port):
+    """Returns the sink that is there at the end."""
+    for what, wanted in (("down", 0), ("up", relays)):
+        lines = log_lines(weir)
+        before, begin = cpu_seconds(weir.pids()), time.monotonic()
+        if wanted:
+            sink = restart()
+        else:
+            sink.stop()
+        wait_until_up(weir, wanted, http_port)
+        seconds = time.monotonic() - begin
+        cpu = cpu_seconds(weir.pids()) - before
+        print(
+            f"all {what} within {seconds:.1f} s: {cpu:.3f} s of a core ({cpu / seconds:.1%}), {log_lines(weir) - lines} log lines"
+        )
+    return sink
+
+
+def log_lines(process):
+    with open(process.error_path, "rb") as f:
+        return sum(1 for _ in f)
 
 
 def measure(arguments, directory):
     relay_port, smtp_port, http_port = free_ports(3)
     identity = ["-u", "nobody"] if os.geteuid() == 0 else []
-    sink = Process("sink", ["smtp-sink", *identity, "-m", "4000", f"0.0.0.0:{relay_port}", "1024"], directory)
-    weir = None
+
+    def start_sink():
+        return Process("sink", ["smtp-sink", *identity, "-m", "4000", f"0.0.0.0:{relay_port}", "1024"], directory)
+
+    sink, weir = start_sink(), None
     try:
         wait_for_mail(sink, relay_port)
         path = write(os.path.join(directory, "weir.yaml"), configuration(arguments.relays, relay_port, smtp_port, http_port))
@@ -96,6 +124,8 @@ def measure(arguments, directory):
         if arguments.calls:
             calls = traced_calls(weir, lambda: time.sleep(INTERVAL) or rate * INTERVAL, directory)
             print(f"{sum(n for _, n in calls):.1f} system calls a check: " + ", ".join(f"{name} {n:.2f}" for name, n in calls))
+        if arguments.outage:
+            sink = outage(weir, sink, start_sink, arguments.relays, http_port)
     finally:
         for process in (weir, sink):
             if process:
@@ -107,6 +137,7 @@ def main():
     parser.add_argument("--relays", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--calls", action="store_true", help="count system calls too")
+    parser.add_argument("--outage", action="store_true", help="all relays go away and come back")
     arguments = parser.parse_args()
     directory = tempfile.mkdtemp(prefix="weir-bench-")
     os.chmod(directory, 0o755)

@@ -230,6 +230,26 @@ def test_stage_times(start, relay):
     assert weir.metric("weir_backend_check_seconds", backend="r1") >= 0
 
 
+def test_the_whole_farm_goes_and_comes_back(start, relays):
+    """Each is told of once, who asks meanwhile hears 421, and then all is as before; the checks did not come all in one moment."""
+    farm = relays(16)
+    weir = start(farm, pool={"health": {"interval": "2s", "fast-interval": "500ms", "fall": 2, "rise": 2}, "queue-timeout": "200ms"})
+    weir.wait_metric(16, "weir_backend_up")
+    for one in farm:
+        one.stop()
+    weir.wait_metric(0, "weir_backend_up", timeout=15)
+    with weir.client() as client:
+        assert client.ehlo().command("MAIL FROM:<a@b.test>").code == 421
+    for one in farm:
+        one.start()
+    weir.wait_metric(16, "weir_backend_up", timeout=15)
+    weir.deliver()
+    for number in range(16):
+        assert state_lines(weir, "r%d" % (number + 1)) == [("init", "up"), ("up", "down"), ("down", "up")]
+    moments = {line["time"][:-2] for line in weir.find_log(event="backend-state", to="up")[16:]}
+    assert len(moments) > 1, moments
+
+
 def test_flapping_is_damped(start, relays):
     """A relay that comes and goes with every check is soon left alone for longer, while there is another."""
     first, second = relays(2)

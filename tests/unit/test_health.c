@@ -388,6 +388,24 @@ static void test_hold(void **state)
     assert_int_equal(judge.state, BACKEND_UP);
 }
 
+/* One that comes and goes each second, with the quickest of settings, for an hour: each change is a log line
+ * and a slow start. */
+static void test_flapping(void **state)
+{
+    struct judge judge = up((struct judge_settings)QUICK);
+    int changes = 0;
+
+    (void)state;
+    for (int64_t now = 1000; now <= 3600 * 1000; now += 1000) {
+        enum backend_state before = judge.state;
+
+        judge_check(&judge, now / 1000 % 2 == 0, "connect refused", now);
+        changes += judge.state != before;
+    }
+    print_message("%d changes\n", changes);
+    assert_in_range(changes, 100, 150);
+}
+
 /* The fast interval is for what may be changing. */
 static void test_changing(void **state)
 {
@@ -467,15 +485,11 @@ static void test_new_counts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tables),
-        cmocka_unit_test(test_weight),
-        cmocka_unit_test(test_reasons),
-        cmocka_unit_test(test_unresolved),
-        cmocka_unit_test(test_hold),
-        cmocka_unit_test(test_changing),
-        cmocka_unit_test(test_overload_is_not_death),
-        cmocka_unit_test(test_jitter),
-        cmocka_unit_test(test_new_counts),
+        cmocka_unit_test(test_tables),   cmocka_unit_test(test_weight),
+        cmocka_unit_test(test_reasons),  cmocka_unit_test(test_unresolved),
+        cmocka_unit_test(test_hold),     cmocka_unit_test(test_flapping),
+        cmocka_unit_test(test_changing), cmocka_unit_test(test_overload_is_not_death),
+        cmocka_unit_test(test_jitter),   cmocka_unit_test(test_new_counts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
