@@ -129,10 +129,9 @@ struct config_health {
 
 /* Who is asked how much a backend can take. */
 struct config_agent {
-    char *text; /* as written; "" for none */
-    struct address
-        address; /* length 0: `host` must be resolved, or without one it is the backend's own, at `port` */
-    char *host;  /* NULL with a literal address, or with a port alone */
+    char *text;             /* as written; "" for none */
+    struct address address; /* length 0: of `host`, or without one the backend's own, at `port` */
+    char *host;             /* NULL with a literal address, or with a port alone */
     uint16_t port;          /* 0: there is none */
 };
 

@@ -211,6 +211,19 @@ def test_reload_another_agent(weir, agent):
     other.stop()
 
 
+def test_what_status_shows(weir, agent):
+    agent.say(b"down drain 20% maxconn:9\n")
+    weir.wait_log(event="backend-state", backend="r1", to="down")
+
+    def shown():
+        rows = {row["name"]: row for row in weir.status()["backends"]}
+        assert rows["r2"]["agent"] is None and set(rows["r2"]["check_ms"]) == {"connect", "banner", "ehlo", "quit"}
+        return rows["r1"]["agent"] == {"answers": True, "down": True, "admin": "drain", "percent": 20, "limit": 9}
+    wait_until(shown, 5, lambda: weir.status())
+    agent.say(b"up ready\n")
+    weir.wait_log(event="backend-state", backend="r1", to="up", times=2)
+
+
 def test_names_and_ports(start, relays):
     first, second = relays(2)
     agent = Agent(b"30%\n")
