@@ -91,7 +91,7 @@ struct health_view {
     uint32_t limit, limit_wanted;
     bool limit_observed;
     uint64_t reply_short, reply_baseline; /* of MAIL and RCPT now, and as usual, µs; 0: not known */
-    struct check_times check;         /* of the last that ended */
+    struct check_times check;             /* of the last that ended */
     bool has_agent;
     bool agent_answers; /* it could be reached and understood when it was last asked */
     bool agent_down;    /* its word: down, fail or stopped */
