@@ -128,6 +128,14 @@ struct config_health {
     char *sender, *recipient; /* mailboxes without brackets; "": the null sender, no recipient */
 };
 
+/* Who is asked how much a backend can take. */
+struct config_agent {
+    char *text;             /* as written; "" for none */
+    struct address address; /* length 0: of `host`, or without one the backend's own, at `port` */
+    char *host;             /* NULL with a literal address, or with a port alone */
+    uint16_t port;          /* 0: there is none */
+};
+
 struct config_backend {
     char *name;
     char *address_text;     /* as written */
@@ -138,6 +146,7 @@ struct config_backend {
     uint32_t max_connections; /* 0: no limit */
     uint32_t priority;        /* tier; 0 first */
     char *tls_name;           /* as config_backend_tls_name() says */
+    struct config_agent agent;
 };
 
 struct config_pool {

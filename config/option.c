@@ -220,7 +220,11 @@ static const struct option backend_options[] = {
     ROW(.key = "tls-name", .type = OPTION_TLS_NAME, FIELD(config_backend, tls_name), STANDARD("\"\""),
         MEANS("The name that its certificate must carry, also sent to it as SNI. Empty: the host name or "
               "address as written in `address`.")),
-    LATER("agent", "host:port that speaks HAProxy's agent-check.", ""),
+    ROW(.key = "agent", .type = OPTION_AGENT, FIELD(config_backend, agent.text), STANDARD("\"\""),
+        MEANS(
+            "Who is asked, at the pool's `health` `interval`, how much the relay can take: `host:port` of a "
+            "program that speaks HAProxy's agent-check (docs/agent.md). A port alone: at the relay's own "
+            "address. Empty: nobody.")),
 };
 const struct section option_backend =
     SECTION("pools.NAME.backends.NAME", backend_options, sizeof(struct config_backend));

@@ -70,6 +70,8 @@ struct health *health_open(struct ev_loop *loop, const struct health_watcher *wa
     health->loop = loop;
     if (watcher)
         health->watcher = *watcher;
+    schedule_open(health);
+    agents_init(health);
     mailbox_open(&health->mailbox, loop, health);
     ev_timer_init(&health->sweep, on_sweep, SWEEP_SECONDS, SWEEP_SECONDS);
     health->sweep.data = health;
@@ -228,7 +230,7 @@ void health_close(struct health **health)
     *health = NULL;
     if (!h)
         return;
-    h->closing = true;
+    h->checks.limit = h->agents.limit = 0;
     for (struct record *record = h->records; record; record = record->next)
         record_retire(record);
     mailbox_close(&h->mailbox);
@@ -254,7 +256,9 @@ void health_view(const struct backend *backend, struct health_view *out)
             .max_connections = ceiling == BACKEND_NO_CEILING ? 0 : ceiling,
             .limit = BACKEND_NO_CEILING,
             .limit_wanted = BACKEND_NO_CEILING,
+            .agent = order_none,
         };
+        memset(&out->check, 0xff, sizeof out->check); /* CHECK_NOT_REACHED */
         return;
     }
     pthread_mutex_lock(&record->view_lock);

@@ -11,6 +11,7 @@
 #include <ev.h>
 
 #include "balancer/farm.h"
+#include "health/check.h"
 #include "health/order.h"
 #include "smtp/command.h"
 
@@ -83,6 +84,9 @@ struct health_peers {
  * own, whichever is lower. Control thread. */
 void health_hear(struct health *health, struct backend *backend, const struct health_peers *peers);
 
+/* What all checks spent their time on. Written by the control thread; any thread. */
+extern struct histogram health_stage_times[CHECK_STAGES];
+
 /* Why a backend is in its state and since when, for logs and /api/status. Any thread that holds the backend.
  */
 struct health_view {
@@ -98,6 +102,11 @@ struct health_view {
     uint32_t limit, limit_wanted;
     bool limit_observed;
     uint64_t reply_short, reply_baseline; /* of MAIL and RCPT now, and as usual, µs; 0: not known */
+    struct check_times check;             /* of the last that ended */
+    bool has_agent;
+    bool agent_answers; /* it could be reached and understood when it was last asked */
+    bool agent_down;    /* its word: down, fail or stopped */
+    struct order agent; /* its word on the rest; limit and weight as in health/order.h */
 };
 void health_view(const struct backend *backend, struct health_view *out);
 

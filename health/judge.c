@@ -38,6 +38,35 @@ int64_t judge_jitter(struct judge *judge, int64_t milliseconds)
     return milliseconds - milliseconds / 10 + judge_random(judge, milliseconds / 5 + 1);
 }
 
+/* One of several is forgotten for each five minutes that have been `clean`. */
+static uint32_t forget(uint32_t times, int64_t clean)
+{
+    int64_t forgotten = clean / JUDGE_FORGET;
+
+    return forgotten >= times ? 0 : times - (uint32_t)forgotten;
+}
+
+/* first · 2^(n−1), at most `last`. */
+static int64_t doubled(int64_t first, uint32_t n, int64_t last)
+{
+    for (uint32_t i = 1; i < n && first < last; i++)
+        first *= 2;
+    return first < last ? first : last;
+}
+
+/* It goes DOWN: once more? A relay that comes and goes costs its sessions each time. */
+static void hold(struct judge *judge, int64_t now)
+{
+    if (judge->state == BACKEND_UP || judge->state == BACKEND_DEGRADED)
+        judge->falls = forget(judge->falls, now - judge->since);
+    judge->falls++;
+    judge->held_until =
+        judge->falls < JUDGE_FALLS
+            ? now
+            : now + judge_jitter(judge,
+                                 doubled(JUDGE_HOLD_FIRST, judge->falls - JUDGE_FALLS + 1, JUDGE_HOLD_LAST));
+}
+
 /* Every change of state passes here. */
 static void become(struct judge *judge, enum backend_state state, const char *reason, int64_t now)
 {
@@ -60,6 +89,7 @@ static void become(struct judge *judge, enum backend_state state, const char *re
     case BACKEND_DOWN:
         judge->counter = 0;
         judge->refused = false;
+        hold(judge, now);
         break;
     case BACKEND_EJECTED: judge->clean_since = judge->ejected_until; break;
     case BACKEND_HALF_OPEN: judge->trial_good = 0; break;
@@ -94,8 +124,12 @@ void judge_begin(struct judge *judge, const char *reason, int64_t now)
     judge->counter = 0;
     judge->refused = false;
     judge->begins_slowly = true;
+    judge->falls = 0;
     limit_forget(&judge->limit);
-    become(judge, BACKEND_INIT, reason, now);
+    if (judge->told_down)
+        become(judge, BACKEND_DOWN, judge->told, now);
+    else
+        become(judge, BACKEND_INIT, reason, now);
 }
 
 static bool judged_up(const struct judge *judge)
@@ -127,6 +161,8 @@ static void check_passed(struct judge *judge, int64_t now)
     switch (judge->state) {
     case BACKEND_INIT: become(judge, BACKEND_UP, "check passed", now); break;
     case BACKEND_DOWN:
+        if (judge->told_down || judge_held(judge, now))
+            break;
         if (++judge->counter >= judge->settings.rise)
             become(judge, BACKEND_UP, "check passed", now);
         break;
@@ -167,6 +203,26 @@ void judge_unresolved(struct judge *judge, const char *reason, int64_t now)
         become(judge, BACKEND_DOWN, reason, now);
 }
 
+void judge_told(struct judge *judge, const char *reason, int64_t now)
+{
+    judge->told_down = reason != NULL;
+    if (!reason)
+        return; /* DOWN with a counter of 0, as behind any failed check */
+    (void)strncpy(judge->told, reason, sizeof judge->told - 1);
+    if (judge->state != BACKEND_DOWN)
+        become(judge, BACKEND_DOWN, judge->told, now);
+}
+
+bool judge_held(const struct judge *judge, int64_t now)
+{
+    return judge->state == BACKEND_DOWN && now < judge->held_until;
+}
+
+void judge_release(struct judge *judge)
+{
+    judge->held_until = 0;
+}
+
 bool judge_changing(const struct judge *judge)
 {
     switch (judge->state) {
@@ -185,19 +241,9 @@ bool judge_changing(const struct judge *judge)
 
 static void eject(struct judge *judge, const char *reason, int64_t now)
 {
-    int64_t clean = now - judge->clean_since, time = JUDGE_EJECT_FIRST;
-
-    if (judge->ejections && clean >= JUDGE_FORGET) {
-        int64_t forgotten = clean / JUDGE_FORGET;
-
-        judge->ejections = forgotten >= judge->ejections ? 0 : judge->ejections - (uint32_t)forgotten;
-    }
-    judge->ejections++;
-    for (uint32_t i = 1; i < judge->ejections && time < JUDGE_EJECT_LAST; i++)
-        time *= 2;
-    if (time > JUDGE_EJECT_LAST)
-        time = JUDGE_EJECT_LAST;
-    judge->ejected_until = now + judge_jitter(judge, time);
+    judge->ejections = forget(judge->ejections, now - judge->clean_since) + 1;
+    judge->ejected_until =
+        now + judge_jitter(judge, doubled(JUDGE_EJECT_FIRST, judge->ejections, JUDGE_EJECT_LAST));
     become(judge, BACKEND_EJECTED, reason, now);
 }
 

@@ -12,6 +12,10 @@
  *
  *   UP ── 5 % of its answers say "not now" (4.3.x) ──▶ DEGRADED, less weight ── under 2.5 % for 10 s ──▶ UP
  *
+ * Its agent can tell it down from every state; it then stays DOWN, whatever checks say, until the agent takes
+ * that back. From the third time in short order that it goes DOWN, passed checks count only once a hold is
+ * over, which doubles: 5 s, 10 s …
+ *
  * Half of twenty sessions that fail within ten seconds eject as three in a row do. How many places it gets is
  * another matter: health/limit.h. All times are milliseconds of the monotonic clock.
  */
@@ -30,10 +34,13 @@
 #define JUDGE_SIGNS       3           /* in a row eject; as many good ones end a trial */
 #define JUDGE_EJECT_FIRST (30 * 1000) /* doubled each time */
 #define JUDGE_EJECT_LAST  (300 * 1000)
+#define JUDGE_FALLS       3               /* the first DOWN of several that is followed by a hold */
+#define JUDGE_HOLD_FIRST  (5 * 1000)      /* doubled each time */
+#define JUDGE_HOLD_LAST   (60 * 1000)     /* a relay that really is back is not to wait for long */
 #define JUDGE_FAILING     500             /* thousandths of sessions that fail: ejected */
 #define JUDGE_DEGRADED    50              /* thousandths of answers that say "not now": DEGRADED … */
 #define JUDGE_RECOVERED   25              /* … until they are fewer than these */
-#define JUDGE_FORGET      (5 * 60 * 1000) /* one ejection is forgotten per this much clean time */
+#define JUDGE_FORGET      (5 * 60 * 1000) /* one ejection, or one DOWN, is forgotten per this much clean time */
 
 struct judge_settings {
     uint32_t fall, rise;      /* checks; at least 1 */
@@ -51,7 +58,11 @@ struct judge {
     uint32_t counter;              /* rise and fall as one number, see judge.c */
     bool refused;                  /* traffic was refused: one failed check suffices */
     bool begins_slowly;            /* in INIT: a newcomer among backends that are at work */
-    uint32_t ejections;            /* n of 30 s · 2^(n−1) */
+    bool told_down;                /* by its agent */
+    char told[JUDGE_REASON_MAX];
+    uint32_t falls;     /* times that it went DOWN, as far as they are not forgotten */
+    int64_t held_until; /* DOWN: passed checks do not count before this */
+    uint32_t ejections; /* n of 30 s · 2^(n−1) */
     int64_t ejected_until, clean_since;
     uint32_t trial_good;
     int64_t slow_since; /* JUDGE_NEVER: no slow start */
@@ -75,6 +86,13 @@ void judge_check(struct judge *judge, bool passed, const char *reason, int64_t n
 bool judge_is_overload(const struct judge *judge, bool told, uint32_t connections, int64_t now);
 /* The backend's name has no address. */
 void judge_unresolved(struct judge *judge, const char *reason, int64_t now);
+
+/* Its agent says that it is down, and why; or (NULL) takes that back: then checks bring it up. */
+void judge_told(struct judge *judge, const char *reason, int64_t now);
+/* Whether checks that pass do not count, because it went down too often; and an end to that: what flaps is
+ * better than nothing. */
+bool judge_held(const struct judge *judge, int64_t now);
+void judge_release(struct judge *judge);
 
 /* Passive signs. `may_eject`: the pool can spare it. `in_a_row` counts this sign too. */
 void judge_refused(struct judge *judge);

@@ -15,9 +15,11 @@
 #include <stdalign.h>
 #include <stdatomic.h>
 
+#include "health/agent.h"
 #include "health/check.h"
 #include "health/health.h"
 #include "health/judge.h"
+#include "health/line.h"
 #include "health/order.h"
 #include "net/mailbox.h"
 
@@ -75,12 +77,13 @@ struct record {
     struct limit_totals totals;    /* at the last tick */
     struct limit_log limit_log[2]; /* in force, wanted */
 
-    struct check *check; /* running */
-    bool check_again;    /* as soon as the one running has ended */
-    bool checked;        /* at its own phase already */
-    bool due;            /* waits for its turn */
-    struct record *next_due;
+    struct turn turn;     /* to be checked */
+    struct check *check;  /* running */
+    bool check_again;     /* as soon as the one running has ended */
+    bool checked;         /* at its own phase already */
     ev_timer check_timer; /* the next check */
+
+    struct agent *agent; /* NULL: it never had one */
 
     ev_timer wake_timer; /* the judge's time, or the end of a suspension */
     int64_t suspended;   /* until; 0: not, or its end was announced */
@@ -95,9 +98,7 @@ struct health {
     struct farm *farm; /* held; NULL before the first */
     struct record *records, *retired;
     struct health_watcher watcher;
-    bool closing;
-    unsigned running; /* checks */
-    struct record *due_first, *due_last;
+    struct line checks, agents;
     ev_timer sweep;  /* what needs doing now and then */
     ev_timer limits; /* every LIMIT_TICK while there is traffic */
 };
@@ -146,6 +147,7 @@ void record_on_mail(struct mail *mail, void *owner);
 void record_counted(struct record *record, int64_t now);
 
 /* schedule.c: when to check. */
+void schedule_open(struct health *health);
 void schedule_init(struct record *record);
 void schedule_check_now(struct record *record);
 /* It has moved: a check that runs is none of the new place. */
@@ -167,6 +169,8 @@ void publish_orders(struct record *record);
 void publish_stop(struct record *record);
 /* Whether the pool is in a panic: less than half of it is usable, and some of it is only ejected. */
 void publish_panic(const struct pool *pool);
+/* Whether each of its pools has another one in service. */
+bool publish_has_others(const struct record *record);
 /* Whether its pools can do without it (balancing.md "Health": half of the weight, but one always). */
 bool publish_can_spare(const struct record *record);
 

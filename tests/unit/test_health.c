@@ -22,6 +22,9 @@ enum event {
     GOOD,    /* n good signs, with `connections` */
     REPLIES, /* n replies, with `connections` */
     TICK,    /* nothing but time */
+    TOLD,    /* its agent says that it is down */
+    UNTOLD,  /* and takes that back */
+    BEGIN,   /* back from maintenance */
     SET,     /* a reload: max-connections n */
 };
 
@@ -47,6 +50,7 @@ struct row {
 /* fall, rise, weight, max-connections, slow start, adaptive limit */
 #define USUAL { 3, 2, 4, 100, 60000, CONFIG_ADAPTIVE_OFF }
 #define UNLIMITED { 3, 2, 4, 0, 60000, CONFIG_ADAPTIVE_OFF }
+#define QUICK { 1, 1, 4, 100, 60000, CONFIG_ADAPTIVE_OFF }
 #define AT_ONCE { 3, 2, 4, 100, 0, CONFIG_ADAPTIVE_OFF }
 #define EJECTED_S 33000 /* surely over: 30 s and 10 % */
 
@@ -80,6 +84,53 @@ static const struct row rows[] = {
       { { 0, FAIL, 1, 0, BACKEND_DOWN, ANY }, { 0, PASS, 2, 0, BACKEND_UP, 100 } } },
     { "no limit at all is none in slow start either", UNLIMITED,
       { { 0, FAIL, 1, 0, BACKEND_DOWN, ANY }, { 0, PASS, 2, 0, BACKEND_UP, NONE } }},
+    { "told down: no check brings it up before that is taken back", USUAL,
+      { { 0, PASS, 1, 0, BACKEND_UP, 100 },
+        { 1, TOLD, 0, 0, BACKEND_DOWN, ANY },
+        { 2, PASS, 9, 0, BACKEND_DOWN, ANY },
+        { 3, TOLD, 0, 0, BACKEND_DOWN, ANY },
+        { 400000, PASS, 9, 0, BACKEND_DOWN, ANY },
+        { 400001, UNTOLD, 0, 0, BACKEND_DOWN, ANY },
+        { 400002, PASS, 1, 0, BACKEND_DOWN, ANY },
+        { 400003, PASS, 1, 0, BACKEND_UP, 10 },
+        { 400004, UNTOLD, 0, 0, BACKEND_UP, 10 } } },
+    { "told down before the first check, on trial, when ejected, in maintenance", USUAL,
+      { { 0, TOLD, 0, 0, BACKEND_DOWN, ANY },
+        { 0, UNTOLD, 0, 0, BACKEND_DOWN, ANY },
+        { 0, PASS, 2, 0, BACKEND_UP, 10 },
+        { 1, HARD, 3, 0, BACKEND_EJECTED, ANY },
+        { EJECTED_S + 1, TICK, 0, 0, BACKEND_HALF_OPEN, ANY },
+        { EJECTED_S + 2, TOLD, 0, 0, BACKEND_DOWN, ANY },
+        { EJECTED_S + 3, GOOD, 9, 0, BACKEND_DOWN, ANY },
+        { EJECTED_S + 4, HARD, 9, 0, BACKEND_DOWN, ANY },
+        { EJECTED_S + 5, BEGIN, 0, 0, BACKEND_DOWN, ANY },
+        { EJECTED_S + 6, PASS, 9, 0, BACKEND_DOWN, ANY },
+        { EJECTED_S + 7, BEGIN, 0, 0, BACKEND_DOWN, ANY },
+        { EJECTED_S + 8, UNTOLD, 0, 0, BACKEND_DOWN, ANY },
+        { EJECTED_S + 9, PASS, 2, 0, BACKEND_UP, 10 },
+        { EJECTED_S + 9, HARD, 3, 0, BACKEND_EJECTED, ANY },
+        { EJECTED_S + 9, TOLD, 0, 0, BACKEND_DOWN, ANY },
+        { 2 * EJECTED_S + 90000, TICK, 0, 0, BACKEND_DOWN, ANY } } },
+    { "it comes and goes: from the third time on it is held down, each time for longer", QUICK,
+      { { 0, PASS, 1, 0, BACKEND_UP, 100 },
+        { 0, FAIL, 1, 0, BACKEND_DOWN, ANY },
+        { 1000, PASS, 1, 0, BACKEND_UP, ANY },
+        { 2000, FAIL, 1, 0, BACKEND_DOWN, ANY },
+        { 3000, PASS, 1, 0, BACKEND_UP, ANY },
+        { 4000, FAIL, 1, 0, BACKEND_DOWN, ANY }, /* 5 s */
+        { 8400, PASS, 9, 0, BACKEND_DOWN, ANY },
+        { 9501, PASS, 1, 0, BACKEND_UP, ANY },
+        { 10000, FAIL, 1, 0, BACKEND_DOWN, ANY }, /* 10 s */
+        { 18900, PASS, 9, 0, BACKEND_DOWN, ANY },
+        { 21001, PASS, 1, 0, BACKEND_UP, ANY },
+        { 22000, FAIL, 1, 0, BACKEND_DOWN, ANY }, /* 20 s */
+        { 39900, PASS, 9, 0, BACKEND_DOWN, ANY },
+        { 44001, PASS, 1, 0, BACKEND_UP, ANY },
+        { 644001, FAIL, 1, 0, BACKEND_DOWN, ANY }, /* two forgotten: 5 · 2^1 s */
+        { 652900, PASS, 9, 0, BACKEND_DOWN, ANY },
+        { 655002, PASS, 1, 0, BACKEND_UP, ANY },
+        { 9000000, FAIL, 1, 0, BACKEND_DOWN, ANY }, /* all of them */
+        { 9000001, PASS, 1, 0, BACKEND_UP, ANY } } },
     { "refused, and the check agrees", USUAL,
       { { 0, PASS, 1, 0, BACKEND_UP, 100 },
         { 1, REFUSED, 0, 0, BACKEND_UP, 100 },
@@ -222,6 +273,9 @@ static void step(struct judge *judge, struct limit_totals *totals, const struct 
         judge_tick(judge, now);
         (void)judge_replies(judge, totals, step->connections, now);
         break;
+    case TOLD: judge_told(judge, "agent: down", now); break;
+    case UNTOLD: judge_told(judge, NULL, now); break;
+    case BEGIN: judge_begin(judge, "back from maintenance", now); break;
     case SET:
         settings.max_connections = step->n;
         judge_configure(judge, &settings);
@@ -309,6 +363,49 @@ static void test_unresolved(void **state)
     assert_string_equal(judge.reason, "name does not resolve: no such name");
 }
 
+/* A minute at most; and what has nobody beside it is let off. */
+static void test_hold(void **state)
+{
+    struct judge judge = up((struct judge_settings)QUICK);
+    int64_t now = 0;
+
+    (void)state;
+    for (int i = 0; i < 100; i++) {
+        judge_check(&judge, false, "connect refused", now);
+        assert_int_equal(judge_held(&judge, now), i >= JUDGE_FALLS - 1);
+        assert_true(judge.held_until - now <= JUDGE_HOLD_LAST + JUDGE_HOLD_LAST / 10);
+        now = judge.held_until;
+        assert_false(judge_held(&judge, now));
+        judge_check(&judge, true, "", now);
+        assert_int_equal(judge.state, BACKEND_UP);
+        assert_false(judge_held(&judge, now));
+    }
+    judge_check(&judge, false, "connect refused", now);
+    judge_check(&judge, true, "", now);
+    assert_int_equal(judge.state, BACKEND_DOWN);
+    judge_release(&judge);
+    judge_check(&judge, true, "", now);
+    assert_int_equal(judge.state, BACKEND_UP);
+}
+
+/* One that comes and goes each second, with the quickest of settings, for an hour: each change is a log line
+ * and a slow start. */
+static void test_flapping(void **state)
+{
+    struct judge judge = up((struct judge_settings)QUICK);
+    int changes = 0;
+
+    (void)state;
+    for (int64_t now = 1000; now <= 3600 * 1000; now += 1000) {
+        enum backend_state before = judge.state;
+
+        judge_check(&judge, now / 1000 % 2 == 0, "connect refused", now);
+        changes += judge.state != before;
+    }
+    print_message("%d changes\n", changes);
+    assert_in_range(changes, 100, 150);
+}
+
 /* The fast interval is for what may be changing. */
 static void test_changing(void **state)
 {
@@ -390,6 +487,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tables),   cmocka_unit_test(test_weight),
         cmocka_unit_test(test_reasons),  cmocka_unit_test(test_unresolved),
+        cmocka_unit_test(test_hold),     cmocka_unit_test(test_flapping),
         cmocka_unit_test(test_changing), cmocka_unit_test(test_overload_is_not_death),
         cmocka_unit_test(test_jitter),   cmocka_unit_test(test_new_counts),
     };
