@@ -1,0 +1,302 @@
+"""
+Several instances and one Redis: caps over the farm, counts that are true, and mail that never waits for Redis.
+
+Each instance has one worker. Health checks are rare, so that what a relay has open is mail.
+"""
+
+import json
+import signal
+import socket
+import threading
+import time
+
+import pytest
+from weirtest.net import free_port, wait_until
+from weirtest.redis import Redis, RedisError
+from weirtest.relay import Relay
+
+RARE = {"interval": "60s", "fast-interval": "60s"}
+LEASE = 1.0  # s
+STATES = {"shared", "held", "local", "rejoin"}
+
+
+@pytest.fixture
+def redis():
+    """redis(...) starts one; the options are those of its command line."""
+    made = []
+
+    def make(*options, **more):
+        made.append(Redis(*options, **more))
+        return made[-1]
+    yield make
+    for one in made:
+        one.discard()
+
+
+@pytest.fixture
+def instance(start):
+    """instance(url, backends) starts a Weir of the farm "main"."""
+    def make(url, backends, redis=None, **options):
+        section = {"url": url, "lease": "%dms" % (LEASE * 1000), "publish-interval": "100ms", **(redis or {})}
+        top = {"workers": 1, "redis": section, **options.pop("top", {})}
+        return start(backends, top=top, pool={"health": RARE, "queue-timeout": "20s", **options.pop("pool", {})}, **options)
+    return make
+
+
+def state(weir):
+    return (weir.status()["redis"] or {}).get("state", "off")
+
+
+def wait_state(weir, *wanted, timeout=15):
+    wait_until(lambda: state(weir) in wanted, timeout, lambda: "%s, is %s:\n%s" % (wanted, weir.status()["redis"], weir.output()))
+
+
+def heard(weirs, count=None):
+    """Each hears all the others."""
+    for weir in weirs:
+        wait_until(lambda: state(weir) == "shared" and weir.metric("weir_instances") == (count or len(weirs)), 15,
+                   lambda: "%d instances: %s\n%s" % (count or len(weirs), weir.status()["redis"], weir.output()))
+
+
+def farm_connections(weir):
+    return {one["name"]: one["farm_connections"] for one in weir.status()["backends"]}
+
+
+def held_by(relays):
+    return {"r%d" % (n + 1): sum(one.open and one.traffic for one in relay.connections) for n, relay in enumerate(relays)}
+
+
+def agree(weirs, relays):
+    """Every instance knows what is open at the relays, exactly."""
+    for weir in weirs:
+        wait_until(lambda: farm_connections(weir) == held_by(relays), 15,
+                   lambda: "%s, are %s" % (farm_connections(weir), held_by(relays)))
+
+
+def hold(weir, count):
+    clients = []
+    for _ in range(count):
+        clients.append(weir.client(timeout=30).ehlo())
+        clients[-1].envelope()
+    return clients
+
+
+def release(clients):
+    for client in clients:
+        assert client.data(b"x\r\n").code == 250
+        client.quit()
+
+
+def counted(redis, farm="main"):
+    """The sum of what the instances have in Redis."""
+    sums = {}
+    for id in redis.members("weir:{%s}:instances" % farm):
+        for name, count in redis.hash("weir:{%s}:connections:%s" % (farm, id)).items():
+            sums[name] = sums.get(name, 0) + int(count)
+    return sums
+
+
+def id_of(weir):
+    return weir.status()["redis"]["id"]
+
+
+def test_four_instances_balance_as_one(redis, instance, relays):
+    """One instance gets most of the load, and the farm's places still follow the weights; what Redis holds is what is open."""
+    three, server = relays(3), redis()
+    farm = {"r1": {"address": three[0], "weight": 4}, "r2": {"address": three[1], "weight": 2}, "r3": {"address": three[2]}}
+    weirs = [instance(server.url, farm) for _ in range(4)]
+    heard(weirs)
+    clients = []
+    for weir, count in zip(weirs, (22, 2, 2, 2)):
+        clients += hold(weir, count)
+        agree(weirs, three)
+    shares = held_by(three)
+    assert sum(shares.values()) == 28
+    assert all(abs(shares[name] - even) <= 2 for name, even in (("r1", 16), ("r2", 8), ("r3", 4))), shares
+    # Two quiet ticks later (goal 3).
+    wait_until(lambda: counted(server) == shares, 5, lambda: "%s in Redis, %s are open" % (counted(server), shares))
+    release(clients)
+    wait_until(lambda: set(counted(server).values()) == {0}, 5, lambda: str(counted(server)))
+    agree(weirs, three)
+
+
+def flood(weirs, each, messages=2):
+    """So many clients of each instance at once."""
+    failures = []
+
+    def send(weir):
+        try:
+            for _ in range(messages):
+                with weir.client(timeout=40) as client:
+                    client.ehlo().message()
+                    client.quit()
+        except AssertionError as error:
+            failures.append(error)
+    threads = [threading.Thread(target=send, args=(weir,), daemon=True) for weir in weirs for _ in range(each)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures[0]
+
+
+@pytest.mark.parametrize("instances", [1, 4])
+def test_a_cap_of_the_farm(redis, instance, relay, instances):
+    """
+    All clients at once and a relay that all instances see empty: each takes at most 2/N of the hole before it hears of the
+    others, so that twice the cap is about the worst; each by itself would go to four times. With one instance it is exact.
+    """
+    server = redis()
+    weirs = [instance(server.url, {"r1": {"address": relay, "max-connections": 10}}) for _ in range(instances)]
+    heard(weirs)
+    filler = hold(weirs[0], 4)
+    agree(weirs, [relay])
+    relay.on("end", lambda *_: time.sleep(0.05))
+    flood(weirs, 48 // instances)
+    print("at most %d at a time" % relay.max_concurrent())
+    assert relay.max_concurrent() <= (10 if instances == 1 else 24), relay.max_concurrent()
+    assert len(relay.committed()) == 96
+    release(filler)
+
+
+def test_a_full_farm_is_full_for_all(redis, instance, relay):
+    """The places are all with one instance: another has none to give, and gives the first that comes free."""
+    server = redis()
+    weirs = [instance(server.url, {"r1": {"address": relay, "max-connections": 3}}) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[0], 2)
+    agree(weirs, [relay])
+    clients += hold(weirs[0], 1)
+    agree(weirs, [relay])
+    waiting = weirs[1].client(timeout=30).ehlo()
+    waiting.send(b"MAIL FROM:<w@x>\r\nRCPT TO:<b@x>\r\n")
+    weirs[1].wait_metric(1, "weir_queue_waiting")
+    assert waiting.silent(0.3)
+    release([clients.pop()])
+    waiting.expect(250)
+    waiting.expect(250)
+    release(clients + [waiting])
+    assert relay.max_concurrent() == 3
+
+
+@pytest.mark.scorecard(60, "kill -9 of an instance")
+def test_an_instance_is_killed(redis, instance, relays):
+    """With 50 sessions: the others' view is true again a lease later, and not because it had never counted them."""
+    two, server = relays(2), redis()
+    weirs = [instance(server.url, two) for _ in range(3)]
+    heard(weirs)
+    clients = hold(weirs[0], 50)
+    agree(weirs, two)
+    assert sum(farm_connections(weirs[1]).values()) == 50
+    weirs[0].kill()
+    began = time.monotonic()
+    for weir in weirs[1:]:
+        wait_until(lambda: sum(farm_connections(weir).values()) == 0 and weir.metric("weir_instances") == 2, 20, "none is left")
+    took = time.monotonic() - began
+    assert sum(held_by(two).values()) == 0
+    print("true again after %.2f s" % took)
+    # Not bye: the lease had to pass, less the time since its last word. Then it starts anew, and counts.
+    assert took > LEASE / 3
+    weirs[0].start()
+    heard(weirs)
+    for client in clients:
+        client.close()
+
+
+def test_a_clean_stop_says_bye(redis, instance, relays):
+    """At once: the lease is a minute."""
+    one, server = relays(1), redis()
+    weirs = [instance(server.url, one, {"lease": "60s"}) for _ in range(3)]
+    heard(weirs)
+    gone = id_of(weirs[2])
+    weirs[2].term()
+    assert weirs[2].wait() == 0
+    heard(weirs[:2])
+    assert gone not in server.members("weir:{main}:instances")
+    assert server.ask("EXISTS", *["weir:{main}:%s:%s" % (what, gone) for what in ("connections", "instance", "health")]) == 0
+
+
+def test_stopped_past_its_lease_and_continued(redis, instance, relays):
+    """The others forget it, and count it once when it is back."""
+    one, server = relays(1), redis()
+    weirs = [instance(server.url, one) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[0], 3)
+    agree(weirs, one)
+    weirs[0].signal(signal.SIGSTOP)
+    wait_until(lambda: farm_connections(weirs[1]) == {"r1": 0}, 15, "it is forgotten")
+    weirs[0].signal(signal.SIGCONT)
+    agree(weirs, one)
+    release(clients)
+    agree(weirs, one)
+    assert not weirs[0].find_log(event="redis", message="another instance has this id")
+
+
+def test_operators_of_the_farm(redis, instance, relays):
+    """A word in the hash admin counts for all; taking it back, or "ready", too."""
+    two, server = relays(2), redis()
+    weirs = [instance(server.url, two) for _ in range(3)]
+    heard(weirs)
+
+    def say(*words):
+        server.ask(*words)
+        server.ask("PUBLISH", "weir:{main}:events", '{"admin":1}')
+
+    def admin(name):
+        return [{one["name"]: (one["admin"], one["weight"]) for one in weir.status()["backends"]}[name] for weir in weirs]
+    say("HSET", "weir:{main}:admin", "r1", "drain", "r2.weight", "7", "r2", "hello", "nobody", "maint")
+    wait_until(lambda: admin("r1") == [("drain", 1)] * 3 and admin("r2") == [("ready", 7)] * 3, 10, lambda: str(admin("r1")))
+    for weir in weirs:
+        weir.deliver()
+    assert (len(two[0].committed()), len(two[1].committed())) == (0, 3)
+    say("HSET", "weir:{main}:admin", "r1", "ready")
+    wait_until(lambda: admin("r1") == [("ready", 1)] * 3, 10, lambda: str(admin("r1")))
+    say("HSET", "weir:{main}:admin", "r1", "maint")
+    wait_until(lambda: admin("r1") == [("maint", 1)] * 3, 10, lambda: str(admin("r1")))
+    say("DEL", "weir:{main}:admin")
+    wait_until(lambda: admin("r1") == admin("r2") == [("ready", 1)] * 3, 10, lambda: str(admin("r2")))
+
+
+def test_reload_moves_to_another_redis(redis, instance, relays):
+    one, first, second = relays(1), redis(), redis()
+    weirs = [instance(first.url, one) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[0], 2)
+    agree(weirs, one)
+    # Another Redis: bye to the first.
+    weirs[0].reload(lambda config: config["redis"].update(url=second.url))
+    wait_until(lambda: second.members("weir:{main}:instances") == [id_of(weirs[0])], 10, "it is in the second")
+    heard(weirs, 1)
+    weirs[1].reload(lambda config: config["redis"].update(url=second.url))
+    heard(weirs)
+    agree(weirs, one)
+    wait_until(lambda: first.members("weir:{main}:instances") == [], 10, "both have left the first")
+    # Another farm in it.
+    weirs[0].reload(lambda config: config["redis"].update(farm="other"))
+    wait_until(lambda: second.members("weir:{other}:instances") == [id_of(weirs[0])], 10, "it is in the other farm")
+    heard(weirs, 1)
+    # None at all; and back.
+    weirs[0].reload(lambda config: config.pop("redis"))
+    wait_until(lambda: state(weirs[0]) == "off", 10, "off")
+    assert farm_connections(weirs[1]) == {"r1": 0}
+    weirs[0].reload(lambda config: config.update(redis=weirs[1].config["redis"]))
+    heard(weirs)
+    agree(weirs, one)
+    release(clients)
+    for weir in weirs:
+        weir.mark_baseline()
+
+
+def test_another_instance_with_the_same_id(redis, instance, relays):
+    one, server = relays(1), redis()
+    weirs = [instance(server.url, one) for _ in range(2)]
+    heard(weirs)
+    old = id_of(weirs[0])
+    forged = {"schema": 1, "id": old, "started": 1, "seq": 1, "sessions": 0, "queued": 0, "rates": {}, "held": {"r1": 5}}
+    server.ask("PUBLISH", "weir:{main}:events", json.dumps(forged))
+    wait_until(lambda: id_of(weirs[0]) != old, 10, "another id")
+    weirs[0].wait_log(event="redis", level="warning",
+                      message="another instance has this id: %s is now %s" % (old, id_of(weirs[0])))
+    heard(weirs)  # the old one goes with its lease
+    agree(weirs, one)
+    assert sorted(server.members("weir:{main}:instances")) == sorted(map(id_of, weirs))
