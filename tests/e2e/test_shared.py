@@ -35,11 +35,15 @@ def redis():
 
 @pytest.fixture
 def instance(start):
-    """instance(url, backends) starts a Weir of the farm "main"."""
-    def make(url, backends, redis=None, **options):
+    """instance(url, backends) starts a Weir of the farm "main", and waits until it shares its counts."""
+    def make(url, backends, redis=None, joins=True, **options):
         section = {"url": url, "lease": "%dms" % (LEASE * 1000), "publish-interval": "100ms", **(redis or {})}
         top = {"workers": 1, "redis": section, **options.pop("top", {})}
-        return start(backends, top=top, pool={"health": RARE, "queue-timeout": "20s", **options.pop("pool", {})}, **options)
+        weir = start(backends, top=top, pool={"health": RARE, "queue-timeout": "20s", **options.pop("pool", {})}, **options)
+        if joins:
+            wait_state(weir, "shared")
+            weir.mark_baseline()
+        return weir
     return make
 
 
@@ -299,4 +303,292 @@ def test_another_instance_with_the_same_id(redis, instance, relays):
                       message="another instance has this id: %s is now %s" % (old, id_of(weirs[0])))
     heard(weirs)  # the old one goes with its lease
     agree(weirs, one)
-    assert sorted(server.members("weir:{main}:instances")) == sorted(map(id_of, weirs))
+
+
+# Row 58: Redis is in trouble, and mail flows.
+
+
+class Scripted:
+    """A server of a test's own that stands where Redis was, and answers in its way."""
+
+    def __init__(self, port, answer):
+        self.answer, self.accepted, self.stopping = answer, 0, threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", port))
+        self.thread = threading.Thread(target=self.accept, daemon=True)
+        self.thread.start()
+
+    def accept(self):
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
+
+    def serve(self, sock):
+        with sock:
+            try:
+                while not self.stopping.is_set():
+                    octets = sock.recv(65536)
+                    if not octets:
+                        return
+                    self.answer(self, sock, octets)
+            except OSError:
+                pass
+
+    def stop(self):
+        self.stopping.set()
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.thread.join()
+
+
+def loading(server, sock, octets):
+    sock.sendall(b"-LOADING Redis is loading the dataset in memory\r\n" * octets.count(b"*"))
+
+
+def octet_by_octet(server, sock, octets):
+    for octet in b"+PONG\r\n" * 100:
+        sock.sendall(bytes([octet]))
+        if server.stopping.wait(1):
+            return
+
+
+def garbage(server, sock, octets):
+    sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n\x00\xff" + b"\xfe" * 5000)
+
+
+def nested(server, sock, octets):
+    sock.sendall(b"*1\r\n" * 100000)
+
+
+def huge(server, sock, octets):
+    sock.sendall(b"$9223372036854775807\r\n" + b"x" * 1000000)
+
+
+class Trouble:
+    """begin() and end() it; again(): whether it was met often enough for a log that repeats itself to show."""
+
+    def __init__(self, server):
+        self.server, self.scripted = server, None
+        self.admin = server.client()
+        self.met = 0
+
+    def connections(self):
+        if self.scripted:
+            return self.scripted.accepted
+        text = self.admin.ask("INFO", "stats").decode()
+        return int(text.split("total_connections_received:")[1].split("\r")[0])
+
+    def again(self):
+        return self.connections() >= self.met + 6
+
+    def begin(self):
+        self.met = self.connections()
+
+    def end(self):
+        if self.scripted:
+            self.scripted.stop()
+            self.server.start()
+
+
+class Refused(Trouble):
+    def begin(self):
+        self.server.stop()
+
+    def again(self):
+        return True
+
+    def end(self):
+        self.server.start()
+
+
+class Silent(Refused):
+    def begin(self):
+        self.server.pause()
+
+    def end(self):
+        self.server.resume()
+
+
+class Paused(Refused):
+    def begin(self):
+        self.admin.ask("CLIENT", "PAUSE", 2500)
+
+    def end(self):
+        self.admin.ask("PING")  # it is answered when the pause is over: nothing else ends one
+
+
+class NoAuth(Trouble):
+    def begin(self):
+        super().begin()
+        self.admin.ask("CONFIG", "SET", "requirepass", "secret")
+        self.admin.ask("AUTH", "secret")
+        self.admin.ask("CLIENT", "KILL", "SKIPME", "yes", "TYPE", "normal")
+        self.admin.ask("CLIENT", "KILL", "TYPE", "pubsub")
+
+    def end(self):
+        self.admin.ask("CONFIG", "SET", "requirepass", "")
+
+
+class ReadOnly(Trouble):
+    def begin(self):
+        super().begin()
+        self.nobody = free_port()
+        self.admin.ask("REPLICAOF", "127.0.0.1", self.nobody)
+
+    def end(self):
+        self.admin.ask("REPLICAOF", "NO", "ONE")
+
+
+class Full(Refused):
+    def begin(self):
+        self.admin.ask("CONFIG", "SET", "maxmemory", "100kb")
+
+    def end(self):
+        self.admin.ask("CONFIG", "SET", "maxmemory", "0")
+
+
+def stands_in(answer):
+    class StandsIn(Trouble):
+        def begin(self):
+            self.server.stop()
+            self.scripted = Scripted(self.server.port, answer)
+    return StandsIn
+
+
+TROUBLES = {"refused": Refused, "silent": Silent, "client-pause": Paused, "noauth": NoAuth, "readonly": ReadOnly, "oom": Full,
+            "loading": stands_in(loading), "octet-a-second": stands_in(octet_by_octet), "garbage": stands_in(garbage),
+            "nested": stands_in(nested), "huge": stands_in(huge)}
+
+
+@pytest.mark.scorecard(58, "Redis in trouble")
+@pytest.mark.parametrize("name", TROUBLES)
+def test_mail_flows(redis, instance, relays, name):
+    """Every message is taken while it lasts; each state and each reason is logged once; and then all is as before."""
+    two, server = relays(2), redis()
+    weirs = [instance(server.url, two) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[0], 2)
+    agree(weirs, two)
+    trouble = TROUBLES[name](server)
+    trouble.begin()
+    # Whether or not it has been noticed yet.
+    for number in range(10):
+        for weir in weirs:
+            weir.deliver()
+    for weir in weirs:
+        wait_state(weir, "held")
+        weir.deliver()
+        # What the other held still counts.
+        assert sum(farm_connections(weir).values()) >= 2
+        assert weir.metric("weir_redis_up") == 0 and weir.status()["redis"]["reason"]
+    wait_until(trouble.again, 20, "it is met again")
+    for weir in weirs:
+        weir.deliver()
+        assert state(weir) == "held"
+        told = [line["message"] for line in weir.find_log(event="counters")]
+        assert len(told) == len(set(told)) == 2, told
+        told = [line["message"] for line in weir.find_log(event="redis")]
+        assert 1 <= len(told) == len(set(told)) <= 4, told
+    trouble.end()
+    for weir in weirs:
+        wait_state(weir, "rejoin", "shared")
+        weir.wait_log(event="counters", message="rejoin: Redis is back: the others have 10 s to come back too")
+        weir.deliver()
+    agree(weirs, two)
+    release(clients)
+    agree(weirs, two)
+    assert sum(len(one.committed()) for one in two) == 28
+
+
+@pytest.mark.scorecard(58, "Redis was never there")
+def test_no_redis_at_the_start(redis, instance, relay):
+    """Local at once, with a share of the cap; and then it joins."""
+    server = redis(start=False)
+    weir = instance(server.url, {"r1": {"address": relay, "max-connections": 8}}, {"expected-instances": 4}, joins=False)
+    wait_state(weir, "local")
+    assert weir.status()["redis"]["reason"] == "connection refused"
+    clients = hold(weir, 2)
+    waiting = weir.client(timeout=30).ehlo()
+    waiting.send(b"MAIL FROM:<w@x>\r\nRCPT TO:<b@x>\r\n")
+    weir.wait_metric(1, "weir_queue_waiting")
+    server.start()
+    heard([weir])
+    waiting.expect(250)
+    waiting.expect(250)
+    release(clients + [waiting])
+    weir.mark_baseline()
+
+
+# Row 59: what is in Redis is garbage.
+
+
+@pytest.mark.scorecard(59, "garbage in Redis")
+def test_garbage_in_redis(redis, instance, relays):
+    """Keys of other types, counts that are none, messages that are none: no crash, and no count that stays wrong."""
+    two, server = relays(2), redis()
+    weirs = [instance(server.url, two) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[0], 3)
+    agree(weirs, two)
+    ids = [id_of(weir) for weir in weirs]
+    for what in ("connections", "instance", "health"):
+        for id in ids:
+            server.ask("DEL", "weir:{main}:%s:%s" % (what, id))
+            server.ask("RPUSH", "weir:{main}:%s:%s" % (what, id), "a", "list")
+    for number, value in enumerate(("hello", "-5", str(2 ** 63 - 1), str(2 ** 64), "1e3", "", "\x00")):
+        forged = "forged-%d" % number
+        server.ask("HSET", "weir:{main}:instance:" + forged, "schema", 1, "started", 1, "seq", 1, "sessions", 0, "queued", 0)
+        server.ask("HSET", "weir:{main}:connections:" + forged, "r1", value, "r2", 1)
+        server.ask("ZADD", "weir:{main}:instances", 2 ** 50, forged)
+        server.ask("PUBLISH", "weir:{main}:events", '{"schema":1,"id":"x%d","started":1,"seq":1,"sessions":0,"queued":0,"held":{"r1":%s}}'
+                   % (number, value or '""'))
+    server.ask("ZADD", "weir:{main}:instances", 2 ** 50, "no id: \r\n")
+    server.ask("SET", "weir:{main}:admin", "no hash")
+    for text in ("", "{", "[]", "\xff", '{"schema":2,"id":"x"}', '{"schema":1}', "[" * 100000, '{"a":' * 5000, "x" * 1000000):
+        server.ask("PUBLISH", "weir:{main}:events", text)
+    for weir in weirs:
+        wait_until(lambda: weir.metric("weir_redis_snapshots_total", result="refused") >= 16, 15, "all were seen")
+        weir.deliver()
+    agree(weirs, two)
+    heard(weirs)
+    wait_until(lambda: sum(int(count) for id in ids for count in server.hash("weir:{main}:connections:" + id).values()) == 3
+               if all(server.ask("TYPE", "weir:{main}:connections:" + id) == b"hash" for id in ids) else False, 10, "they are hashes again")
+    # One that is as it should be, but not ours.
+    server.ask("DEL", "weir:{main}:instances", "weir:{main}:admin")
+    server.ask("SET", "weir:{main}:instances", "no set")
+    release(clients[:1])
+    agree(weirs, two)
+    server.ask("FLUSHALL")
+    release(clients[1:2])
+    agree(weirs, two)
+    heard(weirs)
+    wait_until(lambda: counted(server) == held_by(two) and len(server.members("weir:{main}:instances")) == 2, 10, "all is in Redis again")
+    release(clients[2:])
+    agree(weirs, two)
+
+
+@pytest.mark.scorecard(59, "FLUSHALL in mid-run")
+def test_flushed_under_load(redis, instance, relays):
+    """Nobody vanishes while it speaks."""
+    two, server = relays(2), redis()
+    weirs = [instance(server.url, two) for _ in range(3)]
+    heard(weirs)
+    stop = threading.Event()
+
+    def flush():
+        with server.client() as client:
+            while not stop.wait(0.02):
+                client.ask("FLUSHALL")
+    flusher = threading.Thread(target=flush, daemon=True)
+    flusher.start()
+    clients = hold(weirs[0], 4)
+    flood(weirs, 4)
+    agree(weirs, two)
+    assert [weir.metric("weir_instances") for weir in weirs] == [3, 3, 3]
+    stop.set()
+    flusher.join()
+    wait_until(lambda: counted(server) == held_by(two), 10, "all is in Redis again")
+    release(clients)
