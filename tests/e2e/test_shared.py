@@ -631,12 +631,13 @@ SLOTS = 16384
 
 
 def cluster_of_three(redis):
-    nodes = [redis("--cluster-enabled", "yes", "--cluster-node-timeout", "2000") for _ in range(3)]
+    ports = [free_port() for _ in range(3)]
+    nodes = [redis("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(port)) for port in ports]
     for n, node in enumerate(nodes):
         node.ask("CLUSTER", "ADDSLOTSRANGE", n * SLOTS // 3, (n + 1) * SLOTS // 3 - 1)
         node.ask("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
-    for node in nodes[1:]:
-        nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port)
+    for node, port in zip(nodes[1:], ports[1:]):
+        nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port, port)
     for node in nodes:
         wait_until(lambda: b"cluster_state:ok" in node.ask("CLUSTER", "INFO") and node.ask("CLUSTER", "NODES").count(b"connected") == 3,
                    20, "the cluster is there")
