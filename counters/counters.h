@@ -15,6 +15,7 @@
 #include <ev.h>
 
 #include "balancer/farm.h"
+#include "counters/statistics.h"
 
 enum counters_state {
     COUNTERS_OFF,    /* no Redis is configured */
@@ -34,6 +35,8 @@ struct counters_ops {
     /* What this instance thinks of a backend, for the others: "state=up since=… reason=… limit=…", cut to
      * size. */
     void (*verdict)(void *arg, const struct backend *backend, char *out, size_t size);
+    /* Cumulative counters that are not a backend's: tell each with statistics_count(). */
+    void (*count)(void *arg, struct statistics *statistics);
     /* An operator's word for the farm on a backend; NULL: it is taken back. `weight` UINT32_MAX: none. */
     void (*word)(void *arg, struct backend *backend, const char *admin, uint32_t weight);
 };

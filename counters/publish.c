@@ -14,7 +14,8 @@
 
 #include "counters/counters_internal.h"
 
-#define RATE_TAU 1000.0 /* ms */
+#define RATE_TAU    1000.0 /* ms */
+#define VERDICT_MAX 640    /* octets of what is thought of a backend */
 
 /* --- what there is to say --- */
 
@@ -195,7 +196,7 @@ static bool add_instance(struct resp_commands *commands, const struct counters *
 
 static bool add_verdicts(struct resp_commands *commands, const struct counters *c)
 {
-    char key[COUNTERS_KEY_MAX], (*texts)[256] = calloc(c->n ? c->n : 1, sizeof *texts);
+    char key[COUNTERS_KEY_MAX], (*texts)[VERDICT_MAX] = calloc(c->n ? c->n : 1, sizeof *texts);
     struct line line;
     bool good = line_open(&line, 2 + 2 * c->n) && texts;
 
