@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "balancer/placement.h"
+#include "health/health.h"
 #include "net/log.h"
 
 static void family(FILE *out, const char *name, const char *type, const char *help)
@@ -167,6 +168,44 @@ static void write_weight(FILE *out, const struct pool *pool, const struct member
     fprintf(out, "weir_backend_weight{%s} %g\n", labels.text, milliweight / 1000.0);
 }
 
+static void write_wanted(FILE *out, const struct pool *pool, const struct member *member)
+{
+    struct labels labels = member_labels(pool, member);
+    struct health_view view;
+
+    health_view(member->backend, &view);
+    if (!view.limit_observed)
+        return;
+    if (view.limit_wanted == BACKEND_NO_CEILING)
+        fprintf(out, "weir_backend_limit_wanted{%s} +Inf\n", labels.text);
+    else
+        fprintf(out, "weir_backend_limit_wanted{%s} %" PRIu32 "\n", labels.text, view.limit_wanted);
+}
+
+static void write_microseconds(FILE *out, const char *name, const struct pool *pool,
+                               const struct member *member, uint64_t value)
+{
+    if (value)
+        fprintf(out, "%s{%s} %" PRIu64 ".%06u\n", name, member_labels(pool, member).text, value / 1000000,
+                (unsigned)(value % 1000000));
+}
+
+static void write_short(FILE *out, const struct pool *pool, const struct member *member)
+{
+    struct health_view view;
+
+    health_view(member->backend, &view);
+    write_microseconds(out, "weir_backend_reply_short_seconds", pool, member, view.reply_short);
+}
+
+static void write_baseline(FILE *out, const struct pool *pool, const struct member *member)
+{
+    struct health_view view;
+
+    health_view(member->backend, &view);
+    write_microseconds(out, "weir_backend_reply_baseline_seconds", pool, member, view.reply_baseline);
+}
+
 static bool is_up(enum backend_state state)
 {
     switch (state) {
@@ -226,6 +265,66 @@ static void write_replies(FILE *out, const struct pool *pool, const struct membe
     }
 }
 
+/* --- what health knows of it --- */
+
+/* Of its last check, without the farewell: what it took to be sure. */
+static void write_check(FILE *out, const struct pool *pool, const struct member *member)
+{
+    struct labels labels = member_labels(pool, member);
+    struct health_view view;
+    uint64_t sum = 0;
+
+    health_view(member->backend, &view);
+    if (view.check.ms[CHECK_CONNECT] == CHECK_NOT_REACHED)
+        return; /* it has not been checked */
+    for (enum check_stage stage = 0; stage < CHECK_QUIT; stage++)
+        if (view.check.ms[stage] != CHECK_NOT_REACHED)
+            sum += view.check.ms[stage];
+    fprintf(out, "weir_backend_check_seconds{%s} %" PRIu64 ".%03u\n", labels.text, sum / 1000,
+            (unsigned)(sum % 1000));
+}
+
+static void write_agent_up(FILE *out, const struct pool *pool, const struct member *member)
+{
+    struct health_view view;
+
+    health_view(member->backend, &view);
+    if (view.has_agent)
+        fprintf(out, "weir_backend_agent_up{%s} %d\n", member_labels(pool, member).text, view.agent_answers);
+}
+
+static void write_agent_share(FILE *out, const struct pool *pool, const struct member *member)
+{
+    struct health_view view;
+
+    health_view(member->backend, &view);
+    if (view.has_agent)
+        fprintf(out, "weir_backend_agent_share{%s} %g\n", member_labels(pool, member).text,
+                (double)view.agent.share / ORDER_ALL);
+}
+
+static void write_checks(FILE *out, const struct farm *farm)
+{
+    family(out, "weir_backend_check_seconds", "gauge",
+           "Time that the backend's last check took, without its QUIT.");
+    each_member(out, farm, write_check);
+    family(out, "weir_check_seconds", "histogram", "Time that checks spend on each of their stages.");
+    for (enum check_stage stage = 0; stage < CHECK_STAGES; stage++) {
+        struct histogram_sum total = { 0 };
+        struct labels labels = { 0 };
+
+        add(&total, &health_stage_times[stage]);
+        label(&labels, "stage", check_stage_name(stage));
+        if (total.count)
+            write_histogram(out, "weir_check_seconds", &labels, &total);
+    }
+    family(out, "weir_backend_agent_up", "gauge", "1 while the backend's agent answers and is understood.");
+    each_member(out, farm, write_agent_up);
+    family(out, "weir_backend_agent_share", "gauge",
+           "The share of its weight that the backend's agent asks for.");
+    each_member(out, farm, write_agent_share);
+}
+
 static void write_backends(FILE *out, const struct farm *farm)
 {
     family(out, "weir_backend_connections", "gauge", "Connections to the backend, connecting included.");
@@ -235,6 +334,14 @@ static void write_backends(FILE *out, const struct farm *farm)
     family(out, "weir_backend_weight", "gauge",
            "Its weight now: less than configured while it is not at its best.");
     each_member(out, farm, write_weight);
+    family(out, "weir_backend_limit_wanted", "gauge",
+           "What the overload limit would be, with adaptive-limit: observe.");
+    each_member(out, farm, write_wanted);
+    family(out, "weir_backend_reply_short_seconds", "gauge",
+           "Time to accept MAIL and RCPT, average of the last ten seconds.");
+    each_member(out, farm, write_short);
+    family(out, "weir_backend_reply_baseline_seconds", "gauge", "What that time usually is.");
+    each_member(out, farm, write_baseline);
     family(out, "weir_backend_up", "gauge", "1 while the backend is found well enough for new mail.");
     each_member(out, farm, write_up);
     family(out, "weir_backend_state", "gauge", "1 for the state that the backend is in.");
@@ -367,6 +474,7 @@ void metrics_write(FILE *out, const struct farm *farm, const struct admin_counte
     write_handshakes(out, counters);
     write_transactions(out, farm);
     write_backends(out, farm);
+    write_checks(out, farm);
     write_queues(out, farm);
     write_shared(out, shared);
     single(out, "weir_log_dropped_total", "counter",

@@ -46,6 +46,36 @@ static json_t *address_of(struct backend *backend)
     return report_text(backend_address(backend, &address) ? address_format(&address, text) : "");
 }
 
+/* The stages of its last check that were reached; null: there was none. */
+static json_t *check_of(const struct health_view *view)
+{
+    json_t *object;
+
+    if (view->check.ms[CHECK_CONNECT] == CHECK_NOT_REACHED)
+        return json_null();
+    object = json_object();
+    for (enum check_stage stage = 0; stage < CHECK_STAGES; stage++)
+        if (view->check.ms[stage] != CHECK_NOT_REACHED)
+            json_object_set_new(object, check_stage_name(stage), number(view->check.ms[stage]));
+    return object;
+}
+
+static json_t *agent_of(const struct health_view *view)
+{
+    json_t *object;
+
+    if (!view->has_agent)
+        return json_null();
+    object = json_object();
+    json_object_set_new(object, "answers", json_boolean(view->agent_answers));
+    json_object_set_new(object, "down", json_boolean(view->agent_down));
+    json_object_set_new(object, "admin", json_string(backend_admin_name(view->agent.admin)));
+    json_object_set_new(object, "percent", number((uint64_t)view->agent.share * 100 / ORDER_ALL));
+    json_object_set_new(object, "limit",
+                        view->agent.limit == BACKEND_NO_CEILING ? json_null() : number(view->agent.limit));
+    return object;
+}
+
 static json_t *backend_object(const struct pool *pool, const struct member *member)
 {
     struct backend *backend = member->backend;
@@ -75,6 +105,8 @@ static json_t *backend_object(const struct pool *pool, const struct member *memb
     json_object_set_new(object, "max_connections", number(view.max_connections));
     json_object_set_new(object, "reason", report_text(view.reason));
     json_object_set_new(object, "since", number((uint64_t)(view.since / 1000)));
+    json_object_set_new(object, "check_ms", check_of(&view));
+    json_object_set_new(object, "agent", agent_of(&view));
     for (enum transaction_outcome o = 0; o < TRANSACTION_OUTCOMES; o++)
         json_object_set_new(object, transaction_outcome_name(o), number(outcomes(member, o)));
     return object;

@@ -39,7 +39,8 @@ enum backend_admin {
 #define BACKEND_ADMINS (BACKEND_MAINT + 1)
 const char *backend_admin_name(enum backend_admin admin); /* "ready", "drain", "maint" */
 
-#define BACKEND_NO_CEILING UINT32_MAX
+#define BACKEND_NO_CEILING      UINT32_MAX
+#define BACKEND_MILLIWEIGHT_MAX 1000000 /* of a weight of 1000, the highest that can be configured */
 
 /* Set in `capabilities` once an EHLO of the backend was seen. Before that (checks that end before EHLO, no
  * traffic yet) it narrows nothing that the pool offers, and is trusted with what every relay of today takes:

@@ -123,6 +123,7 @@ struct farm_given {
     const struct config_backend *config;
     struct address address; /* length 0: a name that is not resolved yet */
     const char *unresolved; /* why it is not, static; NULL: the answer is awaited */
+    struct address agent;   /* who is asked what it can take; length 0: nobody, or not known */
 };
 
 /* A member of the farm before that this one has no more. */

@@ -24,7 +24,8 @@ static const struct name_answer nothing_known;
 struct filling {
     struct farm *farm;
     const struct farm *old;
-    size_t room;     /* in the arrays */
+    const struct name_source *names; /* NULL: nothing is known */
+    size_t room;                     /* in the arrays */
     size_t expected; /* where in the old farm the next is looked for first: the order is mostly the same */
 };
 
@@ -72,6 +73,38 @@ static bool make_room(struct filling *f)
     return true;
 }
 
+static bool move_to_port(struct address *address, uint16_t port)
+{
+    switch (address->sa.sa_family) {
+    case AF_INET: address->in.sin_port = htons(port); return true;
+    case AF_INET6: address->in6.sin6_port = htons(port); return true;
+    default: return false;
+    }
+}
+
+static const struct name_answer *look_up(const struct filling *f, const char *host, uint16_t port)
+{
+    const struct name_answer *answer = f->names ? f->names->find(f->names->arg, host, port) : NULL;
+
+    return answer ? answer : &nothing_known;
+}
+
+/* One address suffices: of a name the first. */
+static struct address agent_of(const struct filling *f, const struct farm_given *given)
+{
+    const struct config_agent *agent = &given->config->agent;
+    struct address address = given->address;
+
+    if (agent->host) {
+        const struct name_answer *answer = look_up(f, agent->host, agent->port);
+
+        return answer->n ? answer->addresses[0] : (struct address){ 0 };
+    }
+    if (agent->address.length)
+        return agent->address;
+    return agent->port && move_to_port(&address, agent->port) ? address : (struct address){ 0 };
+}
+
 static bool add(struct filling *f, const char *found_at, const struct farm_given *given)
 {
     struct farm *farm = f->farm;
@@ -81,7 +114,8 @@ static bool add(struct filling *f, const char *found_at, const struct farm_given
         return false;
     backend->farm_serial = farm->serial;
     farm->backends[farm->n_backends] = backend;
-    farm->given[farm->n_backends++] = *given;
+    farm->given[farm->n_backends] = *given;
+    farm->given[farm->n_backends++].agent = agent_of(f, given);
     return true;
 }
 
@@ -97,7 +131,8 @@ static bool leads_back(struct filling *f, size_t row, const struct address *addr
 static bool add_found(struct filling *f, size_t row, const struct name_answer *answer)
 {
     for (size_t i = 0; i < answer->n; i++) {
-        const struct farm_given given = { &f->farm->config->backends[row], answer->addresses[i], NULL };
+        const struct farm_given given = { .config = &f->farm->config->backends[row],
+                                          .address = answer->addresses[i] };
         char text[ADDRESS_TEXT_MAX];
         struct peer peer;
 
@@ -110,22 +145,13 @@ static bool add_found(struct filling *f, size_t row, const struct name_answer *a
     return true;
 }
 
-static bool move_to_port(struct address *address, uint16_t port)
-{
-    switch (address->sa.sa_family) {
-    case AF_INET: address->in.sin_port = htons(port); return true;
-    case AF_INET6: address->in6.sin6_port = htons(port); return true;
-    default: return false;
-    }
-}
-
 static bool add_former(struct filling *f, size_t row)
 {
     const struct config_backend *config = &f->farm->config->backends[row];
     const struct farm *old = f->old;
 
     for (size_t i = 0; old && i < old->n_backends; i++) {
-        struct farm_given given = { config, old->given[i].address, NULL };
+        struct farm_given given = { .config = config, .address = old->given[i].address };
 
         if (strcmp(old->backends[i]->configured_name, config->name) != 0 || !given.address.length ||
             !move_to_port(&given.address, config->port) || leads_back(f, row, &given.address))
@@ -136,19 +162,16 @@ static bool add_former(struct filling *f, size_t row)
     return true;
 }
 
-static bool add_row(struct filling *f, size_t row, const struct name_source *names)
+static bool add_row(struct filling *f, size_t row)
 {
     const struct config_backend *config = &f->farm->config->backends[row];
-    const struct name_answer *answer = NULL;
-    struct farm_given given = { config, config->address, NULL };
+    const struct name_answer *answer;
+    struct farm_given given = { .config = config, .address = config->address };
     size_t before = f->farm->n_backends;
 
     if (!config->host)
         return add(f, "", &given);
-    if (names)
-        answer = names->find(names->arg, config->host, config->port);
-    if (!answer)
-        answer = &nothing_known;
+    answer = look_up(f, config->host, config->port);
     if (answer->n ? !add_found(f, row, answer) : !add_former(f, row))
         return false;
     if (f->farm->n_backends > before)
@@ -159,7 +182,7 @@ static bool add_row(struct filling *f, size_t row, const struct name_source *nam
 
 bool members_fill(struct farm *farm, const struct name_source *names, const struct farm *old)
 {
-    struct filling filling = { .farm = farm, .old = old };
+    struct filling filling = { .farm = farm, .old = old, .names = names };
     size_t n = farm->config->n_backends;
 
     farm->first = calloc(n + 1, sizeof *farm->first);
@@ -168,7 +191,7 @@ bool members_fill(struct farm *farm, const struct name_source *names, const stru
         return false;
     for (size_t i = 0; i < n; i++) {
         farm->first[i] = farm->n_backends;
-        if (!add_row(&filling, i, names))
+        if (!add_row(&filling, i))
             return false;
     }
     farm->first[n] = farm->n_backends;

@@ -283,11 +283,23 @@ static void check_loop(struct draft *draft, const struct config_backend *backend
                backend->address_text, listener->name, address_format(address, text));
 }
 
+/* A port alone needs an address that has ports. */
+static void check_agent(struct draft *draft, const struct config_backend *backend)
+{
+    const struct config_agent *agent = &backend->agent;
+    const struct origin *origin = draft_origin(draft, &agent->text);
+    if (origin && agent->port && !agent->host && !agent->address.length && backend->address.length &&
+        backend->address.sa.sa_family == AF_UNIX)
+        report_add(&draft->report, origin->place, origin->key,
+                   "expected host:port, as the relay's own address is a Unix socket");
+}
+
 static void check_backend(struct draft *draft, size_t index)
 {
     const struct config_backend *backend = &draft->config->backends[index];
     if (draft->described[index].field) {
         check_loop(draft, backend);
+        check_agent(draft, backend);
         return;
     }
     const struct origin *origin = draft_origin(draft, backend);

@@ -63,6 +63,8 @@ enum config_identity {
     CONFIG_IDENTITY_XFORWARD, /* for the backend's log only: access control there still sees Weir's address */
 };
 
+enum config_adaptive_limit { CONFIG_ADAPTIVE_OFF, CONFIG_ADAPTIVE_OBSERVE, CONFIG_ADAPTIVE_ON };
+
 struct config_log {
     enum log_target target;
     char *path; /* with LOG_TARGET_FILE */
@@ -126,6 +128,14 @@ struct config_health {
     char *sender, *recipient; /* mailboxes without brackets; "": the null sender, no recipient */
 };
 
+/* Who is asked how much a backend can take. */
+struct config_agent {
+    char *text;             /* as written; "" for none */
+    struct address address; /* length 0: of `host`, or without one the backend's own, at `port` */
+    char *host;             /* NULL with a literal address, or with a port alone */
+    uint16_t port;          /* 0: there is none */
+};
+
 struct config_backend {
     char *name;
     char *address_text;     /* as written */
@@ -136,6 +146,7 @@ struct config_backend {
     uint32_t max_connections; /* 0: no limit */
     uint32_t priority;        /* tier; 0 first */
     char *tls_name;           /* as config_backend_tls_name() says */
+    struct config_agent agent;
 };
 
 struct config_pool {
@@ -150,6 +161,7 @@ struct config_pool {
     uint32_t queue_timeout;
     uint32_t max_share_per_client; /* 1 to 100, percent */
     uint32_t slow_start;
+    enum config_adaptive_limit adaptive_limit;
     uint32_t connect_timeout;
     struct config_health health;
     size_t n_backends;

@@ -44,6 +44,7 @@ static const char *const algorithms[] = {
     "least-connections", "p2c", "peak-ewma", "round-robin", "random", "hash", NULL
 };
 static const char *const identities[] = { "none", "proxy-v1", "proxy-v2", "xclient", "xforward", NULL };
+static const char *const adaptive_limits[] = { "off", "observe", "on", NULL };
 static const char *const depths[] = { "connect", "banner", "ehlo", "starttls", "envelope", NULL };
 static const char *const log_formats[] = { "logfmt", "json", NULL };
 static const char *const log_levels[] = { "error", "warning", "info", "debug", NULL };
@@ -53,6 +54,7 @@ static_assert(CONFIG_BARE_NEWLINE_NORMALIZE == 1 && CONFIG_HASH == 5 && CONFIG_D
 static_assert(CONFIG_TLS_IMPLICIT == 3 && TLS_VERSION_1_3 == 1 && CONFIG_AUTH_RELAY == 1, "choices");
 static_assert(CONFIG_POOL_TLS_OFF == 0 && CONFIG_POOL_TLS_IMPLICIT_VERIFY == 5, "choices");
 static_assert(CONFIG_IDENTITY_NONE == 0 && CONFIG_IDENTITY_XFORWARD == 4, "choices");
+static_assert(CONFIG_ADAPTIVE_OFF == 0 && CONFIG_ADAPTIVE_ON == 2, "choices");
 static_assert(LOG_FORMAT_JSON == 1 && LOG_LEVEL_DEBUG == 3, "choices");
 static_assert(offsetof(struct config_listener, name) == 0 && offsetof(struct config_pool, name) == 0,
               "names");
@@ -218,7 +220,11 @@ static const struct option backend_options[] = {
     ROW(.key = "tls-name", .type = OPTION_TLS_NAME, FIELD(config_backend, tls_name), STANDARD("\"\""),
         MEANS("The name that its certificate must carry, also sent to it as SNI. Empty: the host name or "
               "address as written in `address`.")),
-    LATER("agent", "host:port that speaks HAProxy's agent-check.", ""),
+    ROW(.key = "agent", .type = OPTION_AGENT, FIELD(config_backend, agent.text), STANDARD("\"\""),
+        MEANS(
+            "Who is asked, at the pool's `health` `interval`, how much the relay can take: `host:port` of a "
+            "program that speaks HAProxy's agent-check (docs/agent.md). A port alone: at the relay's own "
+            "address. Empty: nobody.")),
 };
 const struct section option_backend =
     SECTION("pools.NAME.backends.NAME", backend_options, sizeof(struct config_backend));
@@ -257,8 +263,11 @@ static const struct option pool_options[] = {
               "can use it gets all the same.")),
     ROW(.key = "slow-start", .type = OPTION_DURATION, FIELD(config_pool, slow_start), STANDARD("60s"),
         RANGE(0, HOURS(1)), MEANS("A backend that comes back gets its full share after this long.")),
-    LATER_CHOICE("adaptive-limit", "A limit per backend that follows its reply times.",
-                 WORDS("off", "observe", "on"), "off"),
+    ROW(.key = "adaptive-limit", .type = OPTION_CHOICE, FIELD(config_pool, adaptive_limit), STANDARD("on"),
+        .choices = adaptive_limits,
+        MEANS("A limit per backend that falls while its replies to MAIL and RCPT take much longer than usual "
+              "or it says that it can't take mail now, and grows again. `observe`: only log and show what it "
+              "would be. With `off` too a backend that says 421 gets fewer connections.")),
     LATER("idle-connections", "Per worker and backend, with mode `transaction`."),
     LATER("idle-timeout", "Of such a connection."),
     LATER("replay-buffer", "Of a body, so that a transaction can move to another backend."),

@@ -29,6 +29,7 @@ enum option_type {
     OPTION_HTTP_ADDRESS,    /* struct config: http_address, and its text beside it */
     OPTION_CONTROL,         /* struct config: control_address, and its path beside it */
     OPTION_BACKEND_ADDRESS, /* struct config_backend: address, and host, port and text beside it */
+    OPTION_AGENT,           /* struct config_agent: text, and address, host and port beside it */
     OPTION_POOL,            /* size_t; check.c finds the pool when all are known */
     /* Lists of scalars: an array and its count. One scalar stands for a list of one. */
     OPTION_ADDRESSES,   /* struct address */

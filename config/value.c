@@ -325,6 +325,47 @@ static bool read_backend_address(const char *text, struct config_backend *backen
     return true;
 }
 
+static bool read_port(const char *text, uint16_t *out, const char **detail)
+{
+    const char *end;
+    uint64_t n;
+    *detail = "a port is a number from 1 to 65535";
+    if (!read_digits(text, &n, &end) || *end || n < 1 || n > UINT16_MAX)
+        return false;
+    *out = (uint16_t)n;
+    return true;
+}
+
+static bool read_agent(const char *text, struct config_agent *agent, const char **detail)
+{
+    struct address address = { 0 };
+    uint16_t port = 0;
+    char *host = NULL;
+    const char *digits = text + (*text == ':');
+    if (*digits && !digits[strspn(digits, "0123456789")]) {
+        if (!read_port(digits, &port, detail))
+            return false;
+    } else if (*text) {
+        enum address_kind kind = address_parse(text, true, &address, &port, detail);
+        if (kind == ADDRESS_BAD)
+            return false;
+        if (kind == ADDRESS_LITERAL && (address.sa.sa_family == AF_UNIX || is_wildcard(&address))) {
+            *detail = "that is no address to connect to";
+            return false;
+        }
+        if (kind == ADDRESS_NAME) {
+            host = memory_text(text);
+            *strrchr(host, ':') = '\0';
+        }
+    }
+    agent->address = address;
+    agent->port = port;
+    free(agent->host);
+    agent->host = host;
+    replace_text(&agent->text, text);
+    return true;
+}
+
 static bool read_listen_address(const char *text, struct address *out, const char **detail)
 {
     uint16_t port;
@@ -388,6 +429,7 @@ static bool read_field(const struct option *option, void *field, const char *tex
     case OPTION_CONTROL: return read_control(text, AROUND(field, config, control_address), detail);
     case OPTION_BACKEND_ADDRESS:
         return read_backend_address(text, AROUND(field, config_backend, address), detail);
+    case OPTION_AGENT: return read_agent(text, AROUND(field, config_agent, text), detail);
     case OPTION_ADDRESSES: return read_listen_address(text, field, detail);
     case OPTION_NAMESERVERS: return read_nameserver(text, field, detail);
     case OPTION_NETWORKS: return network_parse(text, field, detail);
@@ -471,6 +513,7 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
     case OPTION_HTTP_ADDRESS: fixed = "an IP address and port such as 127.0.0.1:9925, or \"\""; break;
     case OPTION_CONTROL: fixed = "the path of a socket, such as /run/weir/weir.sock, or \"\""; break;
     case OPTION_BACKEND_ADDRESS: fixed = "host:port such as 192.0.2.1:25 or relay.example.net:25"; break;
+    case OPTION_AGENT: fixed = "host:port such as 192.0.2.1:9780, a port alone, or \"\""; break;
     case OPTION_POOL: fixed = "the name of a pool"; break;
     case OPTION_ADDRESSES: fixed = "an address such as 192.0.2.1:25, [2001:db8::1]:25 or unix:/path"; break;
     case OPTION_NAMESERVERS:
@@ -518,6 +561,10 @@ void value_free(enum option_type type, void *field)
     case OPTION_BACKEND_ADDRESS:
         free(AROUND(field, config_backend, address)->address_text);
         free(AROUND(field, config_backend, address)->host);
+        break;
+    case OPTION_AGENT:
+        free(AROUND(field, config_agent, text)->text);
+        free(AROUND(field, config_agent, text)->host);
         break;
     case OPTION_NUMBER:
     case OPTION_SIZE:

@@ -371,6 +371,7 @@ static void walk_value(struct walk *walk, const struct option *option, void *obj
     case OPTION_HTTP_ADDRESS:
     case OPTION_CONTROL:
     case OPTION_BACKEND_ADDRESS:
+    case OPTION_AGENT:
     case OPTION_POOL: walk_scalar(walk, option, object, node, key_place); break;
     case OPTION_ADDRESSES:
     case OPTION_NAMESERVERS:

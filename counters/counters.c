@@ -13,6 +13,7 @@
 #include "net/clock.h"
 #include "net/log.h"
 
+#define HEAR_EVERY      500             /* ms */
 #define BYE_LIMIT       0.5             /* s */
 #define COMPLAINT_AGAIN (5 * 60 * 1000) /* ms */
 
@@ -138,6 +139,27 @@ static void apply(struct counters *c, int64_t now)
         placement_serve(c->farm, now);
 }
 
+/* What the others have found out: twice a second, for it changes seldom. */
+static void hear(struct counters *c, int64_t now)
+{
+    uint32_t *scratch = calloc(c->view.n ? c->view.n : 1, sizeof *scratch),
+             instances = view_instances(&c->view, now);
+
+    c->heard_at = now;
+    for (size_t i = 0; scratch && i < c->n; i++) {
+        struct counted *counted = &c->counted[i];
+        uint32_t down, limit;
+
+        view_verdict(&c->view, c->names[i], scratch, &down, &limit, now);
+        if (down == counted->down && limit == counted->limit)
+            continue;
+        counted->down = down;
+        counted->limit = limit;
+        c->ops.hear(c->ops.arg, counted->backend, down, instances, limit);
+    }
+    free(scratch);
+}
+
 static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
 {
     struct counters *c = timer->data;
@@ -151,6 +173,8 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
     statistics_tick(c->statistics, now);
     if (view_tick(&c->view, now) || c->news || instances != c->status.instances)
         apply(c, now);
+    if (now - c->heard_at >= HEAR_EVERY)
+        hear(c, now);
     tell_state(c);
     c->ticked = now;
 }
@@ -249,7 +273,10 @@ static bool enlist(struct counters *c, const struct farm *farm)
     for (size_t i = 0; i < n; i++) {
         const struct counted *old = known(c, farm->backends[i]);
 
-        counted[i] = old ? *old : (struct counted){ .backend = farm->backends[i], .weight = UINT32_MAX };
+        counted[i] = old ? *old
+                         : (struct counted){ .backend = farm->backends[i],
+                                             .weight = UINT32_MAX,
+                                             .limit = BACKEND_NO_CEILING };
         counted[i].published = UINT32_MAX; /* the names may be others */
     }
     qsort(counted, n, sizeof *counted, by_name);
@@ -315,6 +342,8 @@ static void alone(struct counters *c)
         (void)backend_set_news(c->counted[i].backend, &none);
     for (size_t i = 0; i < c->n_pools; i++)
         pool_set_news(c->pools[i].pool, &(struct pool_news){ 0 });
+    for (size_t i = 0; i < c->n; i++)
+        c->ops.hear(c->ops.arg, c->counted[i].backend, 0, 1, BACKEND_NO_CEILING);
     for (size_t i = 0; i < c->n; i++)
         if (c->counted[i].word[0] || c->counted[i].weight != UINT32_MAX)
             c->ops.word(c->ops.arg, c->counted[i].backend, NULL, UINT32_MAX);

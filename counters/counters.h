@@ -35,6 +35,11 @@ struct counters_ops {
     /* What this instance thinks of a backend, for the others: "state=up since=… reason=… limit=…", cut to
      * size. */
     void (*verdict)(void *arg, const struct backend *backend, char *out, size_t size);
+    /* Whether this instance can't reach it, and the overload limit that it has found for it: 0 where it has
+     * seen replies and found none, UINT32_MAX where it has seen none. */
+    void (*finding)(void *arg, const struct backend *backend, bool *down, uint32_t *limit);
+    /* What others have found, as in health_hear(). */
+    void (*hear)(void *arg, struct backend *backend, uint32_t down, uint32_t instances, uint32_t limit);
     /* Cumulative counters that are not a backend's: tell each with statistics_count(). */
     void (*count)(void *arg, struct statistics *statistics);
     /* An operator's word for the farm on a backend; NULL: it is taken back. `weight` UINT32_MAX: none. */

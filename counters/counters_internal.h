@@ -29,6 +29,7 @@ struct counted {
     uint32_t published;
     char word[8]; /* the farm's operators' admin word in force; "": none */
     uint32_t weight;
+    uint32_t down, limit; /* what others have found, as last told */
 };
 
 #define COUNTERS_COMPLAINTS 8
@@ -57,7 +58,7 @@ struct counters {
     uint64_t seq;
     struct redis *commands, *events; /* NULL: OFF */
     ev_timer tick;
-    int64_t ticked, published_at, verdicts_at, resynced_at;
+    int64_t ticked, published_at, verdicts_at, resynced_at, heard_at;
     uint64_t placements; /* of all pools, when last published */
     bool publishing, verdicts_due, resyncing, resync_due, news;
 

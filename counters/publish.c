@@ -265,6 +265,22 @@ static bool send_all(struct counters *c, const struct snapshot *snapshot, bool v
     return good;
 }
 
+/* The arrays are there, with room for all. */
+static void add_findings(struct counters *c, struct snapshot *snapshot)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        char *name = (char *)(uintptr_t)c->names[i];
+        uint32_t limit;
+        bool down;
+
+        c->ops.finding(c->ops.arg, c->counted[i].backend, &down, &limit);
+        if (down)
+            snapshot->down[snapshot->n_down++] = name;
+        if (limit != UINT32_MAX)
+            snapshot->limits[snapshot->n_limits++] = (struct snapshot_count){ name, limit };
+    }
+}
+
 static void publish(struct counters *c, int64_t now)
 {
     struct snapshot snapshot = { .started = c->started, .seq = c->seq + 1 };
@@ -272,6 +288,8 @@ static void publish(struct counters *c, int64_t now)
 
     snapshot.held = calloc(c->n ? c->n : 1, sizeof *snapshot.held);
     snapshot.rates = calloc(c->n_pools ? c->n_pools : 1, sizeof *snapshot.rates);
+    snapshot.limits = calloc(c->n ? c->n : 1, sizeof *snapshot.limits);
+    snapshot.down = calloc(c->n ? c->n : 1, sizeof *snapshot.down);
     memcpy(snapshot.id, c->id, sizeof snapshot.id);
     c->ops.load(c->ops.arg, &snapshot.sessions, &snapshot.queued);
     for (size_t i = 0; snapshot.held && i < c->n; i++) {
@@ -282,6 +300,8 @@ static void publish(struct counters *c, int64_t now)
     for (size_t i = 0; snapshot.rates && i < c->n_pools; i++)
         snapshot.rates[snapshot.n_rates++] =
             (struct snapshot_rate){ c->pools[i].pool->state->name, c->pools[i].rate };
+    if (snapshot.limits && snapshot.down)
+        add_findings(c, &snapshot);
     if (snapshot.held && snapshot.rates && send_all(c, &snapshot, verdicts)) {
         c->seq = snapshot.seq;
         c->publishing = true;
@@ -299,6 +319,8 @@ static void publish(struct counters *c, int64_t now)
     }
     free(snapshot.held); /* the names are others' */
     free(snapshot.rates);
+    free(snapshot.limits);
+    free(snapshot.down);
 }
 
 void publish_tick(struct counters *c, int64_t now)
@@ -322,7 +344,7 @@ void publish_bye(struct counters *c)
     resp_commands_say(&commands, "ZREM", counters_key(c, key, "instances", NULL), c->id);
     if (text)
         resp_commands_say(&commands, "PUBLISH", c->channel, text);
-    (void)redis_send(c->commands, &commands, NULL, NULL);
+    (void)redis_send(c->commands, &commands, on_published, c);
     resp_commands_free(&commands);
     free(text);
 }

@@ -21,6 +21,12 @@ void snapshot_clear(struct snapshot *snapshot)
         free(snapshot->held[i].name);
     for (size_t i = 0; i < snapshot->n_rates; i++)
         free(snapshot->rates[i].name);
+    for (size_t i = 0; i < snapshot->n_limits; i++)
+        free(snapshot->limits[i].name);
+    for (size_t i = 0; i < snapshot->n_down; i++)
+        free(snapshot->down[i]);
+    free(snapshot->limits);
+    free(snapshot->down);
     free(snapshot->held);
     free(snapshot->rates);
     memset(snapshot, 0, sizeof *snapshot);
@@ -60,27 +66,49 @@ static char *read_name(const char *name)
     return name[0] && strlen(name) < SNAPSHOT_NAME_MAX ? strdup(name) : NULL;
 }
 
-static bool read_held(struct snapshot *out, json_t *object)
+static bool read_counts(json_t *object, struct snapshot_count **counts, size_t *n)
 {
     const char *name;
     json_t *value;
 
     if (!is_mapping(object))
         return false;
-    out->held = calloc(json_object_size(object) + 1, sizeof *out->held);
-    if (!out->held)
+    *counts = calloc(json_object_size(object) + 1, sizeof **counts);
+    if (!*counts)
         return false;
     json_object_foreach(object, name, value)
     {
-        struct snapshot_count *held = &out->held[out->n_held];
+        struct snapshot_count *count = &(*counts)[*n];
 
         if (!json_is_integer(value) || json_integer_value(value) < 0 ||
-            json_integer_value(value) > SNAPSHOT_COUNT_MAX || !(held->name = read_name(name)))
+            json_integer_value(value) > SNAPSHOT_COUNT_MAX || !(count->name = read_name(name)))
             return false;
-        held->count = (uint32_t)json_integer_value(value);
-        out->n_held++;
+        count->count = (uint32_t)json_integer_value(value);
+        ++*n;
     }
     return true;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct snapshot_count *)a)->name, ((const struct snapshot_count *)b)->name);
+}
+
+static bool read_down(struct snapshot *out, const json_t *array)
+{
+    size_t n = json_array_size(array);
+
+    if ((array && !json_is_array(array)) || n > SNAPSHOT_ENTRIES)
+        return false;
+    out->down = calloc(n + 1, sizeof *out->down);
+    for (size_t i = 0; out->down && i < n; i++) {
+        const json_t *name = json_array_get(array, i);
+
+        if (!json_is_string(name) || !(out->down[i] = read_name(json_string_value(name))))
+            return false;
+        out->n_down++;
+    }
+    return out->down;
 }
 
 static bool read_rates(struct snapshot *out, json_t *object)
@@ -128,7 +156,13 @@ static bool read_all(struct snapshot *out, json_t *root, bool *other_schema)
         return false;
     out->sessions = (uint64_t)sessions;
     out->queued = (uint64_t)queued;
-    return read_rates(out, json_object_get(root, "rates")) && read_held(out, json_object_get(root, "held"));
+    if (!read_rates(out, json_object_get(root, "rates")) ||
+        !read_counts(json_object_get(root, "held"), &out->held, &out->n_held) ||
+        !read_counts(json_object_get(root, "limits"), &out->limits, &out->n_limits) ||
+        !read_down(out, json_object_get(root, "down")))
+        return false;
+    qsort(out->limits, out->n_limits, sizeof *out->limits, by_name);
+    return true;
 }
 
 bool snapshot_parse(struct snapshot *out, const char *text, size_t size, bool *other_schema)
@@ -159,7 +193,7 @@ static void put(json_t *object, const char *name, json_t *value)
 
 char *snapshot_format(const struct snapshot *snapshot)
 {
-    json_t *root = json_object(), *rates, *held;
+    json_t *root = json_object(), *rates, *held, *limits, *down;
     char *text;
 
     put(root, "schema", json_integer(SNAPSHOT_SCHEMA));
@@ -173,6 +207,12 @@ char *snapshot_format(const struct snapshot *snapshot)
         put(root, "queued", json_integer((json_int_t)snapshot->queued));
         put(root, "rates", rates = json_object());
         put(root, "held", held = json_object());
+        put(root, "limits", limits = json_object());
+        put(root, "down", down = json_array());
+        for (size_t i = 0; i < snapshot->n_limits; i++)
+            put(limits, snapshot->limits[i].name, json_integer(snapshot->limits[i].count));
+        for (size_t i = 0; i < snapshot->n_down; i++)
+            (void)json_array_append_new(down, json_string(snapshot->down[i]));
         for (size_t i = 0; i < snapshot->n_rates; i++)
             put(rates, snapshot->rates[i].name, json_real((double)snapshot->rates[i].rate));
         for (size_t i = 0; i < snapshot->n_held; i++)

@@ -5,10 +5,11 @@
  * On the channel it is one JSON object, readable with `redis-cli SUBSCRIBE`:
  *
  *     {"schema":1,"id":"mx1-0badcafe","started":1790000000000,"seq":17,"sessions":12,"queued":0,
- *      "rates":{"relays":3.5},"held":{"relay1":8,"relay2":4}}
+ *      "rates":{"relays":3.5},"held":{"relay1":8,"relay2":4},"limits":{"relay1":0,"relay2":40},"down":["relay3"]}
  *
- * `bye` takes the place of `held` in the last one. What is read is hostile: whatever is not just that is
- * refused whole.
+ * `limits` are the overload limits that it has found, 0 where it has seen replies and found none; `down` is
+ * what it can't reach. `bye` takes the place of all but the first four in the last one. What is read is
+ * hostile: whatever is not just that is refused whole.
  */
 #ifndef WEIR_COUNTERS_SNAPSHOT_H
 #define WEIR_COUNTERS_SNAPSHOT_H
@@ -39,9 +40,11 @@ struct snapshot {
     uint64_t seq;
     uint64_t sessions, queued;
     bool bye;
-    size_t n_held, n_rates;
+    size_t n_held, n_rates, n_limits, n_down;
     struct snapshot_count *held; /* only those that hold something need be there */
     struct snapshot_rate *rates;
+    struct snapshot_count *limits; /* by name, when read */
+    char **down;
 };
 
 /* Read one. False: it is malformed, or (*other_schema) of another version; nothing is left of it. */

@@ -277,3 +277,41 @@ void view_held(const struct view *view, const char *const *names, size_t n, uint
         }
     }
 }
+
+static int by_size(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static int to_name(const void *name, const void *count)
+{
+    return strcmp(name, ((const struct snapshot_count *)count)->name);
+}
+
+void view_verdict(const struct view *view, const char *name, uint32_t *scratch, uint32_t *down,
+                  uint32_t *limit, int64_t now)
+{
+    size_t n = 0;
+
+    *down = 0;
+    *limit = BACKEND_NO_CEILING;
+    for (size_t i = 0; i < view->n; i++) {
+        const struct snapshot *last = &view->peers[i].last;
+        const struct snapshot_count *found;
+
+        if (!view_counts(view, &view->peers[i], now))
+            continue;
+        for (size_t k = 0; k < last->n_down; k++)
+            *down += strcmp(last->down[k], name) == 0;
+        found = last->n_limits ? bsearch(name, last->limits, last->n_limits, sizeof *last->limits, to_name)
+                               : NULL;
+        if (found)
+            scratch[n++] = found->count ? found->count : BACKEND_NO_CEILING;
+    }
+    if (!n)
+        return;
+    qsort(scratch, n, sizeof *scratch, by_size);
+    *limit = scratch[n / 2];
+}

@@ -6,6 +6,7 @@
  */
 #include "health/check.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -18,6 +19,11 @@
 #include "smtp/probe.h"
 #include "smtp/reply.h"
 
+static const char *const stage_names[] = { "connect",  "banner", "ehlo", "helo", "starttls", "tls",
+                                           "identity", "mail",   "rcpt", "rset", "quit" };
+static_assert(sizeof stage_names / sizeof *stage_names == CHECK_STAGES, "a name for each stage");
+static_assert(CHECK_BANNER == SMTP_PROBE_BANNER + 1 && CHECK_QUIT == SMTP_PROBE_QUIT + 1, "in one order");
+
 struct check {
     struct stream stream;
     ev_io connecting; /* the stream does not tell of a mere connection */
@@ -26,6 +32,9 @@ struct check {
     struct check_handler handler;
     enum config_health_depth depth;
     int64_t ends; /* the whole check; ms, monotonic */
+    enum check_stage stage;
+    int64_t stage_began; /* ms, monotonic */
+    struct check_times times;
     bool connected;
     bool decided;
     int start_error; /* of stream_connect(), told by the timer: never out of check_start() */
@@ -41,6 +50,23 @@ struct check {
 static void on_stream(struct stream *stream, enum stream_event event);
 static void on_connected(struct ev_loop *loop, ev_io *io, int events);
 static void on_timer(struct ev_loop *loop, ev_timer *timer, int events);
+
+const char *check_stage_name(enum check_stage stage)
+{
+    return stage_names[stage];
+}
+
+/* The time since the last call was spent on the stage that it then was in. */
+static void lap(struct check *check)
+{
+    int64_t now = clock_milliseconds();
+    uint32_t *spent = &check->times.ms[check->stage];
+
+    *spent = (*spent == CHECK_NOT_REACHED ? 0 : *spent) + (uint32_t)(now - check->stage_began);
+    check->stage_began = now;
+    if (check->connected && check->probe.stage != SMTP_PROBE_ENDED)
+        check->stage = (enum check_stage)check->probe.stage + 1;
+}
 
 static bool own_fault(int error)
 {
@@ -80,9 +106,12 @@ static void arm(struct check *check, int64_t milliseconds)
 static void end(struct check *check)
 {
     struct check_handler handler = check->handler;
+    struct check_times times;
 
+    lap(check);
+    times = check->times;
     check_free(check);
-    handler.ended(handler.arg);
+    handler.ended(handler.arg, &times);
 }
 
 /* Decided and ended in one. */
@@ -153,6 +182,7 @@ static void connected(struct check *check)
     if (check->connected)
         return;
     check->connected = true;
+    lap(check);
     ev_io_stop(check->loop, &check->connecting);
     arm(check, CHECK_BANNER_LIMIT);
     if (check->probe.stage == SMTP_PROBE_TLS)
@@ -227,6 +257,7 @@ static void act(struct check *check, enum smtp_probe_action action)
 
 static void read_more(struct check *check)
 {
+    enum smtp_probe_action action;
     ssize_t n = stream_read(&check->stream, check->in + check->in_size, sizeof check->in - check->in_size);
 
     if (n == -EAGAIN)
@@ -245,16 +276,23 @@ static void read_more(struct check *check)
     }
     connected(check);
     check->in_size += (size_t)n;
-    act(check, smtp_probe_feed(&check->probe, check->in, check->in_size));
+    action = smtp_probe_feed(&check->probe, check->in, check->in_size);
+    lap(check);
+    act(check, action);
 }
 
 static void on_stream(struct stream *stream, enum stream_event event)
 {
     struct check *check = (struct check *)stream; /* its first member */
+    enum smtp_probe_action action;
 
     switch (event) {
     case STREAM_DRAINED: break;
-    case STREAM_SECURED: act(check, smtp_probe_secured(&check->probe)); break;
+    case STREAM_SECURED:
+        action = smtp_probe_secured(&check->probe);
+        lap(check);
+        act(check, action);
+        break;
     case STREAM_READABLE:
         /* Octets in front of an implicit handshake are the handshake's, to fail by. */
         if (check->probe.stage == SMTP_PROBE_TLS && !check->connected && stream_connected(stream))
@@ -367,7 +405,9 @@ struct check *check_start(struct ev_loop *loop, const struct check_target *targe
     ev_timer_init(&check->timer, on_timer, 0, 0);
     check->connecting.data = check->timer.data = check;
     ev_now_update(loop);
-    check->ends = clock_milliseconds() + target->timeout;
+    memset(&check->times, 0xff, sizeof check->times); /* CHECK_NOT_REACHED */
+    check->stage_began = clock_milliseconds();
+    check->ends = check->stage_began + target->timeout;
     check->start_error = stream_connect(&check->stream, loop, target->address, target->source, on_stream);
     if (!keep_tls(check, target) && !check->start_error)
         check->start_error = -ENOMEM;

@@ -18,6 +18,31 @@
 #define CHECK_BANNER_LIMIT  5000 /* ms from the connection to the whole banner, implicit TLS included */
 #define CHECK_QUIT_LIMIT    2000 /* ms for the 221, when the verdict is there already */
 
+/* What a check spends its time on: the connection, then the stages of smtp/probe.h, of which those that come
+ * twice (EHLO, behind STARTTLS once more) are summed up. */
+enum check_stage {
+    CHECK_CONNECT,
+    CHECK_BANNER,
+    CHECK_EHLO,
+    CHECK_HELO,
+    CHECK_STARTTLS,
+    CHECK_TLS,
+    CHECK_IDENTITY,
+    CHECK_MAIL,
+    CHECK_RCPT,
+    CHECK_RSET,
+    CHECK_QUIT,
+};
+#define CHECK_STAGES (CHECK_QUIT + 1)
+const char *check_stage_name(enum check_stage stage); /* "connect", "banner", "ehlo" … */
+
+#define CHECK_NOT_REACHED UINT32_MAX
+
+/* ms; CHECK_NOT_REACHED where it was not there. Of a check that failed the last one is what it failed in. */
+struct check_times {
+    uint32_t ms[CHECK_STAGES];
+};
+
 enum check_verdict {
     CHECK_PASSED,
     CHECK_FAILED,
@@ -51,7 +76,7 @@ struct check_handler {
     /* Once, as soon as it is certain; never out of check_start(). Must not abort the check. */
     void (*decided)(void *arg, const struct check_result *result);
     /* Once, behind it: the connection is closed and the check gone. */
-    void (*ended)(void *arg);
+    void (*ended)(void *arg, const struct check_times *times);
     void *arg;
 };
 

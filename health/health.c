@@ -47,6 +47,20 @@ static void on_sweep(struct ev_loop *loop, ev_timer *timer, int events)
     reap(health);
 }
 
+/* One timer for all, slower while nothing comes. */
+static void on_limits(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct health *health = timer->data;
+    int64_t now = clock_milliseconds();
+    bool any = false;
+
+    (void)events;
+    for (struct record *record = health->records; record; record = record->next)
+        any = limits_tick(record, now) || any;
+    timer->repeat = (any ? LIMIT_TICK : LIMIT_TICK_IDLE) / 1000.;
+    ev_timer_again(loop, timer);
+}
+
 struct health *health_open(struct ev_loop *loop, const struct health_watcher *watcher)
 {
     struct health *health = calloc(1, sizeof *health);
@@ -56,10 +70,15 @@ struct health *health_open(struct ev_loop *loop, const struct health_watcher *wa
     health->loop = loop;
     if (watcher)
         health->watcher = *watcher;
+    schedule_open(health);
+    agents_init(health);
     mailbox_open(&health->mailbox, loop, health);
     ev_timer_init(&health->sweep, on_sweep, SWEEP_SECONDS, SWEEP_SECONDS);
     health->sweep.data = health;
     ev_timer_start(loop, &health->sweep);
+    ev_timer_init(&health->limits, on_limits, LIMIT_TICK / 1000., LIMIT_TICK / 1000.);
+    health->limits.data = health;
+    ev_timer_start(loop, &health->limits);
     return health;
 }
 
@@ -211,13 +230,14 @@ void health_close(struct health **health)
     *health = NULL;
     if (!h)
         return;
-    h->closing = true;
+    h->checks.limit = h->agents.limit = 0;
     for (struct record *record = h->records; record; record = record->next)
         record_retire(record);
     mailbox_close(&h->mailbox);
     free_all(&h->records);
     free_all(&h->retired);
     ev_timer_stop(h->loop, &h->sweep);
+    ev_timer_stop(h->loop, &h->limits);
     if (h->farm)
         farm_release(&h->farm);
     free(h);
@@ -234,7 +254,11 @@ void health_view(const struct backend *backend, struct health_view *out)
             .state = atomic_load(&backend->state),
             .weight = atomic_load_explicit(&backend->milliweight, memory_order_relaxed) / 1000,
             .max_connections = ceiling == BACKEND_NO_CEILING ? 0 : ceiling,
+            .limit = BACKEND_NO_CEILING,
+            .limit_wanted = BACKEND_NO_CEILING,
+            .agent = order_none,
         };
+        memset(&out->check, 0xff, sizeof out->check); /* CHECK_NOT_REACHED */
         return;
     }
     pthread_mutex_lock(&record->view_lock);

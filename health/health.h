@@ -11,6 +11,7 @@
 #include <ev.h>
 
 #include "balancer/farm.h"
+#include "health/check.h"
 #include "health/order.h"
 #include "smtp/command.h"
 
@@ -49,14 +50,18 @@ struct health_reply {
     int code;             /* 0: none came after the end of data */
     uint8_t status_class; /* of its enhanced status code: 4 of "4.3.1"; 0: it had none */
     uint16_t subject;     /* 3 of "4.3.1" */
+    uint32_t took;        /* ms */
 };
 /* From the worker of that index: a write to memory of its own, and a mail if the relay says that it is in
  * trouble: 451 or 452 to MAIL, DATA or a message, with 4.3.x or without an enhanced code, or no reply to a
- * message. Everything else is the message's own affair: one spam run must empty no farm. */
+ * message. Everything else is the message's own affair: one spam run must empty no farm. How long it took to
+ * accept MAIL and RCPT is counted too, for its limit. */
 void health_report_reply(struct backend *backend, uint32_t worker, const struct health_reply *reply);
 /* The first MAIL of a session has been answered there, or the session has failed there (with the HEALTH_HARD
  * that is reported beside it). */
 void health_report_session(struct backend *backend, uint32_t worker, bool failed);
+/* It carries more than next to nothing, and has answered MAIL or RCPT in the last two seconds. */
+bool health_at_work(const struct backend *backend);
 /* Traffic read this EHLO from the backend: if it differs from what was known, the control thread updates what
  * pools offer. */
 void health_report_capabilities(struct backend *backend, const struct smtp_capabilities *capabilities);
@@ -68,6 +73,20 @@ void health_order(struct health *health, struct backend *backend, enum order_sou
                   const struct order *order);
 struct orders health_orders(const struct backend *backend);
 
+/* What other instances have found out about a backend. */
+struct health_peers {
+    uint32_t down;      /* so many can't reach it */
+    uint32_t instances; /* live ones, this one too */
+    uint32_t limit;     /* the median of their overload limits; BACKEND_NO_CEILING: none */
+};
+/* One more that can't reach it: looked at here within a second, each instance at a moment of its own. As many
+ * as max(2, half of the instances): ejected without evidence of one's own. Their limit counts beside one's
+ * own, whichever is lower. Control thread. */
+void health_hear(struct health *health, struct backend *backend, const struct health_peers *peers);
+
+/* What all checks spent their time on. Written by the control thread; any thread. */
+extern struct histogram health_stage_times[CHECK_STAGES];
+
 /* Why a backend is in its state and since when, for logs and /api/status. Any thread that holds the backend.
  */
 struct health_view {
@@ -78,6 +97,16 @@ struct health_view {
     uint32_t weight, max_connections; /* 0: no limit */
     bool weight_ordered;              /* an order's, not the configuration's */
     enum order_source admin_source;   /* whose word the admin state is, unless it is READY */
+    /* The overload limit that is in force, and with `adaptive-limit: observe` the one that would be (else the
+     * same); BACKEND_NO_CEILING: none but max-connections. */
+    uint32_t limit, limit_wanted;
+    bool limit_observed;
+    uint64_t reply_short, reply_baseline; /* of MAIL and RCPT now, and as usual, µs; 0: not known */
+    struct check_times check;             /* of the last that ended */
+    bool has_agent;
+    bool agent_answers; /* it could be reached and understood when it was last asked */
+    bool agent_down;    /* its word: down, fail or stopped */
+    struct order agent; /* its word on the rest; limit and weight as in health/order.h */
 };
 void health_view(const struct backend *backend, struct health_view *out);
 

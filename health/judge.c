@@ -14,9 +14,6 @@
 #include "balancer/algorithm.h"
 
 #define TRIAL_PERCENT    5
-#define LOWEST_LIMIT     2
-#define LOWEST_PERCENT   5
-#define STEP_PERCENT     2
 #define SLOW_START_LEAST 100  /* thousandths */
 #define SLOW_START_TICK  1000 /* ms */
 #define WINDOW_TICK      1000
@@ -41,6 +38,35 @@ int64_t judge_jitter(struct judge *judge, int64_t milliseconds)
     return milliseconds - milliseconds / 10 + judge_random(judge, milliseconds / 5 + 1);
 }
 
+/* One of several is forgotten for each five minutes that have been `clean`. */
+static uint32_t forget(uint32_t times, int64_t clean)
+{
+    int64_t forgotten = clean / JUDGE_FORGET;
+
+    return forgotten >= times ? 0 : times - (uint32_t)forgotten;
+}
+
+/* first · 2^(n−1), at most `last`. */
+static int64_t doubled(int64_t first, uint32_t n, int64_t last)
+{
+    for (uint32_t i = 1; i < n && first < last; i++)
+        first *= 2;
+    return first < last ? first : last;
+}
+
+/* It goes DOWN: once more? A relay that comes and goes costs its sessions each time. */
+static void hold(struct judge *judge, int64_t now)
+{
+    if (judge->state == BACKEND_UP || judge->state == BACKEND_DEGRADED)
+        judge->falls = forget(judge->falls, now - judge->since);
+    judge->falls++;
+    judge->held_until =
+        judge->falls < JUDGE_FALLS
+            ? now
+            : now + judge_jitter(judge,
+                                 doubled(JUDGE_HOLD_FIRST, judge->falls - JUDGE_FALLS + 1, JUDGE_HOLD_LAST));
+}
+
 /* Every change of state passes here. */
 static void become(struct judge *judge, enum backend_state state, const char *reason, int64_t now)
 {
@@ -63,6 +89,7 @@ static void become(struct judge *judge, enum backend_state state, const char *re
     case BACKEND_DOWN:
         judge->counter = 0;
         judge->refused = false;
+        hold(judge, now);
         break;
     case BACKEND_EJECTED: judge->clean_since = judge->ejected_until; break;
     case BACKEND_HALF_OPEN: judge->trial_good = 0; break;
@@ -72,14 +99,22 @@ static void become(struct judge *judge, enum backend_state state, const char *re
     strncpy(judge->reason, reason, sizeof judge->reason - 1);
 }
 
+static struct limit_settings limit_settings(const struct judge_settings *settings)
+{
+    return (struct limit_settings){ .mode = settings->adaptive,
+                                    .max_connections = settings->max_connections };
+}
+
 void judge_init(struct judge *judge, const struct judge_settings *settings, uint64_t seed)
 {
+    struct limit_settings limit = limit_settings(settings);
+
     memset(judge, 0, sizeof *judge);
     judge->settings = *settings;
     judge->state = BACKEND_INIT;
     judge->share = 1000;
     judge->slow_since = JUDGE_NEVER;
-    judge->load.limit = BACKEND_NO_CEILING;
+    limit_init(&judge->limit, &limit);
     judge->random = seed ? seed : 1;
     strcpy(judge->reason, "not checked yet");
 }
@@ -89,7 +124,12 @@ void judge_begin(struct judge *judge, const char *reason, int64_t now)
     judge->counter = 0;
     judge->refused = false;
     judge->begins_slowly = true;
-    become(judge, BACKEND_INIT, reason, now);
+    judge->falls = 0;
+    limit_forget(&judge->limit);
+    if (judge->told_down)
+        become(judge, BACKEND_DOWN, judge->told, now);
+    else
+        become(judge, BACKEND_INIT, reason, now);
 }
 
 static bool judged_up(const struct judge *judge)
@@ -101,19 +141,14 @@ void judge_configure(struct judge *judge, const struct judge_settings *settings)
 {
     bool up = judged_up(judge);
     bool other_counts = settings->fall != judge->settings.fall || settings->rise != judge->settings.rise;
-    struct judge_limit *load = &judge->load;
+    struct limit_settings limit = limit_settings(settings);
 
     judge->settings = *settings;
     if (other_counts)
         judge->counter = up ? settings->rise + settings->fall - 1 : 0;
     if (!settings->slow_start)
         judge->slow_since = JUDGE_NEVER;
-    if (load->limit == BACKEND_NO_CEILING)
-        return;
-    if (settings->max_connections)
-        load->cap = settings->max_connections;
-    if (load->limit >= load->cap)
-        load->limit = BACKEND_NO_CEILING;
+    limit_configure(&judge->limit, &limit);
 }
 
 /* --- checks --- */
@@ -126,6 +161,8 @@ static void check_passed(struct judge *judge, int64_t now)
     switch (judge->state) {
     case BACKEND_INIT: become(judge, BACKEND_UP, "check passed", now); break;
     case BACKEND_DOWN:
+        if (judge->told_down || judge_held(judge, now))
+            break;
         if (++judge->counter >= judge->settings.rise)
             become(judge, BACKEND_UP, "check passed", now);
         break;
@@ -166,6 +203,26 @@ void judge_unresolved(struct judge *judge, const char *reason, int64_t now)
         become(judge, BACKEND_DOWN, reason, now);
 }
 
+void judge_told(struct judge *judge, const char *reason, int64_t now)
+{
+    judge->told_down = reason != NULL;
+    if (!reason)
+        return; /* DOWN with a counter of 0, as behind any failed check */
+    (void)strncpy(judge->told, reason, sizeof judge->told - 1);
+    if (judge->state != BACKEND_DOWN)
+        become(judge, BACKEND_DOWN, judge->told, now);
+}
+
+bool judge_held(const struct judge *judge, int64_t now)
+{
+    return judge->state == BACKEND_DOWN && now < judge->held_until;
+}
+
+void judge_release(struct judge *judge)
+{
+    judge->held_until = 0;
+}
+
 bool judge_changing(const struct judge *judge)
 {
     switch (judge->state) {
@@ -184,19 +241,9 @@ bool judge_changing(const struct judge *judge)
 
 static void eject(struct judge *judge, const char *reason, int64_t now)
 {
-    int64_t clean = now - judge->clean_since, time = JUDGE_EJECT_FIRST;
-
-    if (judge->ejections && clean >= JUDGE_FORGET) {
-        int64_t forgotten = clean / JUDGE_FORGET;
-
-        judge->ejections = forgotten >= judge->ejections ? 0 : judge->ejections - (uint32_t)forgotten;
-    }
-    judge->ejections++;
-    for (uint32_t i = 1; i < judge->ejections && time < JUDGE_EJECT_LAST; i++)
-        time *= 2;
-    if (time > JUDGE_EJECT_LAST)
-        time = JUDGE_EJECT_LAST;
-    judge->ejected_until = now + judge_jitter(judge, time);
+    judge->ejections = forget(judge->ejections, now - judge->clean_since) + 1;
+    judge->ejected_until =
+        now + judge_jitter(judge, doubled(JUDGE_EJECT_FIRST, judge->ejections, JUDGE_EJECT_LAST));
     become(judge, BACKEND_EJECTED, reason, now);
 }
 
@@ -231,6 +278,11 @@ void judge_hard(struct judge *judge, uint32_t in_a_row, bool may_eject, int64_t 
              may_eject, now);
 }
 
+void judge_peers(struct judge *judge, bool may_eject, int64_t now)
+{
+    bad_sign(judge, true, "other instances can't reach it", "other instances can't reach it", may_eject, now);
+}
+
 void judge_sessions(struct judge *judge, uint64_t total, uint64_t failed, bool may_eject, int64_t now)
 {
     struct window_share share;
@@ -260,87 +312,33 @@ void judge_answers(struct judge *judge, uint64_t total, uint64_t bad, int64_t no
                                                  : 1000 - share.thousandths;
 }
 
-/* --- the limit that 421s teach --- */
+/* --- load --- */
 
 void judge_saw_connections(struct judge *judge, uint32_t connections)
 {
-    judge->load.highest = larger(judge->load.highest, connections);
+    limit_saw(&judge->limit, connections);
 }
 
-static uint32_t lowest_limit(uint32_t cap)
+bool judge_replies(struct judge *judge, const struct limit_totals *totals, uint32_t connections, int64_t now)
 {
-    return larger(LOWEST_LIMIT, percent(cap, LOWEST_PERCENT));
-}
-
-/* Where its limit ends, or would end. Without max-connections that is twice what it is known to carry: frozen
- * while there is a limit, else the cap would run away from the limit that climbs to it. */
-static uint32_t load_cap(const struct judge *judge)
-{
-    if (judge->settings.max_connections)
-        return judge->settings.max_connections;
-    if (judge->load.limit != BACKEND_NO_CEILING)
-        return judge->load.cap;
-    return judge->load.highest > BACKEND_NO_CEILING / 4 ? BACKEND_NO_CEILING / 2 : 2 * judge->load.highest;
-}
-
-static void cut(struct judge *judge, uint32_t connections, int64_t now)
-{
-    struct judge_limit *load = &judge->load;
-
-    load->last_sign = now;
-    load->good = 0;
-    if (load->limit == BACKEND_NO_CEILING) {
-        load->cap = load_cap(judge);
-        load->limit = judge->settings.max_connections ? judge->settings.max_connections : connections;
-    } else if (now - load->last_cut < JUDGE_LOAD_CUT) {
-        return; /* sessions that began before the last cut was known */
-    }
-    load->last_cut = now;
-    load->limit = larger(lowest_limit(load->cap), percent(load->limit, 70));
-    if (load->limit >= load->cap)
-        load->limit = BACKEND_NO_CEILING; /* so few that nothing can be taken away */
-}
-
-static void grow(struct judge *judge, uint32_t connections, int64_t now)
-{
-    struct judge_limit *load = &judge->load;
-    uint32_t step = larger(1, percent(load->cap, STEP_PERCENT));
-
-    load->good = 0;
-    load->last_step = now;
-    if ((uint64_t)connections * 10 < (uint64_t)load->limit * 8)
-        return; /* what it has is not used: nothing says that it could carry more */
-    load->limit = load->cap - load->limit <= step ? BACKEND_NO_CEILING : load->limit + step;
-}
-
-static int64_t later(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
+    return limit_tick(&judge->limit, totals, connections, now);
 }
 
 void judge_load(struct judge *judge, uint32_t in_a_row, uint32_t connections, bool may_eject, int64_t now)
 {
-    judge_saw_connections(judge, connections);
-    cut(judge, connections, now);
-    bad_sign(judge, in_a_row >= JUDGE_SIGNS && connections <= lowest_limit(load_cap(judge)),
+    limit_told(&judge->limit, connections, now);
+    bad_sign(judge, in_a_row >= JUDGE_SIGNS && connections <= limit_lowest(&judge->limit),
              "busy three times with next to nothing on it", "busy on trial", may_eject, now);
 }
 
 void judge_good(struct judge *judge, uint32_t signs, uint32_t connections, int64_t now)
 {
-    struct judge_limit *load = &judge->load;
-
-    judge_saw_connections(judge, connections);
-    if (load->limit != BACKEND_NO_CEILING) {
-        load->good += signs;
-        if (load->good >= JUDGE_LOAD_GOOD && now - later(load->last_step, load->last_sign) >= JUDGE_LOAD_STEP)
-            grow(judge, connections, now);
-    }
-    if (judge->state == BACKEND_HALF_OPEN) {
-        judge->trial_good += signs;
-        if (judge->trial_good >= JUDGE_SIGNS)
-            become(judge, BACKEND_UP, "trial passed", now);
-    }
+    limit_saw(&judge->limit, connections);
+    if (judge->state != BACKEND_HALF_OPEN)
+        return;
+    judge->trial_good += signs;
+    if (judge->trial_good >= JUDGE_SIGNS)
+        become(judge, BACKEND_UP, "trial passed", now);
 }
 
 bool judge_is_overload(const struct judge *judge, bool told, uint32_t connections, int64_t now)
@@ -350,29 +348,25 @@ bool judge_is_overload(const struct judge *judge, bool told, uint32_t connection
     if (ceiling != BACKEND_NO_CEILING && connections > 0 &&
         (uint64_t)connections * 10 >= (uint64_t)ceiling * 8)
         return true;
+    if (limit_at_work(&judge->limit, connections, now))
+        return true;
     /* A relay that says 421 to a check while it carries a good deal of mail is full, not dead; one that says
      * it with next to nothing on it is in no state to work. */
-    return told && connections > lowest_limit(load_cap(judge));
+    return told && connections > limit_lowest(&judge->limit);
 }
 
 /* --- time, and what comes out --- */
 
-void judge_tick(struct judge *judge, uint32_t connections, int64_t now)
+void judge_tick(struct judge *judge, int64_t now)
 {
-    struct judge_limit *load = &judge->load;
-
     if (judge->state == BACKEND_EJECTED && now >= judge->ejected_until)
         become(judge, BACKEND_HALF_OPEN, "ejection over", now);
     if (judge->slow_since != JUDGE_NEVER && now - judge->slow_since >= judge->settings.slow_start)
         judge->slow_since = JUDGE_NEVER;
-    if (load->limit != BACKEND_NO_CEILING &&
-        now - later(load->last_step, load->last_sign) >= JUDGE_LOAD_QUIET)
-        grow(judge, connections, now);
 }
 
 int64_t judge_next(const struct judge *judge, int64_t now)
 {
-    const struct judge_limit *load = &judge->load;
     int64_t next = JUDGE_NEVER;
 
     if (judge->state == BACKEND_EJECTED)
@@ -384,11 +378,6 @@ int64_t judge_next(const struct judge *judge, int64_t now)
         int64_t tick = end - now < SLOW_START_TICK ? end : now + SLOW_START_TICK;
 
         next = tick < next ? tick : next;
-    }
-    if (load->limit != BACKEND_NO_CEILING) {
-        int64_t step = later(load->last_step, load->last_sign) + JUDGE_LOAD_QUIET;
-
-        next = step < next ? step : next;
     }
     return next;
 }
@@ -411,12 +400,12 @@ uint32_t judge_ceiling(const struct judge *judge, int64_t now)
     uint32_t limit = judge->settings.max_connections ? judge->settings.max_connections : BACKEND_NO_CEILING;
 
     if (judge->state == BACKEND_HALF_OPEN) {
-        uint32_t usual = limit == BACKEND_NO_CEILING ? judge->load.highest : limit;
+        uint32_t usual = limit == BACKEND_NO_CEILING ? judge->limit.highest : limit;
 
         return larger(1, percent(usual, TRIAL_PERCENT));
     }
-    if (judge->load.limit < limit)
-        limit = judge->load.limit;
+    if (judge->limit.force.limit < limit)
+        limit = judge->limit.force.limit;
     if (limit == BACKEND_NO_CEILING)
         return limit;
     return larger(1, (uint32_t)(limit * slow_start(judge, now) / 1000));

@@ -332,6 +332,16 @@ static void add(struct names *names, const char *host, uint16_t port)
     names->entries = entry;
 }
 
+static void want(struct names *names, const char *host, uint16_t port)
+{
+    struct entry *entry = host ? find(names, host, port) : NULL;
+
+    if (entry)
+        entry->wanted = true;
+    else if (host)
+        add(names, host, port);
+}
+
 /* But not those that the resolver still knows. */
 static void drop_unwanted(struct names *names)
 {
@@ -397,13 +407,8 @@ void names_follow(struct names *names, struct config *config)
     for (struct entry *e = names->entries; e; e = e->next)
         e->wanted = false;
     for (size_t i = 0; i < config->n_backends; i++) {
-        const struct config_backend *backend = &config->backends[i];
-        struct entry *entry = backend->host ? find(names, backend->host, backend->port) : NULL;
-
-        if (entry)
-            entry->wanted = true;
-        else if (backend->host)
-            add(names, backend->host, backend->port);
+        want(names, config->backends[i].host, config->backends[i].port);
+        want(names, config->backends[i].agent.host, config->backends[i].agent.port);
     }
     names->config = config_hold(config);
     config_release(&old);

@@ -1,5 +1,5 @@
 /*
- * Names: where the backends are that the configuration gives by host name.
+ * Names: where the backends and their agents are that the configuration gives by host name.
  *
  *     configuration ──▶ names ──▶ farm ──▶ workers, health
  *                        ▲ │ changed

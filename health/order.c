@@ -2,7 +2,7 @@
 
 #include <assert.h>
 
-static const char *const names[] = { "operator", "farm", "agent", "queue" };
+static const char *const names[] = { "operator", "farm", "agent", "queue", "peers" };
 static_assert(sizeof names / sizeof *names == ORDER_SOURCES, "a name for each source");
 
 const struct order order_none = {

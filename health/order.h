@@ -18,8 +18,9 @@ enum order_source {
     ORDER_FARM,     /* an operator's for all instances: Redis */
     ORDER_AGENT,    /* the relay's own, by its agent */
     ORDER_QUEUE,    /* the relay's own, by the queue depth it writes to Redis */
+    ORDER_PEERS,    /* other instances', by the overload limits that they have found */
 };
-#define ORDER_SOURCES (ORDER_QUEUE + 1)
+#define ORDER_SOURCES (ORDER_PEERS + 1)
 const char *order_source_name(enum order_source source);
 
 #define ORDER_NO_WEIGHT UINT32_MAX

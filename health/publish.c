@@ -19,8 +19,7 @@ static void on_wake(struct ev_loop *loop, ev_timer *timer, int events)
         record->suspended = 0;
     if (record->judge.sessions.open || record->judge.answers.open)
         record_counted(record, now);
-    judge_tick(&record->judge, atomic_load_explicit(&record->backend->connections, memory_order_relaxed),
-               now);
+    judge_tick(&record->judge, now);
     publish(record, now);
     if (resumed)
         placement_serve(record->health->farm, now);
@@ -104,6 +103,24 @@ bool publish_can_spare(const struct record *record)
     return true;
 }
 
+static bool pool_has_others(const struct pool *pool, const struct backend *backend)
+{
+    for (size_t i = 0; i < pool->n_members; i++)
+        if (pool->members[i]->backend != backend && backend_in_service(pool->members[i]->backend))
+            return true;
+    return false;
+}
+
+bool publish_has_others(const struct record *record)
+{
+    const struct farm *farm = record->health->farm;
+
+    for (size_t i = 0; i < farm->n_pools; i++)
+        if (lists(&farm->pools[i], record->backend) && !pool_has_others(&farm->pools[i], record->backend))
+            return false;
+    return true;
+}
+
 void publish_panic(const struct pool *pool)
 {
     uint64_t total = 0, usable = 0;
@@ -166,7 +183,7 @@ void publish_orders(struct record *record)
     pthread_mutex_unlock(&record->view_lock);
 }
 
-static void log_change(const struct record *record, enum backend_state from)
+static void log_change(const struct record *record, enum backend_state from, int64_t now)
 {
     const struct judge *judge = &record->judge;
     bool bad = judge->state == BACKEND_DOWN || judge->state == BACKEND_EJECTED;
@@ -178,15 +195,15 @@ static void log_change(const struct record *record, enum backend_state from)
     log_plain(&line, "from", backend_state_name(from));
     log_plain(&line, "to", backend_state_name(judge->state));
     log_string(&line, "reason", judge->reason);
+    if (judge_held(judge, now)) /* it has come and gone too often */
+        log_number(&line, "held_ms", judge->held_until - now);
     log_end(&line);
 }
 
 /* How often workers tell of good signs. */
 static uint32_t good_every(const struct judge *judge)
 {
-    if (judge->state == BACKEND_HALF_OPEN)
-        return 1;
-    return judge->load.limit == BACKEND_NO_CEILING ? 0 : JUDGE_LOAD_GOOD;
+    return judge->state == BACKEND_HALF_OPEN ? 1 : 0;
 }
 
 static void change_state(struct record *record, enum backend_state from, int64_t now)
@@ -200,13 +217,21 @@ static void change_state(struct record *record, enum backend_state from, int64_t
     atomic_store_explicit(&record->good, 0, memory_order_relaxed);
     atomic_store(&backend->state, record->judge.state);
     publish_view(record, record->judge.state, record->judge.reason);
-    log_change(record, from);
+    log_change(record, from, now);
     publish_service(record, now, !was_in_service && backend_in_service(backend));
 }
 
 static uint32_t lesser(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;
+}
+
+/* An agent may ask for more than all, but no backend is heavier than the configuration can make one. */
+static uint32_t shared(uint32_t milliweight, uint32_t share)
+{
+    uint64_t product = (uint64_t)milliweight * share / ORDER_ALL;
+
+    return product < BACKEND_MILLIWEIGHT_MAX ? (uint32_t)product : BACKEND_MILLIWEIGHT_MAX;
 }
 
 void publish(struct record *record, int64_t now)
@@ -216,7 +241,7 @@ void publish(struct record *record, int64_t now)
     const struct judge *judge = &record->judge;
     enum backend_state from = atomic_load(&backend->state);
     struct order order = orders_fold(&record->orders);
-    uint32_t milliweight = (uint32_t)((uint64_t)judge_milliweight(judge, now) * order.share / ORDER_ALL);
+    uint32_t milliweight = shared(judge_milliweight(judge, now), order.share);
     /* The numbers first: who sees it up must not see yesterday's ceiling. */
     bool more = backend_set_limit(backend, lesser(judge_ceiling(judge, now), order.limit));
     uint32_t old_milliweight = atomic_exchange(&backend->milliweight, milliweight);
@@ -225,6 +250,7 @@ void publish(struct record *record, int64_t now)
     atomic_store_explicit(&record->good_every, good_every(judge), memory_order_relaxed);
     if (changed)
         change_state(record, from, now);
+    limits_show(record, now);
     if (changed || more || (milliweight > 0) != (old_milliweight > 0))
         placement_serve(health->farm, now);
     arm_wake(record, now);

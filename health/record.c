@@ -22,9 +22,13 @@ struct record *record_create(struct health *health, struct backend *backend, uin
     record->backend = backend_hold(backend);
     record->mail.deliver = record_on_mail;
     orders_init(&record->orders);
+    record->view.agent = order_none;
+    memset(&record->view.check, 0xff, sizeof record->view.check); /* CHECK_NOT_REACHED */
     pthread_mutex_init(&record->view_lock, NULL);
     schedule_init(record);
     publish_init(record);
+    peers_init(record);
+    limits_init(record);
     return record;
 }
 
@@ -39,6 +43,7 @@ void record_settings(const struct record *record, struct judge_settings *out)
         .weight = weight == ORDER_NO_WEIGHT ? record->configured->weight : weight,
         .max_connections = record->configured->max_connections,
         .slow_start = pool->slow_start,
+        .adaptive = pool->adaptive_limit,
     };
 }
 
@@ -68,6 +73,7 @@ void record_configure(struct record *record, const struct farm_given *given, boo
     if (!record->pool) { /* no pool lists it, so nobody is sent there */
         schedule_stop(record);
         record->place = (struct address){ 0 };
+        agent_configure(record, given);
         return;
     }
     record_settings(record, &settings);
@@ -84,6 +90,7 @@ void record_configure(struct record *record, const struct farm_given *given, boo
     schedule_hurry(record);
     publish_orders(record);
     publish(record, now);
+    agent_configure(record, given);
 }
 
 void record_revive(struct record *record, int64_t now)
@@ -101,7 +108,9 @@ void record_retire(struct record *record)
     atomic_store_explicit(&record->good_every, 0, memory_order_relaxed);
     schedule_stop(record);
     publish_stop(record);
+    peers_stop(record);
     record->place = (struct address){ 0 }; /* to be checked at once, should it come back */
+    agent_stop(record);
 }
 
 bool record_forgotten(const struct record *record)
@@ -121,6 +130,7 @@ void record_free(struct record **record)
     atomic_store_explicit(&r->backend->health, NULL, memory_order_release);
     pthread_mutex_destroy(&r->view_lock);
     backend_release(&r->backend);
+    agent_free(r);
     free(r->counts);
     free(r);
 }

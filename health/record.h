@@ -15,9 +15,11 @@
 #include <stdalign.h>
 #include <stdatomic.h>
 
+#include "health/agent.h"
 #include "health/check.h"
 #include "health/health.h"
 #include "health/judge.h"
+#include "health/line.h"
 #include "health/order.h"
 #include "net/mailbox.h"
 
@@ -37,12 +39,20 @@ enum record_sign {
 struct record_counts {
     alignas(64) _Atomic uint64_t sessions;
     _Atomic uint64_t failed_sessions, answers, bad_answers;
+    _Atomic uint64_t replies, reply_time, reply_squares; /* as in struct limit_totals */
+};
+
+/* What the log was last told of a limit. */
+struct limit_log {
+    uint32_t limit;
+    int64_t at; /* 0: of nothing yet */
 };
 
 struct record {
     /* Read by workers with every good sign, so apart from what is written often. */
     alignas(64) struct health *health;
     _Atomic uint32_t good_every; /* tell of every so many good signs; 0: of none */
+    _Atomic bool at_work;        /* it has just answered, and carries a good deal */
     uint32_t workers;
     struct record_counts *counts; /* [workers] */
 
@@ -62,13 +72,18 @@ struct record {
     struct address place;                    /* where it has been looked for */
     struct judge judge;
     struct orders orders;
+    uint32_t peers_down;           /* other instances that can't reach it */
+    ev_timer peers_timer;          /* looked at, because one more can't */
+    struct limit_totals totals;    /* at the last tick */
+    struct limit_log limit_log[2]; /* in force, wanted */
 
-    struct check *check; /* running */
-    bool check_again;    /* as soon as the one running has ended */
-    bool checked;        /* at its own phase already */
-    bool due;            /* waits for its turn */
-    struct record *next_due;
+    struct turn turn;     /* to be checked */
+    struct check *check;  /* running */
+    bool check_again;     /* as soon as the one running has ended */
+    bool checked;         /* at its own phase already */
     ev_timer check_timer; /* the next check */
+
+    struct agent *agent; /* NULL: it never had one */
 
     ev_timer wake_timer; /* the judge's time, or the end of a suspension */
     int64_t suspended;   /* until; 0: not, or its end was announced */
@@ -83,15 +98,21 @@ struct health {
     struct farm *farm; /* held; NULL before the first */
     struct record *records, *retired;
     struct health_watcher watcher;
-    bool closing;
-    unsigned running; /* checks */
-    struct record *due_first, *due_last;
-    ev_timer sweep; /* what needs doing now and then */
+    struct line checks, agents;
+    ev_timer sweep;  /* what needs doing now and then */
+    ev_timer limits; /* every LIMIT_TICK while there is traffic */
 };
 
 static inline struct record *record_of(const struct backend *backend)
 {
     return atomic_load_explicit(&backend->health, memory_order_acquire);
+}
+
+/* Places taken on it, by all instances. */
+static inline uint32_t record_places(const struct record *record)
+{
+    return atomic_load_explicit(&record->backend->connections, memory_order_relaxed) +
+           atomic_load_explicit(&record->backend->others, memory_order_relaxed);
 }
 
 static inline void record_arm(struct record *record, ev_timer *timer, int64_t milliseconds)
@@ -116,12 +137,17 @@ void record_retire(struct record *record);
 bool record_forgotten(const struct record *record);
 void record_free(struct record **record);
 
+/* peers.c: what other instances have found out. */
+void peers_init(struct record *record);
+void peers_stop(struct record *record);
+
 /* signs.c: what workers report, delivered. */
 void record_on_mail(struct mail *mail, void *owner);
 /* Tell the judge what has been counted. */
 void record_counted(struct record *record, int64_t now);
 
 /* schedule.c: when to check. */
+void schedule_open(struct health *health);
 void schedule_init(struct record *record);
 void schedule_check_now(struct record *record);
 /* It has moved: a check that runs is none of the new place. */
@@ -143,7 +169,16 @@ void publish_orders(struct record *record);
 void publish_stop(struct record *record);
 /* Whether the pool is in a panic: less than half of it is usable, and some of it is only ejected. */
 void publish_panic(const struct pool *pool);
+/* Whether each of its pools has another one in service. */
+bool publish_has_others(const struct record *record);
 /* Whether its pools can do without it (balancing.md "Health": half of the weight, but one always). */
 bool publish_can_spare(const struct record *record);
+
+/* limits.c: overload limits. */
+void limits_init(struct record *record);
+/* Feed it with what was counted. True if something was since the last time. */
+bool limits_tick(struct record *record, int64_t now);
+/* Log it and put it into the view. */
+void limits_show(struct record *record, int64_t now);
 
 #endif

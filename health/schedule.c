@@ -2,11 +2,18 @@
  * When to check: at once when new, then every interval; faster while something is changing, and for one
  * interval after it went down. So many at a time and no more, the others wait in line.
  */
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+
 #include "balancer/placement.h"
 #include "health/record.h"
 #include "net/clock.h"
+#include "net/log.h"
 
-static void start_next(struct health *health);
+#define CHECK_SLOT 50 /* ms */
+
+struct histogram health_stage_times[CHECK_STAGES];
 
 static const struct config_health *settings(const struct record *record)
 {
@@ -23,6 +30,15 @@ static bool is_changing(const struct record *record)
            (judge->state == BACKEND_DOWN && clock_milliseconds() - judge->since < settings(record)->interval);
 }
 
+/* Checks that begin in the same moment share wake-ups, which with a thousand backends are most of what they
+ * cost. A slot is far shorter than the jitter, so that checks are spread as before. In seconds. */
+static double to_slot(const struct record *record, int64_t wait)
+{
+    double now = ev_now(record->health->loop), at = now + (double)wait / 1000., slot = CHECK_SLOT / 1000.;
+
+    return wait < 10 * CHECK_SLOT ? at - now : ceil(at / slot) * slot - now;
+}
+
 static void arm_check(struct record *record)
 {
     struct judge *judge = &record->judge;
@@ -37,7 +53,9 @@ static void arm_check(struct record *record)
         wait = judge_jitter(judge, wait);
     if (!changing)
         record->checked = true;
-    record_arm(record, &record->check_timer, wait);
+    ev_timer_stop(record->health->loop, &record->check_timer);
+    ev_timer_set(&record->check_timer, to_slot(record, wait), 0.);
+    ev_timer_start(record->health->loop, &record->check_timer);
 }
 
 static void learn(struct record *record, const struct smtp_capabilities *capabilities, int64_t now)
@@ -57,14 +75,19 @@ static void on_decided(void *arg, const struct check_result *result)
 {
     struct record *record = arg;
     struct judge *judge = &record->judge;
-    uint32_t connections = atomic_load_explicit(&record->backend->connections, memory_order_relaxed);
+    uint32_t connections = record_places(record);
     int64_t now = clock_milliseconds();
 
     judge_saw_connections(judge, connections);
     if (result->capabilities_known)
         learn(record, &result->capabilities, now);
     switch (result->verdict) {
-    case CHECK_PASSED: judge_check(judge, true, "", now); break;
+    case CHECK_PASSED:
+        /* One that comes and goes is better than none. */
+        if (judge_held(judge, now) && !publish_has_others(record))
+            judge_release(judge);
+        judge_check(judge, true, "", now);
+        break;
     case CHECK_FAILED: judge_check(judge, false, result->reason, now); break;
     case CHECK_BUSY:
         if (judge_is_overload(judge, result->told_busy, connections, now))
@@ -80,23 +103,53 @@ static void on_decided(void *arg, const struct check_result *result)
     publish(record, now);
 }
 
-static void on_ended(void *arg)
+static void log_check(const struct record *record, const struct check_times *times)
+{
+    struct log_record line;
+    char key[32];
+
+    if (!log_begin(&line, LOG_LEVEL_DEBUG, "check"))
+        return;
+    log_string(&line, "backend", backend_name(record->backend));
+    for (enum check_stage stage = 0; stage < CHECK_STAGES; stage++) {
+        if (times->ms[stage] == CHECK_NOT_REACHED)
+            continue;
+        (void)snprintf(key, sizeof key, "%s_ms", check_stage_name(stage));
+        log_number(&line, key, times->ms[stage]);
+    }
+    log_end(&line);
+}
+
+static void keep_times(struct record *record, const struct check_times *times)
+{
+    for (enum check_stage stage = 0; stage < CHECK_STAGES; stage++)
+        if (times->ms[stage] != CHECK_NOT_REACHED)
+            histogram_add(&health_stage_times[stage], times->ms[stage]);
+    pthread_mutex_lock(&record->view_lock);
+    record->view.check = *times;
+    pthread_mutex_unlock(&record->view_lock);
+    log_check(record, times);
+}
+
+static void on_ended(void *arg, const struct check_times *times)
 {
     struct record *record = arg;
+    struct line *line = &record->health->checks;
 
     record->check = NULL;
-    record->health->running--;
+    keep_times(record, times);
+    line_leave(line, &record->turn);
     if (record->check_again) {
         record->check_again = false;
         schedule_check_now(record);
     } else {
         arm_check(record);
     }
-    start_next(record->health);
 }
 
-static void start(struct record *record)
+static bool start(struct turn *turn)
 {
+    struct record *record = (struct record *)((char *)turn - offsetof(struct record, turn));
     const struct check_handler handler = { on_decided, on_ended, record };
     struct health *health = record->health;
     struct address address;
@@ -116,26 +169,16 @@ static void start(struct record *record)
     };
 
     if (!backend_address(record->backend, &address))
-        return; /* a name without one: the next farm may have it */
+        return false; /* a name without one: the next farm may have it */
     record->check = check_start(health->loop, &target, &handler);
-    if (record->check)
-        health->running++;
-    else
+    if (!record->check)
         arm_check(record);
+    return record->check != NULL;
 }
 
-static void start_next(struct health *health)
+void schedule_open(struct health *health)
 {
-    while (!health->closing && health->due_first && health->running < HEALTH_CHECKS_AT_ONCE) {
-        struct record *record = health->due_first;
-
-        health->due_first = record->next_due;
-        if (!health->due_first)
-            health->due_last = NULL;
-        record->next_due = NULL;
-        record->due = false;
-        start(record);
-    }
+    health->checks = (struct line){ .limit = HEALTH_CHECKS_AT_ONCE, .begin = start };
 }
 
 void schedule_check_now(struct record *record)
@@ -148,16 +191,8 @@ void schedule_check_now(struct record *record)
         record->check_again = true;
         return;
     }
-    if (record->due)
-        return;
     ev_timer_stop(health->loop, &record->check_timer);
-    record->due = true;
-    if (health->due_last)
-        health->due_last->next_due = record;
-    else
-        health->due_first = record;
-    health->due_last = record;
-    start_next(health);
+    line_enter(&health->checks, &record->turn);
 }
 
 static void on_time(struct ev_loop *loop, ev_timer *timer, int events)
@@ -182,35 +217,13 @@ void schedule_hurry(struct record *record)
         arm_check(record);
 }
 
-static void leave_line(struct record *record)
-{
-    struct health *health = record->health;
-    struct record **link = &health->due_first, *before = NULL;
-
-    for (; *link; before = *link, link = &(*link)->next_due) {
-        if (*link != record)
-            continue;
-        *link = record->next_due;
-        if (health->due_last == record)
-            health->due_last = before;
-        break;
-    }
-    record->next_due = NULL;
-    record->due = false;
-}
-
 void schedule_stop(struct record *record)
 {
     struct health *health = record->health;
 
     ev_timer_stop(health->loop, &record->check_timer);
-    if (record->due)
-        leave_line(record);
-    if (record->check) {
-        check_abort(&record->check);
-        health->running--;
-        start_next(health);
-    }
+    check_abort(&record->check);
+    line_leave(&health->checks, &record->turn);
     record->check_again = false;
 }
 

@@ -66,9 +66,9 @@ void health_report(struct backend *backend, enum health_sign sign, int64_t now)
 }
 
 /* One writer each. */
-static void count(_Atomic uint64_t *counter)
+static void count(_Atomic uint64_t *counter, uint64_t n)
 {
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1,
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
                           memory_order_relaxed);
 }
 
@@ -83,10 +83,10 @@ void health_report_session(struct backend *backend, uint32_t worker, bool failed
 
     if (!record)
         return;
-    count(&counts_of(record, worker)->sessions);
+    count(&counts_of(record, worker)->sessions, 1);
     if (!failed)
         return;
-    count(&counts_of(record, worker)->failed_sessions);
+    count(&counts_of(record, worker)->failed_sessions, 1);
     post(record, RECORD_COUNTS);
 }
 
@@ -98,17 +98,33 @@ static bool is_not_now(const struct health_reply *reply)
            (reply->status_class == 0 || (reply->status_class == 4 && reply->subject == 3));
 }
 
+/* Refusals don't count: relays delay them on purpose. */
+static void count_reply(struct record_counts *counts, const struct health_reply *reply)
+{
+    if (reply->final || reply->code < 200 || reply->code > 399)
+        return;
+    count(&counts->replies, 1);
+    count(&counts->reply_time, reply->took);
+    count(&counts->reply_squares, (uint64_t)reply->took * reply->took);
+}
+
 void health_report_reply(struct backend *backend, uint32_t worker, const struct health_reply *reply)
 {
     struct record *record = record_of(backend);
+    struct record_counts *counts;
 
-    /* Recipients are many and of all kinds. */
-    if (!record || (reply->verb != SMTP_VERB_MAIL && reply->verb != SMTP_VERB_DATA && !reply->final))
+    if (!record)
         return;
-    count(&counts_of(record, worker)->answers);
+    counts = counts_of(record, worker);
+    if (reply->verb == SMTP_VERB_MAIL || reply->verb == SMTP_VERB_RCPT)
+        count_reply(counts, reply);
+    /* Recipients are many and of all kinds. */
+    if (reply->verb != SMTP_VERB_MAIL && reply->verb != SMTP_VERB_DATA && !reply->final)
+        return;
+    count(&counts->answers, 1);
     if (!is_not_now(reply))
         return;
-    count(&counts_of(record, worker)->bad_answers);
+    count(&counts->bad_answers, 1);
     post(record, RECORD_COUNTS);
 }
 
@@ -169,7 +185,7 @@ void record_on_mail(struct mail *mail, void *owner)
     good = atomic_exchange_explicit(&record->good, 0, memory_order_relaxed);
     if (record->retired || !record->pool)
         return;
-    connections = atomic_load_explicit(&backend->connections, memory_order_relaxed);
+    connections = record_places(record);
     hard = atomic_load_explicit(&backend->hard_in_a_row, memory_order_relaxed);
     loads = atomic_load_explicit(&backend->loads_in_a_row, memory_order_relaxed);
     if (signs & RECORD_HARD)

@@ -455,18 +455,21 @@ void errand_replied(struct session *s, const struct smtp_action_arg *arg)
                                                 .final = arg->replied.final,
                                                 .code = arg->replied.code,
                                                 .status_class = arg->replied.status_class,
-                                                .subject = arg->replied.subject });
+                                                .subject = arg->replied.subject,
+                                                .took = took });
 }
 
-/* Connected and not greeted while nearly all its places are taken: a full relay, not a broken one. */
+/* Connected and not greeted while nearly all its places are taken, or while it answers others: a full relay,
+ * not a broken one. */
 static bool kept_waiting(const struct session *s)
 {
     const struct backend *backend = s->errand->member->backend;
     uint64_t ceiling = atomic_load_explicit(&backend->ceiling, memory_order_relaxed);
     uint64_t taken = atomic_load_explicit(&backend->connections, memory_order_relaxed);
 
-    return ceiling != BACKEND_NO_CEILING && taken * 10 >= ceiling * 8 &&
-           stream_connected(&s->errand->link->stream);
+    bool full = ceiling != BACKEND_NO_CEILING && taken * 10 >= ceiling * 8;
+
+    return (full || health_at_work(backend)) && stream_connected(&s->errand->link->stream);
 }
 
 static void report_failure(const struct session *s)

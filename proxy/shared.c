@@ -82,9 +82,25 @@ static void take_word(void *arg, struct backend *backend, const char *admin, uin
     health_order(p->health, backend, ORDER_FARM, &order);
 }
 
+/* Its own limit, not the one in force: a median of medians would never let go. */
+static void tell_finding(void *arg, const struct backend *backend, bool *down, uint32_t *limit)
+{
+    struct health_view view;
+
+    (void)arg;
+    health_view(backend, &view);
+    *down = view.state == BACKEND_DOWN;
+    *limit = !view.reply_short ? UINT32_MAX : view.limit == BACKEND_NO_CEILING ? 0 : view.limit;
+}
+
+static void hear_peers(void *arg, struct backend *backend, uint32_t down, uint32_t instances, uint32_t limit)
+{
+    health_hear(((struct process *)arg)->health, backend, &(struct health_peers){ down, instances, limit });
+}
+
 bool shared_create(struct process *p)
 {
-    p->counters =
-        counters_open(p->loop, &(struct counters_ops){ p, tell_load, tell_verdict, count_whole, take_word });
+    p->counters = counters_open(p->loop, &(struct counters_ops){ p, tell_load, tell_verdict, tell_finding,
+                                                                 hear_peers, count_whole, take_word });
     return p->counters != NULL;
 }

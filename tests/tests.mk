@@ -55,8 +55,12 @@ lint:
 bench: deps-bench build/release/weir $(addprefix build/release/bench/,bench_scan bare_pipe bare_tls tls_pipe)
 	$(PYTHON) tests/bench/bench.py $(BENCH_ARGS)
 
+# What checking a thousand relays costs.
+bench-checks: deps-bench build/release/weir
+	$(PYTHON) tests/bench/checks.py --calls
+
 demo: deps-demo
 	@$(MAKE) -s build/release/weir
 	@$(PYTHON) tests/demo/demo.py build/release/weir
 
-.PHONY: test check check-threads e2e e2e-threads scorecard fuzz lint bench demo
+.PHONY: test check check-threads e2e e2e-threads scorecard fuzz lint bench bench-checks demo

@@ -253,6 +253,7 @@ struct outcome {
     char reason[128];
     int decided;
     bool ended;
+    struct check_times times;
 };
 
 static void on_decided(void *arg, const struct check_result *result)
@@ -264,9 +265,12 @@ static void on_decided(void *arg, const struct check_result *result)
     strncpy(outcome->reason, result->reason, sizeof outcome->reason - 1);
 }
 
-static void on_ended(void *arg)
+static void on_ended(void *arg, const struct check_times *times)
 {
-    ((struct outcome *)arg)->ended = true;
+    struct outcome *outcome = arg;
+
+    outcome->ended = true;
+    outcome->times = *times;
 }
 
 static bool is_ended(void *arg)

@@ -148,6 +148,7 @@ struct outcome {
     struct check_result result;
     char reason[128];
     int decided, ended;
+    struct check_times times;
 };
 
 static void on_decided(void *arg, const struct check_result *result)
@@ -159,9 +160,12 @@ static void on_decided(void *arg, const struct check_result *result)
     strncpy(outcome->reason, result->reason, sizeof outcome->reason - 1);
 }
 
-static void on_ended(void *arg)
+static void on_ended(void *arg, const struct check_times *times)
 {
-    ((struct outcome *)arg)->ended++;
+    struct outcome *outcome = arg;
+
+    outcome->ended++;
+    outcome->times = *times;
 }
 
 static bool is_ended(void *arg)
@@ -190,32 +194,65 @@ struct row {
     enum check_verdict verdict;
     const char *reason;
     const char *heard;
+    const char *stages; /* those that took time, the last of them what it failed in */
 };
 
 /* clang-format off */
 static const struct row rows[] = {
-    { "connect", CONFIG_DEPTH_CONNECT, { NULL }, 5000, CHECK_PASSED, "", "" },
-    { "connect, whatever it says", CONFIG_DEPTH_CONNECT, { "554 no\r\n" }, 5000, CHECK_PASSED, "", "" },
-    { "banner", CONFIG_DEPTH_BANNER, { "220 hi\r\n", "221 bye\r\n" }, 5000, CHECK_PASSED, "", "QUIT\r\n" },
-    { "banner and no farewell", CONFIG_DEPTH_BANNER, { "220 hi\r\n", "" }, 5000, CHECK_PASSED, "", "QUIT\r\n" },
+    { "connect", CONFIG_DEPTH_CONNECT, { NULL }, 5000, CHECK_PASSED, "", "",
+      "connect" },
+    { "connect, whatever it says", CONFIG_DEPTH_CONNECT, { "554 no\r\n" }, 5000, CHECK_PASSED, "", "",
+      "connect" },
+    { "banner", CONFIG_DEPTH_BANNER, { "220 hi\r\n", "221 bye\r\n" }, 5000, CHECK_PASSED, "", "QUIT\r\n",
+      "connect banner quit" },
+    { "banner and no farewell", CONFIG_DEPTH_BANNER, { "220 hi\r\n", "" }, 5000, CHECK_PASSED, "", "QUIT\r\n",
+      "connect banner quit" },
     { "EHLO", CONFIG_DEPTH_EHLO, { "220 hi\r\n", "250-hi\r\n250 SIZE 99\r\n", "221 bye\r\n" }, 5000,
-      CHECK_PASSED, "", "EHLO weir.test\r\nQUIT\r\n" },
+      CHECK_PASSED, "", "EHLO weir.test\r\nQUIT\r\n",
+      "connect banner ehlo quit" },
     { "HELO", CONFIG_DEPTH_EHLO, { "220 hi\r\n", "500 what\r\n", "250 hi\r\n", "221 bye\r\n" }, 5000,
-      CHECK_PASSED, "", "EHLO weir.test\r\nHELO weir.test\r\nQUIT\r\n" },
-    { "554", CONFIG_DEPTH_EHLO, { "554 no\r\n", "221 bye\r\n" }, 5000, CHECK_FAILED, "banner 554 no", "QUIT\r\n" },
-    { "421", CONFIG_DEPTH_EHLO, { "421 full\r\n" }, 5000, CHECK_BUSY, "banner 421 full", "" },
+      CHECK_PASSED, "", "EHLO weir.test\r\nHELO weir.test\r\nQUIT\r\n",
+      "connect banner ehlo helo quit" },
+    { "554", CONFIG_DEPTH_EHLO, { "554 no\r\n", "221 bye\r\n" }, 5000, CHECK_FAILED, "banner 554 no", "QUIT\r\n",
+      "connect banner quit" },
+    { "421", CONFIG_DEPTH_EHLO, { "421 full\r\n" }, 5000, CHECK_BUSY, "banner 421 full", "",
+      "connect banner" },
     { "421 to EHLO", CONFIG_DEPTH_EHLO, { "220 hi\r\n", "421 full\r\n" }, 5000, CHECK_FAILED, "EHLO 421 full",
-      "EHLO weir.test\r\n" },
-    { "closed", CONFIG_DEPTH_EHLO, { "" }, 5000, CHECK_FAILED, "banner closed", "" },
-    { "no banner in time", CONFIG_DEPTH_EHLO, { NULL }, 50, CHECK_BUSY, "banner timeout", "" },
-    { "half a banner in time", CONFIG_DEPTH_EHLO, { "220 h" }, 50, CHECK_BUSY, "banner timeout", "" },
+      "EHLO weir.test\r\n",
+      "connect banner ehlo" },
+    { "closed", CONFIG_DEPTH_EHLO, { "" }, 5000, CHECK_FAILED, "banner closed", "",
+      "connect banner" },
+    { "no banner in time", CONFIG_DEPTH_EHLO, { NULL }, 50, CHECK_BUSY, "banner timeout", "",
+      "connect banner" },
+    { "half a banner in time", CONFIG_DEPTH_EHLO, { "220 h" }, 50, CHECK_BUSY, "banner timeout", "",
+      "connect banner" },
     { "no EHLO in time", CONFIG_DEPTH_EHLO, { "220 hi\r\n", NULL }, 50, CHECK_FAILED, "EHLO timeout",
-      "EHLO weir.test\r\n" },
+      "EHLO weir.test\r\n",
+      "connect banner ehlo" },
 };
 /* clang-format on */
 
+/* The names of the stages that it was in, and all of its time. */
+static uint64_t stages(const struct check_times *times, char *names, size_t size)
+{
+    uint64_t sum = 0;
+
+    *names = '\0';
+    for (enum check_stage stage = 0; stage < CHECK_STAGES; stage++) {
+        size_t used = strlen(names);
+
+        if (times->ms[stage] == CHECK_NOT_REACHED)
+            continue;
+        (void)snprintf(names + used, size - used, "%s%s", used ? " " : "", check_stage_name(stage));
+        sum += times->ms[stage];
+    }
+    return sum;
+}
+
 static void test_scripts(void **state)
 {
+    char names[128];
+
     struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
 
     (void)state;
@@ -235,6 +272,10 @@ static void test_scripts(void **state)
         assert_int_equal(outcome.result.verdict, row->verdict);
         assert_string_equal(outcome.reason, row->reason);
         assert_string_equal(relay.heard, row->heard);
+        /* A timer may be early by a fraction of a millisecond. */
+        assert_true(stages(&outcome.times, names, sizeof names) + 2 >=
+                    (strstr(row->reason, "timeout") ? row->timeout : 0));
+        assert_string_equal(names, row->stages);
         relay_close(&relay);
     }
     ev_loop_destroy(loop);

@@ -285,6 +285,36 @@ static void test_routes(void **state)
     config_release(&config);
 }
 
+static void test_agents(void **state)
+{
+    (void)state;
+    struct config *config =
+        parse_good("listeners: { smtp: { address: \"127.0.0.1:2525\" } }\n"
+                   "pools:\n"
+                   "  relays:\n"
+                   "    backends:\n"
+                   "      none: { address: \"10.0.0.11:25\" }\n"
+                   "      port: { address: \"10.0.0.11:25\", agent: 9780 }\n"
+                   "      colon: { address: \"10.0.0.11:25\", agent: \":9781\" }\n"
+                   "      literal: { address: \"10.0.0.11:25\", agent: \"[2001:db8::1]:9782\" }\n"
+                   "      name: { address: \"unix:/run/relay.sock\", agent: \"relay.example.net:9783\" }\n");
+    const struct config_backend *backends = config->backends;
+    char text[ADDRESS_TEXT_MAX];
+    assert_string_equal(backends[0].agent.text, "");
+    assert_int_equal(backends[0].agent.port, 0);
+    for (size_t i = 1; i <= 2; i++) {
+        assert_int_equal(backends[i].agent.port, 9779 + i);
+        assert_int_equal(backends[i].agent.address.length, 0);
+        assert_null(backends[i].agent.host);
+    }
+    assert_string_equal(backends[2].agent.text, ":9781");
+    assert_string_equal(address_format(&backends[3].agent.address, text), "[2001:db8::1]:9782");
+    assert_null(backends[3].agent.host);
+    assert_string_equal(backends[4].agent.host, "relay.example.net");
+    assert_int_equal(backends[4].agent.port, 9783);
+    config_release(&config);
+}
+
 static void test_identities(void **state)
 {
     (void)state;
@@ -438,6 +468,7 @@ int main(void)
         cmocka_unit_test(test_everything_of_pools),
         cmocka_unit_test(test_not_built_but_harmless),
         cmocka_unit_test(test_routes),
+        cmocka_unit_test(test_agents),
         cmocka_unit_test(test_identities),
         cmocka_unit_test(test_shared_backends),
         cmocka_unit_test(test_forms),

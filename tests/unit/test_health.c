@@ -20,7 +20,11 @@ enum event {
     STUCK,   /* the same, but the pool can't */
     LOAD,    /* the n-th load sign in a row, with `connections` */
     GOOD,    /* n good signs, with `connections` */
+    REPLIES, /* n replies, with `connections` */
     TICK,    /* nothing but time */
+    TOLD,    /* its agent says that it is down */
+    UNTOLD,  /* and takes that back */
+    BEGIN,   /* back from maintenance */
     SET,     /* a reload: max-connections n */
 };
 
@@ -43,10 +47,11 @@ struct row {
 
 /* A row, or a step, a line: */
 /* clang-format off */
-/* fall, rise, weight, max-connections, slow start */
-#define USUAL { 3, 2, 4, 100, 60000 }
-#define UNLIMITED { 3, 2, 4, 0, 60000 }
-#define AT_ONCE { 3, 2, 4, 100, 0 }
+/* fall, rise, weight, max-connections, slow start, adaptive limit */
+#define USUAL { 3, 2, 4, 100, 60000, CONFIG_ADAPTIVE_OFF }
+#define UNLIMITED { 3, 2, 4, 0, 60000, CONFIG_ADAPTIVE_OFF }
+#define QUICK { 1, 1, 4, 100, 60000, CONFIG_ADAPTIVE_OFF }
+#define AT_ONCE { 3, 2, 4, 100, 0, CONFIG_ADAPTIVE_OFF }
 #define EJECTED_S 33000 /* surely over: 30 s and 10 % */
 
 static const struct row rows[] = {
@@ -79,6 +84,53 @@ static const struct row rows[] = {
       { { 0, FAIL, 1, 0, BACKEND_DOWN, ANY }, { 0, PASS, 2, 0, BACKEND_UP, 100 } } },
     { "no limit at all is none in slow start either", UNLIMITED,
       { { 0, FAIL, 1, 0, BACKEND_DOWN, ANY }, { 0, PASS, 2, 0, BACKEND_UP, NONE } }},
+    { "told down: no check brings it up before that is taken back", USUAL,
+      { { 0, PASS, 1, 0, BACKEND_UP, 100 },
+        { 1, TOLD, 0, 0, BACKEND_DOWN, ANY },
+        { 2, PASS, 9, 0, BACKEND_DOWN, ANY },
+        { 3, TOLD, 0, 0, BACKEND_DOWN, ANY },
+        { 400000, PASS, 9, 0, BACKEND_DOWN, ANY },
+        { 400001, UNTOLD, 0, 0, BACKEND_DOWN, ANY },
+        { 400002, PASS, 1, 0, BACKEND_DOWN, ANY },
+        { 400003, PASS, 1, 0, BACKEND_UP, 10 },
+        { 400004, UNTOLD, 0, 0, BACKEND_UP, 10 } } },
+    { "told down before the first check, on trial, when ejected, in maintenance", USUAL,
+      { { 0, TOLD, 0, 0, BACKEND_DOWN, ANY },
+        { 0, UNTOLD, 0, 0, BACKEND_DOWN, ANY },
+        { 0, PASS, 2, 0, BACKEND_UP, 10 },
+        { 1, HARD, 3, 0, BACKEND_EJECTED, ANY },
+        { EJECTED_S + 1, TICK, 0, 0, BACKEND_HALF_OPEN, ANY },
+        { EJECTED_S + 2, TOLD, 0, 0, BACKEND_DOWN, ANY },
+        { EJECTED_S + 3, GOOD, 9, 0, BACKEND_DOWN, ANY },
+        { EJECTED_S + 4, HARD, 9, 0, BACKEND_DOWN, ANY },
+        { EJECTED_S + 5, BEGIN, 0, 0, BACKEND_DOWN, ANY },
+        { EJECTED_S + 6, PASS, 9, 0, BACKEND_DOWN, ANY },
+        { EJECTED_S + 7, BEGIN, 0, 0, BACKEND_DOWN, ANY },
+        { EJECTED_S + 8, UNTOLD, 0, 0, BACKEND_DOWN, ANY },
+        { EJECTED_S + 9, PASS, 2, 0, BACKEND_UP, 10 },
+        { EJECTED_S + 9, HARD, 3, 0, BACKEND_EJECTED, ANY },
+        { EJECTED_S + 9, TOLD, 0, 0, BACKEND_DOWN, ANY },
+        { 2 * EJECTED_S + 90000, TICK, 0, 0, BACKEND_DOWN, ANY } } },
+    { "it comes and goes: from the third time on it is held down, each time for longer", QUICK,
+      { { 0, PASS, 1, 0, BACKEND_UP, 100 },
+        { 0, FAIL, 1, 0, BACKEND_DOWN, ANY },
+        { 1000, PASS, 1, 0, BACKEND_UP, ANY },
+        { 2000, FAIL, 1, 0, BACKEND_DOWN, ANY },
+        { 3000, PASS, 1, 0, BACKEND_UP, ANY },
+        { 4000, FAIL, 1, 0, BACKEND_DOWN, ANY }, /* 5 s */
+        { 8400, PASS, 9, 0, BACKEND_DOWN, ANY },
+        { 9501, PASS, 1, 0, BACKEND_UP, ANY },
+        { 10000, FAIL, 1, 0, BACKEND_DOWN, ANY }, /* 10 s */
+        { 18900, PASS, 9, 0, BACKEND_DOWN, ANY },
+        { 21001, PASS, 1, 0, BACKEND_UP, ANY },
+        { 22000, FAIL, 1, 0, BACKEND_DOWN, ANY }, /* 20 s */
+        { 39900, PASS, 9, 0, BACKEND_DOWN, ANY },
+        { 44001, PASS, 1, 0, BACKEND_UP, ANY },
+        { 644001, FAIL, 1, 0, BACKEND_DOWN, ANY }, /* two forgotten: 5 · 2^1 s */
+        { 652900, PASS, 9, 0, BACKEND_DOWN, ANY },
+        { 655002, PASS, 1, 0, BACKEND_UP, ANY },
+        { 9000000, FAIL, 1, 0, BACKEND_DOWN, ANY }, /* all of them */
+        { 9000001, PASS, 1, 0, BACKEND_UP, ANY } } },
     { "refused, and the check agrees", USUAL,
       { { 0, PASS, 1, 0, BACKEND_UP, 100 },
         { 1, REFUSED, 0, 0, BACKEND_UP, 100 },
@@ -161,26 +213,26 @@ static const struct row rows[] = {
     { "without max-connections it begins at what was carried", UNLIMITED,
       { { 0, PASS, 1, 0, BACKEND_UP, NONE },
         { 5000, LOAD, 1, 50, BACKEND_UP, 35 },
-        { 6000, GOOD, 10, 35, BACKEND_UP, 37 },
-        { 7000, GOOD, 10, 37, BACKEND_UP, 39 } } },
-    { "it grows by ten good signs, but only while it is used, and not at a rush", USUAL,
+        { 6000, REPLIES, 10, 35, BACKEND_UP, 37 },
+        { 7000, REPLIES, 10, 37, BACKEND_UP, 39 } } },
+    { "it grows by ten replies, but only while it is used, and not at a rush", USUAL,
       { { 0, PASS, 1, 0, BACKEND_UP, 100 },
         { 5000, LOAD, 1, 60, BACKEND_UP, 70 },
-        { 5100, GOOD, 20, 70, BACKEND_UP, 70 },
-        { 6000, GOOD, 10, 55, BACKEND_UP, 70 },
-        { 7000, GOOD, 9, 56, BACKEND_UP, 70 },
-        { 7001, GOOD, 1, 56, BACKEND_UP, 72 },
-        { 7002, GOOD, 50, 72, BACKEND_UP, 72 },
-        { 8001, GOOD, 1, 72, BACKEND_UP, 74 } } },
+        { 5100, REPLIES, 20, 70, BACKEND_UP, 70 },
+        { 6000, REPLIES, 10, 55, BACKEND_UP, 70 },
+        { 7000, REPLIES, 9, 56, BACKEND_UP, 70 },
+        { 7001, REPLIES, 1, 56, BACKEND_UP, 72 },
+        { 7002, REPLIES, 50, 72, BACKEND_UP, 72 },
+        { 8001, REPLIES, 10, 72, BACKEND_UP, 74 } } },
     { "it grows by ten quiet seconds, to the cap, and then it is gone",
-     { 3, 2, 4, 10, 60000 },
+     { 3, 2, 4, 10, 60000, CONFIG_ADAPTIVE_OFF },
      { { 0, PASS, 1, 0, BACKEND_UP, 10 },
         { 5000, LOAD, 1, 9, BACKEND_UP, 7 },
-        { 14999, TICK, 0, 7, BACKEND_UP, 7 },
-        { 15000, TICK, 0, 7, BACKEND_UP, 8 },
-        { 24999, TICK, 0, 8, BACKEND_UP, 8 },
-        { 25000, TICK, 0, 8, BACKEND_UP, 9 },
-        { 35000, TICK, 0, 9, BACKEND_UP, 10 },
+        { 9999, TICK, 0, 7, BACKEND_UP, 7 },
+        { 10000, TICK, 0, 7, BACKEND_UP, 8 },
+        { 19999, TICK, 0, 8, BACKEND_UP, 8 },
+        { 20000, TICK, 0, 8, BACKEND_UP, 9 },
+        { 30000, TICK, 0, 9, BACKEND_UP, 10 },
         { 45000, LOAD, 1, 10, BACKEND_UP, 7 } } },
     { "three load signs with next to nothing on it", USUAL,
       { { 0, PASS, 1, 0, BACKEND_UP, 100 },
@@ -195,7 +247,7 @@ static const struct row rows[] = {
 };
 /* clang-format on */
 
-static void step(struct judge *judge, const struct step *step, int64_t now)
+static void step(struct judge *judge, struct limit_totals *totals, const struct step *step, int64_t now)
 {
     struct judge_settings settings = judge->settings;
 
@@ -211,7 +263,19 @@ static void step(struct judge *judge, const struct step *step, int64_t now)
     case STUCK: judge_hard(judge, step->n, step->event == HARD, now); break;
     case LOAD: judge_load(judge, step->n, step->connections, true, now); break;
     case GOOD: judge_good(judge, step->n, step->connections, now); break;
-    case TICK: judge_tick(judge, step->connections, now); break;
+    case REPLIES:
+        totals->replies += step->n;
+        totals->milliseconds += UINT64_C(10) * step->n;
+        totals->squares += UINT64_C(100) * step->n;
+        (void)judge_replies(judge, totals, step->connections, now);
+        break;
+    case TICK:
+        judge_tick(judge, now);
+        (void)judge_replies(judge, totals, step->connections, now);
+        break;
+    case TOLD: judge_told(judge, "agent: down", now); break;
+    case UNTOLD: judge_told(judge, NULL, now); break;
+    case BEGIN: judge_begin(judge, "back from maintenance", now); break;
     case SET:
         settings.max_connections = step->n;
         judge_configure(judge, &settings);
@@ -222,13 +286,15 @@ static void step(struct judge *judge, const struct step *step, int64_t now)
 static void play(const struct row *row, uint64_t seed)
 {
     const int64_t start = 1000000;
+    struct limit_totals totals = { 0 };
     struct judge judge;
 
     judge_init(&judge, &row->settings, seed);
+    (void)judge_replies(&judge, &totals, 0, start);
     for (const struct step *s = row->steps; s->event != END; s++) {
         int64_t now = start + s->at;
 
-        step(&judge, s, now);
+        step(&judge, &totals, s, now);
         if (judge.state != s->state || (s->ceiling != ANY && judge_ceiling(&judge, now) != s->ceiling))
             fail_msg("%s, step %d at %d ms: %s with ceiling %u, not %s with %u", row->name,
                      (int)(s - row->steps) + 1, (int)s->at, backend_state_name(judge.state),
@@ -295,6 +361,49 @@ static void test_unresolved(void **state)
     judge_unresolved(&judge, "name does not resolve: no such name", 0);
     assert_int_equal(judge.state, BACKEND_DOWN);
     assert_string_equal(judge.reason, "name does not resolve: no such name");
+}
+
+/* A minute at most; and what has nobody beside it is let off. */
+static void test_hold(void **state)
+{
+    struct judge judge = up((struct judge_settings)QUICK);
+    int64_t now = 0;
+
+    (void)state;
+    for (int i = 0; i < 100; i++) {
+        judge_check(&judge, false, "connect refused", now);
+        assert_int_equal(judge_held(&judge, now), i >= JUDGE_FALLS - 1);
+        assert_true(judge.held_until - now <= JUDGE_HOLD_LAST + JUDGE_HOLD_LAST / 10);
+        now = judge.held_until;
+        assert_false(judge_held(&judge, now));
+        judge_check(&judge, true, "", now);
+        assert_int_equal(judge.state, BACKEND_UP);
+        assert_false(judge_held(&judge, now));
+    }
+    judge_check(&judge, false, "connect refused", now);
+    judge_check(&judge, true, "", now);
+    assert_int_equal(judge.state, BACKEND_DOWN);
+    judge_release(&judge);
+    judge_check(&judge, true, "", now);
+    assert_int_equal(judge.state, BACKEND_UP);
+}
+
+/* One that comes and goes each second, with the quickest of settings, for an hour: each change is a log line
+ * and a slow start. */
+static void test_flapping(void **state)
+{
+    struct judge judge = up((struct judge_settings)QUICK);
+    int changes = 0;
+
+    (void)state;
+    for (int64_t now = 1000; now <= 3600 * 1000; now += 1000) {
+        enum backend_state before = judge.state;
+
+        judge_check(&judge, now / 1000 % 2 == 0, "connect refused", now);
+        changes += judge.state != before;
+    }
+    print_message("%d changes\n", changes);
+    assert_in_range(changes, 100, 150);
 }
 
 /* The fast interval is for what may be changing. */
@@ -378,6 +487,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tables),   cmocka_unit_test(test_weight),
         cmocka_unit_test(test_reasons),  cmocka_unit_test(test_unresolved),
+        cmocka_unit_test(test_hold),     cmocka_unit_test(test_flapping),
         cmocka_unit_test(test_changing), cmocka_unit_test(test_overload_is_not_death),
         cmocka_unit_test(test_jitter),   cmocka_unit_test(test_new_counts),
     };

@@ -107,7 +107,7 @@ static const struct row degraded[] = {
 
 static struct judge up(void)
 {
-    const struct judge_settings settings = { 3, 2, 4, 100, 60000 };
+    const struct judge_settings settings = { 3, 2, 4, 100, 60000, CONFIG_ADAPTIVE_OFF };
     struct judge judge;
 
     judge_init(&judge, &settings, 7);

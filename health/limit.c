@@ -1,0 +1,490 @@
+/*
+ * Where this goes beyond "short/baseline > 1.5 and short − baseline > 50 ms", and why
+ * (tests/unit/test_limit.c runs both through a day; docs/overload.md has the figures):
+ *
+ * - The baseline is a percentile of means over ten seconds, not of single replies: of these a tenth is always
+ *   far quicker than the mean, and a healthy relay whose replies scatter would look overloaded for ever.
+ * - Slow is what is slower than nine tenths of the past, by more than the scatter of the replies explains
+ *   (three standard errors). Between the two nothing is decided.
+ * - A busy hour makes replies slower too, but there are more of them. While a relay answers as much as its
+ *   places let expect, only three times the baseline is overload, and while it answers several times as much
+ *   as usual, more; and then a cut takes a tenth of the limit, not of what is taken.
+ * - A cut takes effect when sessions end. Until the places taken have fallen to the limit it is not cut again
+ *   (but after ten seconds), and what is measured begins anew: else every overload would end at the floor.
+ * - The past is not written on while the limit holds the backend back, for the baseline would follow the
+ *   overload. With next to nothing on it a backend can't be overloaded by us: what it takes then is usual.
+ */
+#include "health/limit.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOWEST          2
+#define LOWEST_PERCENT  5
+#define CUT_PERCENT     90
+#define TOLD_PERCENT    70
+#define STEP_PERCENT    2
+#define USED_PERCENT    80
+#define FULL_PERCENT    95
+#define SLOW_RATIO      1.5 /* short ÷ baseline … */
+#define SLOW_RATIO_BUSY 3.0 /* … or this, while it answers as much as ever */
+#define SLOW_LEAST      50. /* ms above the baseline */
+#define ERRORS          3.  /* standard errors: more is no chance */
+#define DIMINISHED      0.9 /* of the replies that are usual */
+#define NOT_NOW         50  /* thousandths */
+#define RISE_PER_MINUTE 1.1 /* of the baseline */
+#define LEAST_TIME      0.5 /* ms: times are whole ones, and 0 is no baseline */
+#define PAST_PERCENTILE 10
+#define PAST_WORST      90
+#define PAST_LASTS      ((int64_t)LIMIT_PAST * LIMIT_SLOT)
+#define RISE_DIMINISHED 0.8 /* single slots scatter more */
+
+static const char *const causes[] = { "untouched", "doubtful", "slow", "not-now", "told", "grows", "set" };
+static_assert(sizeof causes / sizeof *causes == LIMIT_CAUSES, "a name for each cause");
+
+const char *limit_cause_name(enum limit_cause cause)
+{
+    return causes[cause];
+}
+
+static uint32_t larger(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint32_t percent(uint32_t of, uint32_t percent)
+{
+    return (uint32_t)((uint64_t)of * percent / 100);
+}
+
+static bool mostly(uint32_t places, uint32_t of)
+{
+    return (uint64_t)places * 100 >= (uint64_t)of * USED_PERCENT;
+}
+
+/* --- the limit itself --- */
+
+static uint32_t lowest(uint32_t cap)
+{
+    return larger(LOWEST, percent(cap, LOWEST_PERCENT));
+}
+
+/* Where a limit ends, or would end. Without max-connections that is twice what the backend is known to carry:
+ * frozen while there is a limit, else the cap would run away from the limit that climbs to it. */
+static uint32_t cap_of(const struct limit *limit, const struct limit_level *level)
+{
+    if (limit->settings.max_connections)
+        return limit->settings.max_connections;
+    if (level->limit != BACKEND_NO_CEILING)
+        return level->cap;
+    return limit->highest > BACKEND_NO_CEILING / 4 ? BACKEND_NO_CEILING / 2 : 2 * limit->highest;
+}
+
+/* Every cut passes here. `begins`: what a backend without a limit and without max-connections begins at. */
+static void cut(struct limit *limit, struct limit_level *level, uint32_t to_percent, uint32_t most,
+                enum limit_cause cause, int64_t now)
+{
+    uint32_t cap = cap_of(limit, level), from = level->limit;
+
+    if (from == BACKEND_NO_CEILING)
+        from = limit->settings.max_connections ? cap : most;
+    level->cap = cap;
+    level->limit = larger(lowest(cap), percent(from < most ? from : most, to_percent));
+    level->cause = cause;
+    level->last_cut = now;
+    if (level->limit >= cap)
+        level->limit = BACKEND_NO_CEILING; /* so few that nothing can be taken away */
+}
+
+static bool grow(struct limit_level *level, uint32_t places, int64_t now)
+{
+    uint32_t step = larger(1, percent(level->cap, STEP_PERCENT));
+    int64_t last = level->last_sign > level->last_step ? level->last_sign : level->last_step;
+
+    if (level->limit == BACKEND_NO_CEILING || now - last < LIMIT_STEP)
+        return false;
+    level->last_step = now;
+    if (!mostly(places, level->limit))
+        return false; /* what it has is not used: nothing says that it could carry more */
+    level->limit = level->cap - level->limit <= step ? BACKEND_NO_CEILING : level->limit + step;
+    level->cause = LIMIT_GROWS;
+    return true;
+}
+
+/* What reply times have a say in; with `off` nothing. */
+static struct limit_level *judged(struct limit *limit)
+{
+    switch (limit->settings.mode) {
+    case CONFIG_ADAPTIVE_OFF: break;
+    case CONFIG_ADAPTIVE_OBSERVE: return &limit->wanted;
+    case CONFIG_ADAPTIVE_ON: return &limit->force;
+    }
+    return NULL;
+}
+
+static void mirror(struct limit *limit)
+{
+    if (limit->settings.mode != CONFIG_ADAPTIVE_OBSERVE)
+        limit->wanted = limit->force;
+}
+
+static void begin_anew(struct limit *limit)
+{
+    limit->fresh = true;
+    limit->not_now.open = false;
+}
+
+void limit_saw(struct limit *limit, uint32_t places)
+{
+    limit->highest = larger(limit->highest, places);
+}
+
+static bool told(struct limit *limit, struct limit_level *level, uint32_t places, int64_t now)
+{
+    bool known = level->limit != BACKEND_NO_CEILING || limit->settings.max_connections;
+
+    level->last_sign = now;
+    if (level->limit != BACKEND_NO_CEILING && now - level->last_told < LIMIT_TOLD_MOMENT)
+        return false; /* sessions that began before the last cut was known */
+    level->last_told = now;
+    cut(limit, level, TOLD_PERCENT, known ? BACKEND_NO_CEILING : places, LIMIT_TOLD, now);
+    return true;
+}
+
+void limit_told(struct limit *limit, uint32_t places, int64_t now)
+{
+    limit_saw(limit, places);
+    limit->heard = now;
+    if (limit->settings.mode == CONFIG_ADAPTIVE_OBSERVE)
+        (void)told(limit, &limit->wanted, places, now);
+    if (told(limit, &limit->force, places, now))
+        begin_anew(limit);
+    mirror(limit);
+}
+
+bool limit_at_work(const struct limit *limit, uint32_t places, int64_t now)
+{
+    return places > limit_lowest(limit) && limit->answered && now - limit->answered < LIMIT_AT_WORK;
+}
+
+uint32_t limit_lowest(const struct limit *limit)
+{
+    return lowest(cap_of(limit, &limit->force));
+}
+
+/* --- what is usual --- */
+
+static void close_slot(struct limit *limit)
+{
+    limit->slot_began = 0;
+    limit->slot_replies = limit->slot_milliseconds = limit->slot_place_time = 0;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* The replies a second that may be expected, by what is usual: with fewer places than usual, fewer. */
+static double expected(const struct limit *limit, double places)
+{
+    if (places >= limit->usual_places)
+        return limit->usual_rate;
+    return limit->usual_rate * places / limit->usual_places;
+}
+
+/* The past has one more slot. Down the baseline goes at once, up slowly. */
+static void learn(struct limit *limit, const struct limit_slot *last, int64_t began)
+{
+    float means[LIMIT_PAST] = { 0 };
+    size_t n = 0;
+    double rate = 0, places = 0, baseline, minutes;
+    bool undiminished =
+        last->rate >= RISE_DIMINISHED * expected(limit, last->places) || last->places <= limit_lowest(limit);
+
+    for (uint32_t i = 0; i < limit->n_past; i++) {
+        const struct limit_slot *slot = &limit->past[i];
+
+        if (last->ended - slot->ended >= PAST_LASTS)
+            continue;
+        means[n++] = slot->mean;
+        rate += slot->rate;
+        places += slot->places;
+    }
+    limit->usual_rate = rate / (double)n;
+    limit->usual_places = places / (double)n;
+    qsort(means, n, sizeof *means, by_size);
+    baseline = means[n * PAST_PERCENTILE / 100];
+    minutes = (double)(last->ended - began) / 60000;
+    if (limit->baseline > 0 && baseline > limit->baseline) {
+        double most = limit->baseline * pow(RISE_PER_MINUTE, undiminished ? fmin(minutes, 1) : 0);
+
+        baseline = fmin(baseline, most);
+    }
+    limit->baseline = baseline;
+    limit->usual_worst = fmin(means[n * PAST_WORST / 100], baseline * SLOW_RATIO_BUSY);
+}
+
+/* `held`: what is measured now is not usual. */
+static void write_past(struct limit *limit, uint64_t replies, uint64_t milliseconds, uint32_t places,
+                       bool held, int64_t now)
+{
+    int64_t began = limit->slot_began;
+    struct limit_slot *slot;
+
+    if (held || (began && now - began >= PAST_LASTS))
+        close_slot(limit);
+    if (held)
+        return;
+    if (!limit->slot_began) {
+        limit->slot_began = now;
+        return;
+    }
+    limit->slot_replies += (double)replies;
+    limit->slot_milliseconds += (double)milliseconds;
+    limit->slot_place_time += (double)places * (double)(now - limit->decided);
+    if (now - began < LIMIT_SLOT || limit->slot_replies < LIMIT_SLOT_LEAST)
+        return;
+    slot = &limit->past[limit->next_past];
+    limit->next_past = (limit->next_past + 1) % LIMIT_PAST;
+    if (limit->n_past < LIMIT_PAST)
+        limit->n_past++;
+    *slot = (struct limit_slot){
+        .ended = now,
+        .mean = (float)fmax(limit->slot_milliseconds / limit->slot_replies, LEAST_TIME),
+        .rate = (float)(limit->slot_replies * 1000 / (double)(now - began)),
+        .places = (float)(limit->slot_place_time / (double)(now - began)),
+    };
+    close_slot(limit);
+    limit->slot_began = now;
+    learn(limit, slot, began);
+}
+
+/* --- what is now --- */
+
+static void follow(double *average, double value, double weight)
+{
+    *average += (value - *average) * weight;
+}
+
+static void measure(struct limit *limit, const struct limit_totals *totals, uint32_t places, int64_t now)
+{
+    double n = (double)(totals->replies - limit->seen.replies);
+    double passed = (double)(now - limit->decided);
+    double weight = 1 - exp(-passed / LIMIT_DECIDE);
+
+    follow(&limit->rate, n * 1000 / passed, weight);
+    follow(&limit->places, places, weight);
+    if (n == 0)
+        return;
+    if (limit->fresh) {
+        limit->fresh = false;
+        weight = 1;
+    }
+    follow(&limit->mean, (double)(totals->milliseconds - limit->seen.milliseconds) / n, weight);
+    follow(&limit->square, (double)(totals->squares - limit->seen.squares) / n, weight);
+    limit->scatter = (1 - weight) * (1 - weight) * limit->scatter + weight * weight / n;
+}
+
+/* Replies come by chance: as many as are expected in the time that the average remembers, ± their root. */
+static bool is_diminished(const struct limit *limit)
+{
+    double usual = expected(limit, limit->places);
+    double error = sqrt(usual * 1000 / (2. * LIMIT_DECIDE));
+
+    return limit->rate < DIMINISHED * usual - ERRORS * error;
+}
+
+/* How many times the baseline it may take. */
+static double tolerated(const struct limit *limit)
+{
+    if (is_diminished(limit))
+        return SLOW_RATIO;
+    return fmax(SLOW_RATIO_BUSY, SLOW_RATIO * limit->rate / limit->usual_rate);
+}
+
+/* LIMIT_DOUBTFUL: by its mean it is, but that may be chance. */
+static enum limit_cause slowness(const struct limit *limit)
+{
+    double variance = limit->square - limit->mean * limit->mean;
+    double error = sqrt(fmax(variance, 0) * limit->scatter);
+
+    if (limit->fresh || limit->baseline <= 0 || limit->mean <= limit->baseline + SLOW_LEAST ||
+        limit->mean <= limit->usual_worst || limit->mean <= limit->baseline * tolerated(limit))
+        return LIMIT_UNTOUCHED;
+    return limit->mean > limit->usual_worst + ERRORS * error ? LIMIT_SLOW : LIMIT_DOUBTFUL;
+}
+
+static enum limit_cause overload(const struct limit *limit, bool answered)
+{
+    struct window_share share = window_share(&limit->not_now);
+
+    if (share.total >= WINDOW_LEAST && share.thousandths >= NOT_NOW)
+        return LIMIT_NOT_NOW;
+    return answered ? slowness(limit) : LIMIT_UNTOUCHED;
+}
+
+/* --- deciding --- */
+
+/* How many places a cut begins from: those that are taken, unless it only may be that they are too many. */
+static uint32_t cut_from(const struct limit *limit, const struct limit_level *level, enum limit_cause cause,
+                         uint32_t places)
+{
+    bool limited = level->limit != BACKEND_NO_CEILING || limit->settings.max_connections;
+
+    return limited && cause == LIMIT_SLOW && !is_diminished(limit) ? BACKEND_NO_CEILING : places;
+}
+
+/* With next to nothing on it, it is not for us that it is slow: there is nothing to cut, nor to give it. */
+static bool relieve(struct limit *limit, struct limit_level *level, enum limit_cause cause, uint32_t places,
+                    int64_t now)
+{
+    level->last_sign = now;
+    if (cause == LIMIT_DOUBTFUL || places <= lowest(cap_of(limit, level)))
+        return false;
+    if (places > level->limit && now - level->last_cut < LIMIT_DECIDE)
+        return false;
+    cut(limit, level, CUT_PERCENT, cut_from(limit, level, cause, places), cause, now);
+    begin_anew(limit);
+    return true;
+}
+
+static bool decide(struct limit *limit, enum limit_cause cause, uint32_t places, int64_t now)
+{
+    struct limit_level *level = judged(limit);
+    bool changed = false;
+
+    if (level && cause == LIMIT_UNTOUCHED)
+        changed = grow(level, places, now);
+    else if (level)
+        changed = relieve(limit, level, cause, places, now);
+    if (level != &limit->force)
+        changed = grow(&limit->force, places, now) || changed;
+    mirror(limit);
+    return changed;
+}
+
+/* Whether what is measured now is an overload, or is what it is by virtue of the limit: not usual. */
+static bool is_held(const struct limit *limit, enum limit_cause cause, uint32_t places)
+{
+    bool observe = limit->settings.mode == CONFIG_ADAPTIVE_OBSERVE;
+    const struct limit_level *level = observe ? &limit->wanted : &limit->force;
+
+    if (places <= lowest(cap_of(limit, level)))
+        return false;
+    if (cause == LIMIT_SLOW || cause == LIMIT_NOT_NOW)
+        return true;
+    if (level->limit == BACKEND_NO_CEILING)
+        return false;
+    return (uint64_t)places * 100 >= (uint64_t)level->limit * FULL_PERCENT ||
+           limit->rate < RISE_DIMINISHED * limit->usual_rate;
+}
+
+static bool forget_after_silence(struct limit *limit)
+{
+    bool limited = limit->force.limit != BACKEND_NO_CEILING || limit->wanted.limit != BACKEND_NO_CEILING;
+
+    limit_forget(limit);
+    return limited;
+}
+
+bool limit_tick(struct limit *limit, const struct limit_totals *totals, uint32_t places, int64_t now)
+{
+    uint64_t replies = totals->replies - limit->seen.replies;
+    enum limit_cause cause;
+    bool changed;
+
+    limit_saw(limit, places);
+    if (totals->replies != limit->last_replies)
+        limit->answered = now;
+    limit->last_replies = totals->replies;
+    if (!limit->decided || now < limit->decided) {
+        limit->seen = *totals;
+        limit->decided = limit->heard = now;
+        return false;
+    }
+    if (limit->not_now.open || totals->not_now != limit->not_now.seen_bad)
+        window_feed(&limit->not_now, totals->answers, totals->not_now, now);
+    if (now == limit->decided || (replies < LIMIT_SAMPLES && now - limit->decided < LIMIT_DECIDE))
+        return false;
+    if (replies || totals->answers != limit->seen.answers)
+        limit->heard = now;
+    measure(limit, totals, places, now);
+    cause = overload(limit, replies > 0);
+    write_past(limit, replies, totals->milliseconds - limit->seen.milliseconds, places,
+               is_held(limit, cause, places), now);
+    limit->seen = *totals;
+    limit->decided = now;
+    changed = decide(limit, cause, places, now);
+    if (now - limit->heard >= LIMIT_FORGET)
+        changed = forget_after_silence(limit) || changed;
+    return changed;
+}
+
+/* --- life --- */
+
+static void lift(struct limit_level *level)
+{
+    *level = (struct limit_level){ .limit = BACKEND_NO_CEILING, .cause = LIMIT_SET };
+}
+
+void limit_forget(struct limit *limit)
+{
+    struct limit_totals seen = limit->seen;
+    struct limit_settings settings = limit->settings;
+    struct window not_now = { .seen_total = limit->not_now.seen_total, .seen_bad = limit->not_now.seen_bad };
+    uint64_t last_replies = limit->last_replies;
+    int64_t decided = limit->decided, heard = limit->heard;
+
+    limit_init(limit, &settings);
+    limit->seen = seen;
+    limit->not_now = not_now;
+    limit->decided = decided;
+    limit->heard = heard;
+    limit->last_replies = last_replies;
+    lift(&limit->force);
+    lift(&limit->wanted);
+}
+
+void limit_init(struct limit *limit, const struct limit_settings *settings)
+{
+    memset(limit, 0, sizeof *limit);
+    limit->settings = *settings;
+    limit->fresh = true;
+    limit->force.limit = limit->wanted.limit = BACKEND_NO_CEILING;
+}
+
+static void fit(struct limit *limit, struct limit_level *level)
+{
+    if (level->limit == BACKEND_NO_CEILING)
+        return;
+    level->cap = cap_of(limit, level);
+    if (level->limit >= level->cap)
+        lift(level);
+}
+
+void limit_configure(struct limit *limit, const struct limit_settings *settings)
+{
+    bool acted = limit->settings.mode == CONFIG_ADAPTIVE_ON;
+
+    limit->settings = *settings;
+    if (acted && settings->mode != CONFIG_ADAPTIVE_ON && limit->force.cause != LIMIT_TOLD)
+        lift(&limit->force);
+    fit(limit, &limit->force);
+    fit(limit, &limit->wanted);
+    mirror(limit);
+}
+
+uint64_t limit_short(const struct limit *limit)
+{
+    return limit->scatter > 0 ? (uint64_t)(fmax(limit->mean, LEAST_TIME) * 1000) : 0;
+}
+
+uint64_t limit_baseline(const struct limit *limit)
+{
+    return limit->baseline > 0 ? (uint64_t)(limit->baseline * 1000) : 0;
+}
