@@ -269,7 +269,7 @@ def test_metrics_of_the_documentation(farm):
         board = json.load(file)
     queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     named = set(re.findall(r"weir_[a-z_]+", " ".join(queries) + section("Prometheus and Grafana")))
-    known = set(re.findall(r"^(weir_[a-z_]+)", weirs[0].metrics_text(), re.M))
+    known = set(re.findall(r"^(weir_[a-z_]+)", weirs[0].http("/metrics")[1], re.M))
     assert len(named) > 5 and named <= known, named - known
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in board["panels"]]
     assert len(set(places)) == len(places) == len({panel["id"] for panel in board["panels"]})
