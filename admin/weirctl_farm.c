@@ -220,18 +220,16 @@ static void forget(struct resp_commands *commands, const char *key, const char *
 }
 
 /* Taken back: also what was said of each of a group by itself. */
-static void forget_all(struct resp_commands *commands, const char *key, const char *name, const json_t *found,
+static void forget_all(struct resp_commands *commands, const char *key, const char *name, json_t *found,
                        const char *suffix)
 {
-    const char *backend;
-    json_t *value;
-
     forget(commands, key, name, suffix);
-    json_object_foreach((json_t *)(uintptr_t)found, backend, value) if (strcmp(backend, name) != 0)
-        forget(commands, key, backend, suffix);
+    for (void *at = json_object_iter(found); at; at = json_object_iter_next(found, at))
+        if (strcmp(json_object_iter_key(at), name) != 0)
+            forget(commands, key, json_object_iter_key(at), suffix);
 }
 
-static void say(struct resp_commands *commands, const char *key, const json_t *request, const json_t *found)
+static void say(struct resp_commands *commands, const char *key, const json_t *request, json_t *found)
 {
     const char *command = show_text(request, "command"), *name = show_text(request, "name");
     const json_t *weight = json_object_get(request, "weight");
@@ -267,13 +265,13 @@ static bool is_held_by_group(const json_t *keys, const json_t *request, char *er
     return true;
 }
 
-static json_t *orders(const json_t *keys, const json_t *found)
+static json_t *orders(const json_t *keys, json_t *found)
 {
-    json_t *array = json_array(), *backend;
-    const char *name;
+    json_t *array = json_array();
 
-    json_object_foreach((json_t *)(uintptr_t)found, name, backend)
-    {
+    for (void *at = json_object_iter(found); at; at = json_object_iter_next(found, at)) {
+        const json_t *backend = json_object_iter_value(at);
+        const char *name = json_object_iter_key(at);
         json_t *order = json_object();
         json_int_t weight;
         const char *word;
@@ -324,17 +322,17 @@ static json_t *execute_order(struct client *client, const json_t *keys, const js
 static json_t *version_of(const json_t *keys)
 {
     json_t *instance, *versions = json_object(), *result = NULL;
-    const char *version;
     char text[256] = "";
     size_t i, used = 0;
-    json_t *value;
 
     for (i = 0; (instance = json_array_get(json_object_get(keys, "instances"), i)); i++)
         if (farm_is_alive(instance))
             json_object_set_new(versions, show_text(json_object_get(instance, "instance"), "version"),
                                 json_true());
-    json_object_foreach(versions, version, value) if (used < sizeof text) used +=
-        (size_t)snprintf(text + used, sizeof text - used, used ? ", %.32s" : "%.32s", version);
+    for (void *at = json_object_iter(versions); at && used < sizeof text;
+         at = json_object_iter_next(versions, at))
+        used += (size_t)snprintf(text + used, sizeof text - used, used ? ", %.32s" : "%.32s",
+                                 json_object_iter_key(at));
     result = json_pack("{s:o}", "version", report_text(text));
     json_decref(versions);
     return result;

@@ -146,7 +146,7 @@ struct judged {
     const char *name;
     unsigned n, states[STATES], admins[ADMINS];
     size_t state, admin;
-    json_int_t connections, limit, since, max, weight; /* limit -1: none */
+    json_int_t connections, limit, since, max, weight, configured; /* limit -1: none */
     char address[WORD_MAX], pools[WORD_MAX], reason[3 * WORD_MAX];
     bool disagreement;
 };
@@ -182,6 +182,7 @@ static void hear(struct judged *judged, const json_t *instance)
         return;
     judged->max = read_figure(verdict, "max");
     judged->weight = read_figure(verdict, "weight");
+    judged->configured = read_figure(verdict, "configured");
     read_word(verdict, "address", judged->address);
     read_word(verdict, "pools", judged->pools);
 }
@@ -262,6 +263,8 @@ static json_t *backend_object(const struct judged *judged, const char *pool)
     json_object_set_new(object, "admin", json_string(*word ? word : admin));
     json_object_set_new(object, "admin_by", *word ? json_string("farm") : json_null());
     json_object_set_new(object, "weight", json_integer(weight >= 0 ? weight : own));
+    json_object_set_new(object, "configured_weight",
+                        json_integer(judged->configured > 0 ? judged->configured : 0));
     json_object_set_new(object, "weight_ordered", json_boolean(weight >= 0));
     json_object_set_new(object, "connections", json_integer(judged->connections));
     json_object_set_new(object, "farm_connections", json_integer(judged->connections));
@@ -300,42 +303,47 @@ static json_t *sorted(json_t *array)
     return result;
 }
 
+static void add_names(json_t *names, json_t *hash)
+{
+    for (void *at = json_object_iter(hash); at; at = json_object_iter_next(hash, at))
+        if (strlen(json_object_iter_key(at)) < WORD_MAX)
+            json_object_set_new(names, json_object_iter_key(at), json_true());
+}
+
 /* All that some living instance has. */
 static json_t *names_of(const json_t *keys)
 {
-    json_t *names = json_object(), *instance, *value;
-    const char *name;
+    json_t *names = json_object(), *instance;
     size_t i;
 
     for (i = 0; (instance = json_array_get(json_object_get(keys, "instances"), i)); i++) {
         if (!farm_is_alive(instance))
             continue;
-        json_object_foreach(json_object_get(instance, "connections"), name, value)
-            json_object_set_new(names, name, json_true());
-        json_object_foreach(json_object_get(instance, "health"), name, value)
-            json_object_set_new(names, name, json_true());
+        add_names(names, json_object_get(instance, "connections"));
+        add_names(names, json_object_get(instance, "health"));
     }
     return names;
 }
 
+/* Once in each of its pools. */
+static void add_backend(json_t *array, const json_t *keys, const char *name)
+{
+    struct judged judged;
+    char *rest = NULL, *pool;
+
+    judge(&judged, keys, name);
+    pool = strtok_r(judged.pools, ",", &rest);
+    do
+        json_array_append_new(array, backend_object(&judged, pool ? pool : ""));
+    while (pool && (pool = strtok_r(NULL, ",", &rest)));
+}
+
 json_t *farm_backends(const json_t *keys)
 {
-    json_t *names = names_of(keys), *array = json_array(), *value;
-    struct judged judged;
-    const char *name;
+    json_t *names = names_of(keys), *array = json_array();
 
-    json_object_foreach(names, name, value)
-    {
-        char *rest = NULL, *pool;
-
-        if (strlen(name) >= WORD_MAX)
-            continue;
-        judge(&judged, keys, name);
-        pool = strtok_r(judged.pools, ",", &rest);
-        do
-            json_array_append_new(array, backend_object(&judged, pool ? pool : ""));
-        while (pool && (pool = strtok_r(NULL, ",", &rest)));
-    }
+    for (void *at = json_object_iter(names); at; at = json_object_iter_next(names, at))
+        add_backend(array, keys, json_object_iter_key(at));
     json_decref(names);
     return sorted(array);
 }
@@ -343,15 +351,13 @@ json_t *farm_backends(const json_t *keys)
 /* --- instances --- */
 
 /* Messages that its backends have taken. */
-static json_int_t delivered_of(const json_t *stats)
+static json_int_t delivered_of(json_t *stats)
 {
     static const char suffix[] = ".delivered";
     json_int_t sum = 0;
-    const char *field;
-    json_t *value;
 
-    json_object_foreach((json_t *)(uintptr_t)stats, field, value)
-    {
+    for (void *at = json_object_iter(stats); at; at = json_object_iter_next(stats, at)) {
+        const char *field = json_object_iter_key(at);
         size_t size = strlen(field);
 
         if (size > sizeof suffix - 1 && strcmp(field + size - (sizeof suffix - 1), suffix) == 0)
@@ -362,7 +368,8 @@ static json_int_t delivered_of(const json_t *stats)
 
 static json_t *instance_object(const json_t *keys_of, json_int_t now)
 {
-    const json_t *own = json_object_get(keys_of, "instance"), *stats = json_object_get(keys_of, "stats");
+    const json_t *own = json_object_get(keys_of, "instance");
+    json_t *stats = json_object_get(keys_of, "stats");
     json_int_t started = number_in(own, "started") / 1000;
     bool alive = farm_is_alive(keys_of);
     json_t *object = json_object();

@@ -50,10 +50,10 @@ static void tell_verdict(void *arg, const struct backend *backend, char *out, si
         address_format(&address, text);
     /* The reason may hold what the relay said: last, as it may have blanks. */
     (void)snprintf(out, size,
-                   "state=%s since=%" PRId64 " limit=%s admin=%s weight=%" PRIu32 " max=%" PRIu32
-                   " address=%s pools=%s reason=%s",
+                   "state=%s since=%" PRId64 " limit=%s admin=%s weight=%" PRIu32 " configured=%" PRIu32
+                   " max=%" PRIu32 " address=%s pools=%s reason=%s",
                    backend_state_name(view.state), view.since, number, backend_admin_name(admin), view.weight,
-                   view.max_connections, text, pools, view.reason);
+                   backend->weight, view.max_connections, text, pools, view.reason);
 }
 
 static void count_whole(void *arg, struct statistics *statistics)

@@ -128,7 +128,8 @@ def test_weight(farm):
     assert ask(redis.url, "weight", "r2", "7")[0]["weight"] == 7
     for weir in weirs:
         wait_until(lambda: weir.ask("backends")[1]["weight"] == 7, 5, "it has heard")
-    ask(redis.url, "weight", "r2", "default")
+    assert ask(redis.url, "drain", "r2")[0]["weight"] == 7 and ask(redis.url, "ready", "r2")[0]["admin"] == "ready"
+    assert ask(redis.url, "weight", "r2", "default")[0]["weight"] == 1
     for weir in weirs:
         wait_until(lambda: weir.ask("backends")[1]["weight"] == 1, 5, "it has heard")
     assert redis.hash(PREFIX + "admin") == {}
