@@ -14,7 +14,8 @@
  * KEYS: stats:<id>, folded:<id>, stats. ARGV: Unix ms, id, then counters and their values. */
 static const char write_script[] =
     "if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end "
-    "for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end "
+    "for i = 3, #ARGV, 1000 do "
+    "redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV))) end "
     "redis.call('ZADD', KEYS[3], ARGV[1], ARGV[2]) "
     "return 1";
 

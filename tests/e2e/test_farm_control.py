@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+from test_control import RunningTop
 from weirtest.net import wait_until
 from weirtest.redis_server import RedisServer
 from weirtest.weir import CONTROL, ROOT, SANITIZER, SANITIZER_OPTIONS, Weir
@@ -227,6 +228,19 @@ def test_hostile_keys(farm):
     redis.cli("SET", PREFIX + "admin", "text")
     code, _, err = farmctl(redis.url, "drain", "r1")
     assert code == 1 and "WRONGTYPE" in err
+
+
+def test_top(redis):
+    """Live; while Redis is away it says so, and goes on when it is back."""
+    with RunningTop(["--redis", redis.url, "--farm", "main"], top=shared(redis)) as (weir, top):
+        top.wait_for(b"farm main: 1 instances, 0 gone: ready", b"r1", b"q quits")
+        redis.stop()
+        top.wait_for(b"what is shown is old")
+        top.seen = b""
+        redis.start()
+        top.wait_for(b"messages 0.0/s")
+        top.press(b"q")
+        assert top.ended() == 0
 
 
 # What docs/redis.md says
