@@ -6,6 +6,7 @@
 #   make test       everything that CI runs (sanitizers on)
 #   make check      the unit tests, dialog tables and fuzz corpus only
 #   make lint       include floors, format, static analysis
+#   make sim        balancing, limits and health in virtual time: tables, and the goals that are met
 #   make bench      Weir beside HAProxy and nginx in one run
 #   make fuzz       fuzz each target for FUZZ_SECONDS (default 60)
 #   make scorecard  one line per row of the reliability and security scorecard
@@ -42,6 +43,8 @@ all: build/release/weir build/release/weirctl
 Q   := $(if $(V),,@)
 say = $(if $(V),@:,@printf '%-8s %s\n' $(1) $(2))
 
+SIM_WRAP := -Wl,--wrap=clock_gettime,--wrap=check_start,--wrap=check_abort
+
 # One set of rules for each flavour: release, asan (tests), tsan (threads).
 define flavour
 build/$(1)/%.o: %.c
@@ -70,6 +73,11 @@ build/$(1)/bench/%: build/$(1)/tests/bench/%.o build/$(1)/libweir.a
 	@mkdir -p $$(@D)
 	$$(call say,link,$$@)
 	$(Q)$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ $$(LIBS)
+# Virtual time: no libev, and its own clock and checks (tests/sim/loop.c, doubles.c).
+build/$(1)/sim/sim: $$(patsubst %.c,build/$(1)/%.o,$$(wildcard tests/sim/*.c)) build/$(1)/libweir.a
+	@mkdir -p $$(@D)
+	$$(call say,link,$$@)
+	$(Q)$$(CC) $$(FLAGS_$(1)) $(SIM_WRAP) -o $$@ $$^ $$(filter-out -lev,$$(LIBS))
 -include $$(shell find build/$(1) -name '*.d' 2>/dev/null)
 endef
 $(foreach f,release asan tsan,$(eval $(call flavour,$(f))))

@@ -189,6 +189,38 @@ static bool begins_slowly(const struct record *record, const struct farm *old)
     return false;
 }
 
+/* The operator's word that all of this list have who share the newcomer's name; NULL: there is none, or they
+ * don't agree. */
+static const struct order *common_word(const struct record *list, const struct record *newcomer, bool *any)
+{
+    const struct order *word = NULL;
+
+    for (const struct record *record = list; record; record = record->next) {
+        const struct order *its = &record->orders.by[ORDER_OPERATOR];
+
+        if (record == newcomer || record->judge.settings.fall == 0 ||
+            strcmp(record->backend->configured_name, newcomer->backend->configured_name) != 0)
+            continue;
+        if (*any && (!word || word->admin != its->admin || word->weight != its->weight))
+            return NULL;
+        *any = true;
+        word = its;
+    }
+    return word;
+}
+
+/* What an operator says of a name counts for the addresses that it gets later, too. */
+static void hand_down_word(struct health *health, const struct record *newcomer)
+{
+    bool any = false;
+    const struct order *word = common_word(health->records, newcomer, &any);
+
+    if (!any) /* the one that stood for it before there was an address */
+        word = common_word(health->retired, newcomer, &any);
+    if (word && (word->admin != order_none.admin || word->weight != order_none.weight))
+        health_order(health, newcomer->backend, ORDER_OPERATOR, word);
+}
+
 void health_set_farm(struct health *health, struct farm *farm)
 {
     struct farm *old = health->farm;
@@ -200,9 +232,13 @@ void health_set_farm(struct health *health, struct farm *farm)
     for (size_t i = 0; i < farm->n_backends; i++) {
         struct record *record = record_of(farm->backends[i]);
 
-        if (record)
-            record_configure(record, &farm->given[i],
-                             !record->judge.settings.fall && begins_slowly(record, old), now);
+        if (record) {
+            bool fresh = !record->judge.settings.fall;
+
+            record_configure(record, &farm->given[i], fresh && begins_slowly(record, old), now);
+            if (fresh)
+                hand_down_word(health, record);
+        }
     }
     for (size_t i = 0; i < farm->n_pools; i++)
         publish_panic(&farm->pools[i]);

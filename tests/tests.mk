@@ -10,10 +10,12 @@ PYTEST       := $(PYTHON) -m pytest -p no:cacheprovider -q -rs -n $(E2E_JOBS)
 
 test: deps-test
 	@$(MAKE) --no-print-directory -j2 WERROR=1 build/asan/weir build/asan/weirctl build/release/weir build/release/bench/bare_tls build/tsan/weir build/tsan/weirctl
+	@$(MAKE) --no-print-directory -j2 WERROR=1 build/release/sim/sim
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory -j2 WERROR=1 $(UNITS:%=build/asan/unit/%) $(FUZZERS:%=build/asan/replay/%) $(THREADED:%=build/tsan/unit/%)
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory check-threads
+	@$(MAKE) --no-print-directory sim-quick
 	@$(MAKE) --no-print-directory e2e
 	@$(MAKE) --no-print-directory e2e-threads
 	@echo "make test: all passed"
@@ -26,6 +28,14 @@ check: $(UNITS:%=build/asan/unit/%) $(FUZZERS:%=build/asan/replay/%)
 # Threads: the same unit tests that start threads, under the thread sanitizer.
 check-threads: $(THREADED:%=build/tsan/unit/%)
 	@set -e; for t in $(THREADED); do printf '%-24s ' "$$t (threads)"; tests/quiet.sh build/tsan/unit/$$t; done
+
+# Balancing, limits and health under the design's workload, in virtual time. SIM_ARGS="--log slow": one scenario.
+sim: deps-test build/release/sim/sim
+	@build/release/sim/sim $(SIM_ARGS)
+# A few seconds of it.
+sim-quick: build/release/sim/sim
+	@build/release/sim/sim --quick
+.PHONY: sim sim-quick
 
 e2e: build/asan/weir build/asan/weirctl build/release/weir build/release/bench/bare_tls
 	@echo "end to end"

@@ -278,6 +278,26 @@ def test_one_two_one(start, farm, servers):
     assert weir.metric("weir_transactions_total", backend="relay", outcome="delivered") == 4
 
 
+def test_the_operator_s_word_is_of_the_name(start, farm, servers):
+    """An address that comes later is drained like those that were; not where the word was of one address alone."""
+    a, _, _ = farm(11, 12, 13)
+    server = servers(NameServer, relay=Answer(*at(11)))
+    weir = by_name(start, server, a.port)
+    up(weir, "relay")
+    weir.order("drain", "relay")
+    server.say(relay=Answer(*at(11, 12)))
+    reask(weir)
+    up(weir, *full(11, 12))
+    wait_until(lambda: [weir.metric("weir_backend_admin", backend=name, admin="drain") for name in full(11, 12)] == [1, 1], 5, "both are drained")
+    with weir.client() as client:
+        assert client.ehlo().command("MAIL FROM:<a@x>").code == 421
+    weir.order("ready", "relay@127.0.0.11")
+    server.say(relay=Answer(*at(11, 12, 13)))
+    reask(weir)
+    up(weir, *full(11, 12, 13))
+    assert weir.metric("weir_backend_admin", backend="relay@127.0.0.13", admin="ready") == 1
+
+
 def test_an_address_that_goes_and_comes_back(start, farm, servers):
     """With a session on it all the time: it is the same backend, and a cap of one stays one."""
     a, b = farm(11, 12)
