@@ -59,7 +59,7 @@ build/$(1)/weir: build/$(1)/proxy/main.o build/$(1)/libweir.a
 	$(Q)$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ $$(LIBS)
 build/$(1)/weirctl: build/$(1)/admin/weirctl.o build/$(1)/libweir.a
 	$$(call say,link,$$@)
-	$(Q)$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ -ljansson
+	$(Q)$$(CC) $$(FLAGS_$(1)) -o $$@ $$^ -Wl,--as-needed $$(LIBS)
 build/$(1)/admin/page.o: admin/page.html
 build/$(1)/unit/%: build/$(1)/tests/unit/%.o build/$(1)/libweir.a
 	@mkdir -p $$(@D)

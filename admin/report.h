@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "admin/http.h"
+#include "admin/report_text.h"
 #include "admin/roster.h"
 
 /* An array: one object for each backend of each pool. Any thread. */
@@ -19,7 +20,5 @@ json_t *report_status(const struct admin_ops *ops, const struct farm *farm);
 /* An array of one: this instance. */
 json_t *report_instances(const struct admin_ops *ops, const struct farm *farm);
 json_t *report_sessions(const struct roster *roster);
-/* A string, with U+FFFD for what is not UTF-8. NULL is null. */
-json_t *report_text(const char *text);
 
 #endif

@@ -10,18 +10,21 @@
 
 #include "admin/request.h"
 #include "admin/weirctl.h"
+#include "admin/weirctl_farm.h"
+#include "config/word.h"
 
 #define TIMEOUT_MS 10000
 #define WIDTH      80 /* where nobody says */
 #define WIDTH_MOST 400
 
 static const char usage[] =
-    "usage: weirctl [--socket PATH] [--json] COMMAND\n"
+    "usage: weirctl [--socket PATH] [--json] COMMAND                        one Weir\n"
+    "       weirctl [--redis URL] --farm NAME [--ca FILE] [--json] COMMAND   all that share counters\n"
     "\n"
     "  status            the whole in a few lines\n"
     "  backends          each backend: state, weight, connections, messages\n"
     "  sessions          the newest sessions, 1000 at most\n"
-    "  instances         this Weir in a line\n"
+    "  instances         each Weir in a line\n"
     "  top               live; q quits\n"
     "  drain NAME        nothing new there; sessions leave between two messages\n"
     "  maint NAME        the same, no checks, and sessions that have logged in leave too\n"
@@ -31,11 +34,13 @@ static const char usage[] =
     "  version           of weirctl and of the Weir that runs\n"
     "  names             of the backends, one a line\n"
     "\n"
+    "URL is by default the environment's WEIR_REDIS_URL, which other users don't see: redis://, rediss://,\n"
+    "unix:, sentinel:// or cluster://. What is said to a farm reaches every Weir. Without sessions, reload.\n"
     "PATH is by default " WEIRCTL_SOCKET ". NAME may stand for several: relay for relay@10.0.0.11 ...\n"
     "Exit: 0 done, 1 refused, 2 unusable arguments, 3 no answer.\n";
 
 struct arguments {
-    const char *socket;
+    const char *socket, *redis, *farm, *ca; /* NULL: not given */
     bool json;
     int n; /* of words behind the command */
     char **words;
@@ -249,15 +254,16 @@ static struct style style_of(FILE *out)
 /* -1: go on; else the exit status. */
 static int read_arguments(int argc, char **argv, struct arguments *a)
 {
-    enum { OPTION_SOCKET = 256, OPTION_JSON, OPTION_VERSION, OPTION_REDIS, OPTION_FARM };
+    enum { OPTION_SOCKET = 256, OPTION_JSON, OPTION_VERSION, OPTION_REDIS, OPTION_FARM, OPTION_CA };
     static const struct option options[] = {
         {"socket",     required_argument, NULL, OPTION_SOCKET },
         { "json",        no_argument, NULL, OPTION_JSON },
         { "version",           no_argument, NULL, OPTION_VERSION },
         { "redis",required_argument, NULL, OPTION_REDIS },
         { "farm", required_argument, NULL, OPTION_FARM },
-        { "help",   no_argument, NULL, 'h' },
-        { 0       },
+        { "ca",   required_argument, NULL, OPTION_CA },
+        { "help",        no_argument, NULL, 'h' },
+        { 0          },
     };
     int option;
 
@@ -266,8 +272,9 @@ static int read_arguments(int argc, char **argv, struct arguments *a)
         case OPTION_SOCKET: a->socket = optarg; break;
         case OPTION_JSON: a->json = true; break;
         case OPTION_VERSION: puts("weirctl " WEIR_VERSION); return WEIRCTL_OK;
-        case OPTION_REDIS:
-        case OPTION_FARM: return fail("--redis and --farm are not built in this version", NULL);
+        case OPTION_REDIS: a->redis = optarg; break;
+        case OPTION_FARM: a->farm = optarg; break;
+        case OPTION_CA: a->ca = optarg; break;
         case 'h': fputs(usage, stdout); return WEIRCTL_OK;
         default: fputs("Try 'weirctl --help'.\n", stderr); return WEIRCTL_USAGE;
         }
@@ -275,6 +282,34 @@ static int read_arguments(int argc, char **argv, struct arguments *a)
     a->words = argv + optind;
     a->n = argc - optind;
     return -1;
+}
+
+/* What it is to talk to. WEIRCTL_OK: go on. */
+static int choose(const struct arguments *a, struct client *client)
+{
+    const char *text = a->redis ? a->redis : getenv("WEIR_REDIS_URL"), *error;
+    struct redis_url url;
+    bool good;
+
+    if (!a->redis && !a->farm) {
+        client->path = a->socket ? a->socket : WEIRCTL_SOCKET;
+        return a->ca ? fail("--ca needs --farm", NULL) : WEIRCTL_OK;
+    }
+    if (a->socket)
+        return fail("--socket is one Weir, --redis and --farm are many", NULL);
+    if (!text || !*text)
+        return fail("where is Redis? --redis URL, or WEIR_REDIS_URL in the environment", NULL);
+    if (a->farm && !word_is_name(a->farm))
+        return fail("expected the name of a farm, as in the configuration", a->farm);
+    if (!redis_url_parse(text, &url, &error))
+        return fail("where Redis is: expected", error); /* the text itself may hold a password */
+    if (a->ca && !url.tls)
+        return fail("--ca has no effect without TLS; expected --redis rediss://", NULL);
+    if (a->redis)
+        memset((char *)(uintptr_t)a->redis, '*', strlen(a->redis)); /* for those who look at processes */
+    good = farm_open(client, &url, a->farm ? a->farm : "main", a->ca ? a->ca : "");
+    redis_url_wipe(&url);
+    return good ? WEIRCTL_OK : fail("cannot begin", client->error);
 }
 
 /* What was shown must have arrived: a full disk is not success. */
@@ -288,7 +323,7 @@ static int finish(int status)
 
 int main(int argc, char **argv)
 {
-    struct arguments arguments = { .socket = WEIRCTL_SOCKET };
+    struct arguments arguments = { .n = 0 };
     struct client client = { .fd = -1, .timeout = TIMEOUT_MS };
     const struct command *command;
     struct style style;
@@ -310,8 +345,10 @@ int main(int argc, char **argv)
                     command->name);
     (void)setlocale(LC_CTYPE, "");
     style = style_of(stdout);
-    client.path = arguments.socket;
-    status = command->run(command, &arguments, &client, &style);
+    status = choose(&arguments, &client);
+    if (status == WEIRCTL_OK)
+        status = command->run(command, &arguments, &client, &style);
     client_close(&client);
+    farm_close(&client);
     return finish(status);
 }

@@ -2,7 +2,8 @@
  * weirctl: the operator's program. What its files share; none of it is part of weir.
  *
  *   weirctl.c         arguments, commands
- *   weirctl_client.c  asking
+ *   weirctl_client.c  asking one Weir
+ *   weirctl_farm*.c   asking a farm, by way of Redis
  *   weirctl_show.c    answers as tables and lines
  *   weirctl_table.c   tables, and text that does a terminal no harm
  *   weirctl_top.c     the live view
@@ -22,8 +23,11 @@ enum weirctl_exit { WEIRCTL_OK, WEIRCTL_REFUSED, WEIRCTL_USAGE, WEIRCTL_NO_ANSWE
 
 #define CLIENT_ERROR_MAX 256
 
+struct farm_link;
+
 struct client {
-    const char *path;
+    const char *path;                  /* of the socket, or where Redis is */
+    struct farm_link *farm;            /* a whole farm is asked; NULL: the Weir behind the socket */
     int fd;                            /* -1: not connected */
     int timeout;                       /* ms, for an answer to be whole */
     const volatile sig_atomic_t *stop; /* set by a signal: give up waiting; NULL: none does */

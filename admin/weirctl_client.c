@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "admin/weirctl.h"
+#include "admin/weirctl_farm.h"
 
 #define ANSWER_MAX (64u << 20) /* no Weir has so much to say: this bounds what another program sends us */
 #define READ_SIZE  65536u
@@ -145,7 +146,7 @@ static bool receive_line(struct client *client, int64_t deadline, size_t *length
     }
 }
 
-json_t *client_ask(struct client *client, json_t *request)
+static json_t *ask_weir(struct client *client, json_t *request)
 {
     int64_t deadline = now() + client->timeout;
     char *text = json_dumps(request, JSON_COMPACT), *line = NULL;
@@ -173,6 +174,11 @@ json_t *client_ask(struct client *client, json_t *request)
     free(text);
     free(line);
     return answer;
+}
+
+json_t *client_ask(struct client *client, json_t *request)
+{
+    return client->farm ? farm_ask(client, request) : ask_weir(client, request);
 }
 
 json_t *client_result(json_t *answer, const char **error)

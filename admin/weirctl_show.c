@@ -121,9 +121,16 @@ void show_status(FILE *out, const json_t *status, const struct style *style)
     json_t *pool;
     size_t i;
 
-    (void)snprintf(text, sizeof text, "weir %s on %.100s, pid %lld, up %s: %s", show_text(status, "version"),
-                   show_text(status, "hostname"), (long long)show_number(status, "pid"),
-                   show_duration(show_number(status, "uptime"), up), readiness(status));
+    if (json_object_get(status, "farm"))
+        (void)snprintf(text, sizeof text, "farm %.64s: %lld instances, %lld gone, the oldest up %s: %s",
+                       show_text(status, "farm"), (long long)show_number(status, "instances"),
+                       (long long)show_number(status, "gone"),
+                       show_duration(show_number(status, "uptime"), up), readiness(status));
+    else
+        (void)snprintf(text, sizeof text, "weir %s on %.100s, pid %lld, up %s: %s",
+                       show_text(status, "version"), show_text(status, "hostname"),
+                       (long long)show_number(status, "pid"),
+                       show_duration(show_number(status, "uptime"), up), readiness(status));
     show_line(out, text, style->width);
     fprintf(out, "sessions %lld, waiting %lld; since the start %lld sessions, %lld messages delivered\n\n",
             (long long)show_number(status, "sessions"), (long long)show_number(status, "queued"),
@@ -135,7 +142,10 @@ void show_status(FILE *out, const json_t *status, const struct style *style)
         put_number(table, show_number(pool, "backends"));
         put_number(table, show_number(pool, "usable"));
         put_number(table, show_number(pool, "connections"));
-        put_number(table, show_number(pool, "queued"));
+        if (json_object_get(pool, "queued"))
+            put_number(table, show_number(pool, "queued"));
+        else
+            table_put(table, "-", NULL);
         table_put(table, panic ? "panic" : "", TABLE_RED);
     }
     table_print(table, out, style->width, style->colours);
@@ -166,7 +176,8 @@ static void print_reason(FILE *out, const json_t *backend, const struct style *s
     char text[512], since[SHOW_SHORT];
     const char *state = show_text(backend, "state");
 
-    if (strcmp(state, "up") == 0 || show_number(backend, "since") == 0)
+    if (!json_is_true(json_object_get(backend, "disagreement")) &&
+        (strcmp(state, "up") == 0 || show_number(backend, "since") == 0))
         return;
     show_duration((json_int_t)time(NULL) - show_number(backend, "since"), since);
     (void)snprintf(text, sizeof text, "%.100s: %s for %s: %.200s", show_text(backend, "name"), state, since,
@@ -236,10 +247,25 @@ void show_sessions(FILE *out, const json_t *sessions, const struct style *style)
 
 /* --- the rest --- */
 
+/* One that is gone was last heard of then; what it has counted counts on. */
+static void put_age(struct table *table, const json_t *instance)
+{
+    char text[SHOW_SHORT], gone[SHOW_SHORT + 8];
+    json_int_t last = show_number(instance, "last_seen");
+
+    if (!json_is_false(json_object_get(instance, "alive"))) {
+        table_put(table, show_duration(show_number(instance, "uptime"), text), NULL);
+        return;
+    }
+    (void)snprintf(gone, sizeof gone, "gone %s",
+                   last ? show_duration((json_int_t)time(NULL) - last, text) : "");
+    table_put(table, gone, TABLE_RED);
+}
+
 void show_instances(FILE *out, const json_t *instances, const struct style *style)
 {
     static const struct table_column columns[] = {
-        {"HOST",       false, 8},
+        {"INSTANCE",   false, 8},
         { "PID",       true,  0},
         { "VERSION",   false, 0},
         { "UP",        true,  0},
@@ -254,10 +280,12 @@ void show_instances(FILE *out, const json_t *instances, const struct style *styl
 
     for (i = 0; (instance = json_array_get(instances, i)); i++) {
         (void)snprintf(text, sizeof text, "%lld", (long long)show_number(instance, "pid"));
-        table_put(table, show_text(instance, "hostname"), NULL);
+        const char *id = show_text(instance, "id");
+
+        table_put(table, *id ? id : show_text(instance, "hostname"), NULL);
         table_put(table, text, NULL);
         table_put(table, show_text(instance, "version"), NULL);
-        table_put(table, show_duration(show_number(instance, "uptime"), text), NULL);
+        put_age(table, instance);
         put_number(table, show_number(instance, "sessions"));
         put_number(table, show_number(instance, "queued"));
         put_number(table, show_number(instance, "delivered"));

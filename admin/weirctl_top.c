@@ -327,11 +327,16 @@ static void draw_head(FILE *out, const struct top *top)
 
     if (localtime_r(&now, &local))
         (void)strftime(clock, sizeof clock, "%H:%M:%S", &local);
-    (void)snprintf(text, sizeof text, "weir %.32s on %.200s, up %s: %s", show_text(status, "version"),
-                   show_text(status, "hostname"), show_duration(show_number(status, "uptime"), up),
-                   ready                                               ? "ready"
-                   : json_is_true(json_object_get(status, "draining")) ? "draining"
-                                                                       : "no backend is usable");
+    if (json_object_get(status, "farm"))
+        (void)snprintf(text, sizeof text, "farm %.64s: %lld instances, %lld gone: %s",
+                       show_text(status, "farm"), (long long)show_number(status, "instances"),
+                       (long long)show_number(status, "gone"), ready ? "ready" : "no backend is usable");
+    else
+        (void)snprintf(text, sizeof text, "weir %.32s on %.200s, up %s: %s", show_text(status, "version"),
+                       show_text(status, "hostname"), show_duration(show_number(status, "uptime"), up),
+                       ready                                               ? "ready"
+                       : json_is_true(json_object_get(status, "draining")) ? "draining"
+                                                                           : "no backend is usable");
     colour(out, top, ready ? TABLE_BOLD : TABLE_RED);
     put(out, text, top->style.width > 10 ? top->style.width - 10 : 1, false);
     put(out, clock, top->style.width > 10 ? 9 : 0, true);

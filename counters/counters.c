@@ -76,6 +76,7 @@ void counters_rename(struct counters *c, const char *why)
 
     memcpy(old, c->id, sizeof old);
     make_id(c);
+    statistics_set_id(c->statistics, c->id);
     log_message(LOG_LEVEL_WARNING, "redis", "%s: %s is now %s", why, old, c->id);
     c->published_at = clock_milliseconds() - c->config->lease;
 }
@@ -170,6 +171,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
     (void)events;
     publish_tick(c, now);
     listen_tick(c, now);
+    statistics_tick(c->statistics, now);
     if (view_tick(&c->view, now) || c->news || instances != c->status.instances)
         apply(c, now);
     if (now - c->heard_at >= HEAR_EVERY)
@@ -232,6 +234,7 @@ static void on_connection(void *arg, enum redis_state state, const char *reason)
 
 static void disconnect(struct counters *c)
 {
+    statistics_connect(c->statistics, NULL, c->prefix);
     redis_free(&c->commands);
     redis_free(&c->events);
     ev_timer_stop(c->loop, &c->tick);
@@ -251,6 +254,7 @@ static bool connect_both(struct counters *c)
 
     (void)snprintf(name, sizeof name, "weir:%s", c->id);
     c->commands = redis_open(c->loop, &settings, &commands);
+    statistics_connect(c->statistics, c->commands, c->prefix);
     settings.channel = c->channel;
     c->events = redis_open(c->loop, &settings, &events);
     ev_timer_set(&c->tick, COUNTERS_TICK / 1000., COUNTERS_TICK / 1000.);
@@ -403,8 +407,10 @@ void counters_set_farm(struct counters *c, struct farm *farm)
     char *nameservers = nameservers_of(farm->config);
     bool same = c->farm && same_place(c, redis, nameservers);
 
-    if (!same && c->commands)
+    if (!same && c->commands) {
+        statistics_final(c->statistics);
         publish_bye(c);
+    }
     if (!same)
         disconnect(c);
     if (!enlist(c, farm)) {
@@ -440,6 +446,8 @@ struct counters *counters_open(struct ev_loop *loop, const struct counters_ops *
     ev_init(&c->tick, on_tick);
     c->tick.data = c;
     make_id(c);
+    if (!count_create(c))
+        counters_close(&c);
     return c;
 }
 
@@ -464,6 +472,7 @@ static void say_bye(struct counters *c)
     ev_timer_stop(c->loop, &c->tick);
     if (!c->commands || redis_state(c->commands) != REDIS_READY)
         return;
+    statistics_final(c->statistics);
     publish_bye(c);
     ev_timer_init(&limit, on_bye_limit, BYE_LIMIT, 0.);
     ev_timer_start(c->loop, &limit);
@@ -481,6 +490,7 @@ void counters_close(struct counters **counters)
         return;
     say_bye(c);
     disconnect(c);
+    statistics_free(&c->statistics);
     view_clear(&c->view);
     farm_release(&c->farm);
     pthread_mutex_destroy(&c->status_lock);

@@ -15,6 +15,7 @@
 #include <ev.h>
 
 #include "balancer/farm.h"
+#include "counters/statistics.h"
 
 enum counters_state {
     COUNTERS_OFF,    /* no Redis is configured */
@@ -39,6 +40,8 @@ struct counters_ops {
     void (*finding)(void *arg, const struct backend *backend, bool *down, uint32_t *limit);
     /* What others have found, as in health_hear(). */
     void (*hear)(void *arg, struct backend *backend, uint32_t down, uint32_t instances, uint32_t limit);
+    /* Cumulative counters that are not a backend's: tell each with statistics_count(). */
+    void (*count)(void *arg, struct statistics *statistics);
     /* An operator's word for the farm on a backend; NULL: it is taken back. `weight` UINT32_MAX: none. */
     void (*word)(void *arg, struct backend *backend, const char *admin, uint32_t weight);
 };

@@ -3,6 +3,7 @@
  *
  *   counters.c   life, the tick, what the view means to the balancer, states and their log lines
  *   publish.c    this instance's counts, out
+ *   count.c      what this instance has done, for the statistics
  *   listen.c     the others', in: the channel, resync, operators' words
  *   snapshot.c, view.c   pure
  */
@@ -13,6 +14,7 @@
 
 #include "counters/counters.h"
 #include "counters/redis.h"
+#include "counters/statistics.h"
 #include "counters/view.h"
 
 #define COUNTERS_TICK       35 /* ms: the least time between two snapshots, and between two looks at the view */
@@ -63,6 +65,7 @@ struct counters {
     bool accepted, refused,
         resynced; /* over these connections: the last snapshot; the others were asked for */
 
+    struct statistics *statistics;
     struct view view;
     size_t n; /* by name */
     struct counted *counted;
@@ -95,6 +98,10 @@ void counters_complain(struct counters *c, const char *what, const char *reason)
 /* Fill in rates and decide; `now` in ms, monotonic. */
 void publish_tick(struct counters *c, int64_t now);
 void publish_bye(struct counters *c);
+
+/* count.c */
+/* False: out of memory. */
+bool count_create(struct counters *c);
 
 /* listen.c */
 void listen_message(void *arg, const char *text, size_t size);

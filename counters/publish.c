@@ -14,7 +14,8 @@
 
 #include "counters/counters_internal.h"
 
-#define RATE_TAU 1000.0 /* ms */
+#define RATE_TAU    1000.0 /* ms */
+#define VERDICT_MAX 640    /* octets of what is thought of a backend */
 
 /* --- what there is to say --- */
 
@@ -198,7 +199,7 @@ static bool add_instance(struct resp_commands *commands, const struct counters *
 
 static bool add_verdicts(struct resp_commands *commands, const struct counters *c)
 {
-    char key[COUNTERS_KEY_MAX], (*texts)[256] = calloc(c->n ? c->n : 1, sizeof *texts);
+    char key[COUNTERS_KEY_MAX], (*texts)[VERDICT_MAX] = calloc(c->n ? c->n : 1, sizeof *texts);
     struct line line;
     bool good = line_open(&line, 2 + 2 * c->n) && texts;
 
@@ -353,7 +354,7 @@ void publish_bye(struct counters *c)
     resp_commands_say(&commands, "ZREM", counters_key(c, key, "instances", NULL), c->id);
     if (text)
         resp_commands_say(&commands, "PUBLISH", c->channel, text);
-    (void)redis_send(c->commands, &commands, NULL, NULL);
+    (void)redis_send(c->commands, &commands, on_published, c);
     resp_commands_free(&commands);
     free(text);
 }

@@ -26,10 +26,8 @@ static bool show_draining(void *arg)
     return ((struct process *)arg)->draining;
 }
 
-static void show_counters(void *arg, struct admin_counters *out)
+void operator_counters(struct process *p, struct admin_counters *out)
 {
-    struct process *p = arg;
-
     memset(out, 0, sizeof *out);
     for (uint32_t i = 0; i < p->n_workers; i++) {
         const struct worker_stats *stats = &p->workers[i]->stats;
@@ -43,6 +41,11 @@ static void show_counters(void *arg, struct admin_counters *out)
             (&out->handshakes[0][0])[k] +=
                 atomic_load_explicit(&(&stats->handshakes[0][0])[k], memory_order_relaxed);
     }
+}
+
+static void show_counters(void *arg, struct admin_counters *out)
+{
+    operator_counters(arg, out);
 }
 
 static void show_shared(void *arg, struct counters_status *out)

@@ -466,10 +466,11 @@ static void finish(struct process *p)
     admin_stop(&p->admin);
     for (uint32_t i = 0; p->workers && i < p->n_workers; i++)
         worker_join(p->workers[i]);
-    for (uint32_t i = 0; p->workers && i < p->n_workers; i++)
-        worker_free(&p->workers[i]);
+    /* What the workers have counted is told for the last time, and the loop turns meanwhile. */
     names_close(&p->names);
     counters_close(&p->counters);
+    for (uint32_t i = 0; p->workers && i < p->n_workers; i++)
+        worker_free(&p->workers[i]);
     health_close(&p->health);
     mailbox_close(&p->mailbox); /* the last roster, perhaps */
     control_close(&p->control);

@@ -72,6 +72,8 @@ void membership_part(struct process *p, const struct farm *old);
 bool shared_create(struct process *p);
 
 /* operator.c */
+/* The sum over the workers. */
+void operator_counters(struct process *p, struct admin_counters *out);
 /* NULL with `error` set, or with an empty `error` where none is configured. */
 struct admin *operator_http(struct process *p, const struct config *config, char *error, size_t size);
 bool operator_create_control(struct process *p); /* false: out of memory */

@@ -20,19 +20,52 @@ static void tell_load(void *arg, uint64_t *sessions, uint64_t *queued)
         *queued += placement_waiting(&farm->pools[i]);
 }
 
+/* The pools that it is in, between commas. */
+static void name_pools(const struct farm *farm, const struct backend *backend, char *out, size_t size)
+{
+    size_t used = 0;
+
+    *out = '\0';
+    for (size_t p = 0; p < farm->n_pools; p++)
+        for (size_t m = 0; m < farm->pools[p].n_members; m++)
+            if (farm->pools[p].members[m]->backend == backend && used < size)
+                used += (size_t)snprintf(out + used, size - used, used ? ",%s" : "%s",
+                                         farm->pools[p].state->name);
+}
+
 static void tell_verdict(void *arg, const struct backend *backend, char *out, size_t size)
 {
+    const struct process *p = arg;
     uint32_t limit = atomic_load_explicit(&backend->limit, memory_order_relaxed);
+    enum backend_admin admin = (enum backend_admin)atomic_load(&backend->admin);
+    char number[16] = "none", pools[256], text[ADDRESS_TEXT_MAX] = "none";
     struct health_view view;
-    char number[16] = "none";
+    struct address address;
 
-    (void)arg;
     health_view(backend, &view);
+    name_pools(p->front->farm, backend, pools, sizeof pools);
     if (limit != BACKEND_NO_CEILING)
         (void)snprintf(number, sizeof number, "%" PRIu32, limit);
+    if (backend_address((struct backend *)(uintptr_t)backend, &address)) /* for its lock */
+        address_format(&address, text);
     /* The reason may hold what the relay said: last, as it may have blanks. */
-    (void)snprintf(out, size, "state=%s since=%" PRId64 " limit=%s reason=%s", backend_state_name(view.state),
-                   view.since, number, view.reason);
+    (void)snprintf(out, size,
+                   "state=%s since=%" PRId64 " limit=%s admin=%s weight=%" PRIu32 " configured=%" PRIu32
+                   " max=%" PRIu32 " address=%s pools=%s reason=%s",
+                   backend_state_name(view.state), view.since, number, backend_admin_name(admin), view.weight,
+                   backend->weight, view.max_connections, text, pools, view.reason);
+}
+
+static void count_whole(void *arg, struct statistics *statistics)
+{
+    struct process *p = arg;
+    struct admin_counters counters;
+
+    operator_counters(p, &counters);
+    statistics_count(statistics, "sessions", counters.sessions_total);
+    statistics_count(statistics, "sessions_refused", counters.sessions_refused);
+    statistics_count(statistics, "bytes_in", counters.bytes_in);
+    statistics_count(statistics, "bytes_out", counters.bytes_out);
 }
 
 static void take_word(void *arg, struct backend *backend, const char *admin, uint32_t weight)
@@ -67,7 +100,7 @@ static void hear_peers(void *arg, struct backend *backend, uint32_t down, uint32
 
 bool shared_create(struct process *p)
 {
-    p->counters = counters_open(
-        p->loop, &(struct counters_ops){ p, tell_load, tell_verdict, tell_finding, hear_peers, take_word });
+    p->counters = counters_open(p->loop, &(struct counters_ops){ p, tell_load, tell_verdict, tell_finding,
+                                                                 hear_peers, count_whole, take_word });
     return p->counters != NULL;
 }

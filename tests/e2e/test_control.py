@@ -793,17 +793,18 @@ def test_top_fits_and_goes_on():
 
 
 class RunningTop:
-    """weirctl top in a terminal of ours, with the Weir that it shows."""
+    """weirctl top in a terminal of ours, with the Weir that it shows; `where`: in place of its socket."""
 
-    def __init__(self):
+    def __init__(self, where=None, **options):
         self.relay = Relay()
-        self.weir = Weir([self.relay])
+        self.weir = Weir([self.relay], **options)
+        self.where = where or ["--socket", self.weir.control_path]
         self.ours, self.theirs = os.openpty()
         self.seen = b""
 
     def __enter__(self):
         self.resize(80, 24)
-        self.process = subprocess.Popen([house.CONTROL, "--socket", self.weir.control_path, "top"], stdin=self.theirs, stdout=self.theirs,
+        self.process = subprocess.Popen([house.CONTROL, *self.where, "top"], stdin=self.theirs, stdout=self.theirs,
                                         env=dict(self.weir.environment, TERM="xterm", ASAN_OPTIONS="handle_abort=0:detect_leaks=1"),
                                         start_new_session=True)
         os.set_blocking(self.ours, False)
