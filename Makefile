@@ -17,8 +17,8 @@ DESTDIR ?=
 CC      ?= gcc
 PYTHON  := /usr/bin/python3
 
-FLOORS  := net smtp config balancer health admin proxy
-LIBS    := -lev -lyaml -lcares -lmicrohttpd -ljansson -lssl -lcrypto -lpthread -lm
+FLOORS  := net smtp config balancer health counters admin proxy
+LIBS    := -lev -lyaml -lcares -lhiredis -lmicrohttpd -ljansson -lssl -lcrypto -lpthread -lm
 
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wswitch-enum -Wpointer-arith \
            -Wwrite-strings -Wvla $(if $(CI)$(WERROR),-Werror)

@@ -6,7 +6,7 @@
 # installed (exim.sh).
 set -eu
 here=$(dirname "$0")
-services="postfix nginx haproxy hitch stunnel4"
+services="postfix nginx haproxy hitch stunnel4 redis-server redis-sentinel"
 policy=/usr/sbin/policy-rc.d # its exit code 101 forbids package scripts to start services
 
 say() {

@@ -14,7 +14,7 @@ ONLY = {"smtp": {"net/buf.h"}}
 
 # A library's headers, and the folders that may touch it.
 HOMES = [
-    (r"ev\.h|ev\+\+\.h", {"net", "health", "admin", "proxy"}),
+    (r"ev\.h|ev\+\+\.h", {"net", "health", "counters", "admin", "proxy"}),
     (r"openssl/.*", {"net"}),
     (r"ares\.h|ares_.*\.h", {"net"}),
     (r"hiredis.*", {"counters"}),
@@ -139,7 +139,7 @@ def self_test():
         ("health/x.c", '#include "net/log.h"\n#include "smtp/scan.h"\n#include "config/config.h"\n#include <ev.h>', 0),
         ("health/x.c", '#include "counters/c.h"\n#include <openssl/ssl.h>\n#include <yaml.h>', 3),
         ("counters/x.c", '#include "health/a.h"', 1),
-        ("counters/x.c", '#include <hiredis/hiredis.h>', 0),
+        ("counters/x.c", '#include <hiredis/hiredis.h>\n#include <ev.h>\n#include "config/config.h"', 0),
         ("proxy/x.c", '#include "admin/a.h"\n#include <hiredis/hiredis.h>\n#include <microhttpd.h>\n#include <ares.h>', 3),
         ("balancer/x.c", '#include <ev.h>', 1),
         ("net/buf.h", '#include "net/log.h"\n#include "net/buf.h"', 1),
