@@ -58,6 +58,7 @@ struct ear {
     char reason[REDIS_REASON_MAX]; /* the last that is not "" */
     unsigned messages, answers, errors;
     char message[256], answer[256], error[REDIS_REASON_MAX]; /* the last of each */
+    char said[1024];                                         /* all answers and errors, a line each */
     enum { FREE_NEVER, FREE_IN_READY, FREE_IN_DOWN, FREE_IN_MESSAGE, FREE_IN_ANSWER, FREE_IN_ERROR } when;
 };
 
@@ -119,6 +120,8 @@ static inline void on_answer(void *arg, const struct resp *reply, const char *er
         ear->errors++;
         (void)snprintf(ear->error, sizeof ear->error, "%s", error);
     }
+    (void)snprintf(ear->said + strlen(ear->said), sizeof ear->said - strlen(ear->said), "%s%s\n",
+                   reply ? "" : "! ", reply ? ear->answer : ear->error);
     if ((reply && ear->when == FREE_IN_ANSWER) || (error && ear->when == FREE_IN_ERROR))
         redis_free(&ear->redis);
 }
@@ -251,22 +254,19 @@ static inline bool fake_say(struct fake_client *client, const char *octets)
 
 static inline const char *fake_reply(struct fake_client *client, const char *line)
 {
-    static char subscribed[128];
+    static char subscribed[600];
     const struct fake *fake = client->fake;
+    bool queued = client->in_transaction && strncmp(line, "EXEC", 4) != 0;
 
+    if (strncmp(line, "MULTI", 5) == 0 || strncmp(line, "EXEC", 4) == 0)
+        client->in_transaction = *line == 'M';
     for (size_t i = 0; i < RULES_MAX && fake->rules[i].command; i++)
         if (strncmp(line, fake->rules[i].command, strlen(fake->rules[i].command)) == 0)
             return fake->rules[i].reply;
-    if (strncmp(line, "MULTI", 5) == 0) {
-        client->in_transaction = true;
-        return "+OK\r\n";
-    }
-    if (strncmp(line, "EXEC", 4) == 0) {
-        client->in_transaction = false;
-        return "*1\r\n+OK\r\n";
-    }
-    if (client->in_transaction)
+    if (queued)
         return "+QUEUED\r\n";
+    if (strncmp(line, "EXEC", 4) == 0)
+        return "*1\r\n+OK\r\n";
     if (strncmp(line, "PING", 4) == 0)
         return "+PONG\r\n";
     if (strncmp(line, "EXISTS", 6) == 0)
