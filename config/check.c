@@ -9,6 +9,7 @@
 
 #include "config/draft.h"
 #include "config/memory.h"
+#include "config/redis.h"
 #include "config/tls.h"
 #include "config/word.h"
 
@@ -408,5 +409,6 @@ void draft_check(struct draft *draft)
     check_headers(draft);
     for (size_t i = 0; i < config->n_pools; i++)
         check_envelope(draft, &config->pools[i].health);
+    config_redis_check(draft);
     config_tls_check(draft);
 }

@@ -13,6 +13,7 @@
 #include "config/hostname.h"
 #include "config/memory.h"
 #include "config/option.h"
+#include "config/redis.h"
 #include "config/tls.h"
 #include "config/value.h"
 
@@ -171,6 +172,7 @@ void config_release(struct config **held)
     if (!config || atomic_fetch_sub_explicit(&config->references, 1, memory_order_acq_rel) != 1)
         return;
     config_tls_free(config);
+    config_redis_free(config);
     option_free(&option_file, config);
     for (size_t i = 0; i < config->n_backends; i++) {
         free(config->backends[i].name);

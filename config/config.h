@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "config/redis_url.h"
 #include "net/address.h"
 #include "net/log.h"
 #include "net/tls.h"
@@ -167,6 +168,16 @@ struct config_pool {
     size_t *backends; /* indices in struct config: a backend may be in several pools */
 };
 
+/* Counters shared with other instances. */
+struct config_redis {
+    struct redis_url *url; /* NULL: none, and then nothing of the rest counts */
+    char *farm;
+    uint32_t publish_interval, lease;
+    uint32_t expected_instances;
+    char *ca;               /* a path; "" for the system's authorities */
+    struct tls_client *tls; /* NULL: the URL asks for none */
+};
+
 struct config {
     _Atomic uint32_t references;
     char *hostname;
@@ -176,6 +187,7 @@ struct config {
     size_t n_nameservers; /* 0: the system's */
     struct address *nameservers;
     struct config_log log;
+    struct config_redis redis;
     char *http_address_text; /* "" for none */
     struct address http_address;
     char *control_path; /* "" for none */

@@ -283,6 +283,30 @@ static const struct option pool_options[] = {
 };
 const struct section option_pool = SECTION("pools.NAME", pool_options, sizeof(struct config_pool));
 
+static const struct option redis_options[] = {
+    ROW(.key = "url", .type = OPTION_REDIS_URL, FIELD(config_redis, url), STANDARD("\"\""),
+        MEANS("Where it is: `redis://host[:port][/db]`, `rediss://` the same over TLS, "
+              "`unix:/path[?db=N]`, `sentinel://host[:port],host/name[/db]`, `cluster://host[:port],host`; "
+              "the last two with `?tls=on` over TLS. `user:password@` or `:password@` in front of the host, "
+              "with %XX for what is neither letter nor digit. Empty: no Redis.")),
+    ROW(.key = "farm", .type = OPTION_NAME, FIELD(config_redis, farm), STANDARD("main"),
+        MEANS("Instances of the same name share their counters; it stands in every key.")),
+    ROW(.key = "publish-interval", .type = OPTION_DURATION, FIELD(config_redis, publish_interval),
+        STANDARD("250ms"), RANGE(MS(35), MINUTES(1)),
+        MEANS("The least time between two reports of this instance's counts.")),
+    ROW(.key = "lease", .type = OPTION_DURATION, FIELD(config_redis, lease), STANDARD("3s"),
+        RANGE(MS(500), MINUTES(10)),
+        MEANS("An instance that is silent for so long counts nothing; at least four times "
+              "`publish-interval`.")),
+    ROW(.key = "expected-instances", .type = OPTION_NUMBER, FIELD(config_redis, expected_instances),
+        STANDARD("1"), RANGE(1, 1000),
+        MEANS("Divides the caps of an instance that starts while Redis is away.")),
+    ROW(.key = "ca", .type = OPTION_PATH, FIELD(config_redis, ca), STANDARD("\"\""),
+        MEANS("A PEM file of the authorities that vouch for its certificate, which is always verified. "
+              "Empty: the system's.")),
+};
+static const struct section redis_section = SECTION("redis", redis_options, sizeof(struct config_redis));
+
 static const struct option http_options[] = {
     ROW(.key = "address", .type = OPTION_HTTP_ADDRESS, FIELD(config, http_address),
         STANDARD("127.0.0.1:9925"), MEANS("`/metrics`, `/healthz`, `/readyz`. Empty: none.")),
@@ -315,7 +339,8 @@ static const struct option file_options[] = {
         .section = &option_listener, MEANS("Where mail comes in, by name.")),
     ROW(.key = "pools", .type = OPTION_NAMED, COUNTED(config, pools), RANGE(1, 256), .required = true,
         .section = &option_pool, MEANS("Where it goes, by name.")),
-    LATER("redis", "Counters shared by several instances."),
+    ROW(.key = "redis", .type = OPTION_SECTION, FIELD(config, redis), .section = &redis_section,
+        MEANS("Counters shared by several instances.")),
     /* Its one field is two in struct config, so the section is the file's own struct. */
     ROW(.key = "http", .type = OPTION_SECTION, .offset = 0, .section = &http_section,
         MEANS("The HTTP side.")),

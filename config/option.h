@@ -18,11 +18,13 @@ enum option_type {
     OPTION_SWITCH,          /* bool */
     OPTION_CHOICE,          /* an enum that counts from 0 in the order of `choices` */
     OPTION_TEXT,            /* char * */
+    OPTION_NAME,            /* char * */
     OPTION_PATH,            /* char *; "" for none */
     OPTION_MAILBOX,         /* char *; without brackets; "" for none */
     OPTION_TLS_NAME,        /* char *; "" until tls.c puts the backend's own there */
     OPTION_HOSTNAME,        /* char *; "" until config.c puts the host's own there */
     OPTION_LOG_DESTINATION, /* struct config_log: target, and path beside it */
+    OPTION_REDIS_URL,       /* struct redis_url *; NULL for none. May hold a password: is never shown */
     OPTION_SOURCE,          /* struct address without a port */
     OPTION_HTTP_ADDRESS,    /* struct config: http_address, and its text beside it */
     OPTION_CONTROL,         /* struct config: control_address, and its path beside it */

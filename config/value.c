@@ -141,6 +141,36 @@ static bool read_mailbox(const char *text, char **field)
     return true;
 }
 
+static bool read_name(const char *text, char **field)
+{
+    if (!word_is_name(text))
+        return false;
+    replace_text(field, text);
+    return true;
+}
+
+static void free_redis_url(struct redis_url **field)
+{
+    if (*field)
+        redis_url_wipe(*field);
+    free(*field);
+    *field = NULL;
+}
+
+static bool read_redis_url(const char *text, struct redis_url **field, const char **detail)
+{
+    struct redis_url url;
+    if (*text && !redis_url_parse(text, &url, detail))
+        return false;
+    free_redis_url(field);
+    if (*text) {
+        *field = memory_zeroed(1, sizeof **field);
+        **field = url;
+        redis_url_wipe(&url);
+    }
+    return true;
+}
+
 static bool read_tls_name(const char *text, char **field)
 {
     struct in6_addr ip;
@@ -385,6 +415,8 @@ static bool read_field(const struct option *option, void *field, const char *tex
         replace_text(field, text);
         return true;
     case OPTION_TEXT: replace_text(field, text); return true;
+    case OPTION_NAME: return read_name(text, field);
+    case OPTION_REDIS_URL: return read_redis_url(text, field, detail);
     case OPTION_PATH: return read_path(text, field, detail);
     case OPTION_PATHS: return *text && read_path(text, field, detail);
     case OPTION_USERS: return read_user(text, field, detail);
@@ -417,6 +449,10 @@ bool value_read(const struct option *option, void *field, const char *text, char
     if (read_field(option, field, text, &detail))
         return true;
     char expected[VALUE_ERROR_MAX], quoted[REPORT_QUOTE_MAX];
+    if (option->type == OPTION_REDIS_URL) { /* there may be a password in it */
+        snprintf(error, VALUE_ERROR_MAX, "expected %s", detail);
+        return false;
+    }
     snprintf(error, VALUE_ERROR_MAX, "expected %s, not \"%s\"%s%s%s", value_expected(option, expected),
              report_quote(text, quoted), detail ? " (" : "", detail ? detail : "", detail ? ")" : "");
     return false;
@@ -463,6 +499,10 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
     case OPTION_CHOICE: list_choices(option, out); return out;
     case OPTION_SWITCH: fixed = "true or false"; break;
     case OPTION_TEXT: fixed = "text"; break;
+    case OPTION_NAME:
+        fixed = "a name of at most 64 letters, digits, \"_\", \".\" and \"-\", the last two not first";
+        break;
+    case OPTION_REDIS_URL: fixed = "a URL such as redis://127.0.0.1:6379/0, or \"\""; break;
     case OPTION_PATH:
     case OPTION_PATHS: fixed = "the path of a file"; break;
     case OPTION_MAILBOX: fixed = "a mailbox such as probe@example.net, without < and >, or \"\""; break;
@@ -505,6 +545,7 @@ void value_free(enum option_type type, void *field)
 {
     switch (type) {
     case OPTION_TEXT:
+    case OPTION_NAME:
     case OPTION_PATH:
     case OPTION_MAILBOX:
     case OPTION_TLS_NAME:
@@ -513,6 +554,7 @@ void value_free(enum option_type type, void *field)
     case OPTION_NAMESERVERS:
     case OPTION_NETWORKS:
     case OPTION_BACKENDS: free(*(void **)field); break;
+    case OPTION_REDIS_URL: free_redis_url(field); break;
     case OPTION_LOG_DESTINATION: free(AROUND(field, config_log, target)->path); break;
     case OPTION_HTTP_ADDRESS: free(AROUND(field, config, http_address)->http_address_text); break;
     case OPTION_CONTROL: free(AROUND(field, config, control_address)->control_path); break;

@@ -360,6 +360,8 @@ static void walk_value(struct walk *walk, const struct option *option, void *obj
     case OPTION_SWITCH:
     case OPTION_CHOICE:
     case OPTION_TEXT:
+    case OPTION_NAME:
+    case OPTION_REDIS_URL:
     case OPTION_PATH:
     case OPTION_MAILBOX:
     case OPTION_TLS_NAME:
