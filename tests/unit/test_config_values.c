@@ -406,6 +406,60 @@ static void test_forms(void **state)
     config_release(&config);
 }
 
+static void test_redis(void **state)
+{
+    (void)state;
+    struct config *config = parse_good(LISTENER POOL);
+    assert_null(config->redis.url);
+    assert_string_equal(config->redis.farm, "main");
+    assert_int_equal(config->redis.publish_interval, 250);
+    assert_int_equal(config->redis.lease, 3000);
+    assert_int_equal(config->redis.expected_instances, 1);
+    assert_string_equal(config->redis.ca, "");
+    config_release(&config);
+
+    config = parse_good(
+        LISTENER POOL "redis: { url: \"redis://weir:s%40cret@h1:7/2\", farm: mx-1.eu, publish-interval: 2s,\n"
+                      "  lease: 8s, expected-instances: 4 }\n");
+    assert_int_equal(config->redis.url->kind, REDIS_URL_TCP);
+    assert_string_equal(config->redis.url->hosts[0].name, "h1");
+    assert_string_equal(config->redis.url->password, "s@cret");
+    assert_string_equal(config->redis.farm, "mx-1.eu");
+    assert_int_equal(config->redis.publish_interval, 2000);
+    assert_int_equal(config->redis.lease, 8000);
+    assert_int_equal(config->redis.expected_instances, 4);
+    assert_null(config->redis.tls);
+    config_release(&config);
+
+    config = parse_good(LISTENER POOL "redis: { url: \"cluster://h1,h2?tls=on\" }\n");
+    assert_int_equal(config->redis.url->n_hosts, 2);
+    assert_non_null(config->redis.tls);
+    config_release(&config);
+    config = parse_good(LISTENER POOL "redis: { url: \"\" }\n");
+    assert_null(config->redis.url);
+    config_release(&config);
+}
+
+/* Whatever is wrong with the URL. */
+static void test_no_password_shown(void **state)
+{
+    (void)state;
+    static const char *const urls[] = {
+        "redis://:topsecret@",    "redis://u:topsecret%zz@h", "topsecret",
+        "redis://:topsecret@h/x", "sentinel://:topsecret@h",  "redis://:topsecret@h?x"
+    };
+    for (size_t i = 0; i < sizeof urls / sizeof *urls; i++) {
+        char text[512];
+        struct errors errors;
+        errors_open(&errors);
+        snprintf(text, sizeof text, LISTENER POOL "redis: { url: \"%s\" }\n", urls[i]);
+        assert_null(parse(text, &errors));
+        assert_non_null(strstr(errors_text(&errors), "redis.url: expected "));
+        assert_null(strstr(errors_text(&errors), "topsecret"));
+        errors_close(&errors);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -418,6 +472,8 @@ int main(void)
         cmocka_unit_test(test_identities),
         cmocka_unit_test(test_shared_backends),
         cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_redis),
+        cmocka_unit_test(test_no_password_shown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
