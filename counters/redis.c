@@ -487,7 +487,7 @@ static void watch_quiet(struct redis *redis, int64_t now)
         redis_arm(redis, redis->heard + SUBSCRIBER_QUIET - now);
         return;
     }
-    resp_commands_say(&ping, "PING", NULL);
+    resp_commands_say(&ping, "PING");
     redis_ask(redis, NULL, &ping);
     resp_commands_free(&ping);
 }

@@ -154,7 +154,7 @@ static void on_aside_state(void *arg, enum redis_state state, const char *reason
     case REDIS_CONNECTING: break;
     case REDIS_DOWN: carried(redis, NULL, reason); break;
     case REDIS_READY:
-        resp_commands_say(&asking, "ASKING", NULL);
+        resp_commands_say(&asking, "ASKING");
         redis_ask(redis->aside, NULL, &asking);
         resp_commands_free(&asking);
         like = *request;

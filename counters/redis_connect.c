@@ -195,7 +195,7 @@ static void say(struct redis *redis, redis_callback *callback, const char *first
 {
     struct resp_commands command = { .n = 0 };
 
-    resp_commands_say(&command, first, second, third, NULL);
+    resp_commands_say(&command, first, second, third);
     redis_ask(redis, callback, &command);
     resp_commands_free(&command);
 }

@@ -1,7 +1,6 @@
 #include "counters/resp.h"
 
 #include <hiredis/hiredis.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +10,7 @@
  * while it is being filled: what `task->obj` points to does not move.
  */
 
-#define WORDS_MAX      64 /* of resp_commands_say() */
+#define WORDS_MAX      65 /* of resp_commands_list() */
 #define ELEMENTS_FIRST 4  /* room in an array at its first element; then it doubles */
 
 struct resp_reader {
@@ -394,20 +393,14 @@ void resp_commands_add(struct resp_commands *commands, const struct resp_word *w
     free(sizes);
 }
 
-void resp_commands_say(struct resp_commands *commands, ...)
+void resp_commands_list(struct resp_commands *commands, const char *const *texts)
 {
     struct resp_word words[WORDS_MAX];
     size_t n = 0;
-    const char *text;
-    va_list list;
 
-    va_start(list, commands);
-    while ((text = va_arg(list, const char *)) && n < WORDS_MAX) {
-        words[n].text = text;
-        words[n++].size = strlen(text);
-    }
-    va_end(list);
-    if (text)
+    for (; n < WORDS_MAX && texts[n]; n++)
+        words[n] = (struct resp_word){ texts[n], strlen(texts[n]) };
+    if (n == WORDS_MAX)
         commands->failed = true;
     else
         resp_commands_add(commands, words, n);

@@ -81,8 +81,11 @@ struct resp_word {
     size_t size;
 };
 void resp_commands_add(struct resp_commands *commands, const struct resp_word *words, size_t n);
-/* The same of NUL-terminated words, behind them NULL. */
-void resp_commands_say(struct resp_commands *commands, ...) __attribute__((sentinel));
+/* The same of NUL-terminated words, at most 64: resp_commands_say(&commands, "GET", key). A word that is NULL
+ * ends them. */
+#define resp_commands_say(commands, ...)                                                                     \
+    resp_commands_list(commands, (const char *const[]){ __VA_ARGS__, NULL })
+void resp_commands_list(struct resp_commands *commands, const char *const *texts);
 /* Forget them, and keep the memory; and the other way round. `resp_commands_free` wipes it, because a
  * password may have been in it. */
 void resp_commands_clear(struct resp_commands *commands);

@@ -210,7 +210,7 @@ static void test_not_sent(void **state)
     ready();
     assert_false(redis_send(ear.redis, &none, on_answer, &ear));
     assert_false(redis_send(ear.redis, &failed, on_answer, &ear));
-    resp_commands_say(&none, "GET", "a", NULL);
+    resp_commands_say(&none, "GET", "a");
     assert_true(redis_send(ear.redis, &none, NULL, NULL)); /* nobody wants to know */
     resp_commands_free(&none);
     assert_string_equal(answer(&ear, "GET b"), "+OK");

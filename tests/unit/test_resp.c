@@ -286,7 +286,7 @@ static void test_commands(void **state)
 
     (void)state;
     for (int round = 0; round < 2; round++) {
-        resp_commands_say(&commands, "PING", NULL);
+        resp_commands_say(&commands, "PING");
         resp_commands_add(&commands,
                           (struct resp_word[]){
                               {"SET",   3},
@@ -300,7 +300,7 @@ static void test_commands(void **state)
         resp_commands_clear(&commands);
     }
     for (int i = 0; i < 1000; i++)
-        resp_commands_say(&commands, "HSET", "key", "field", "value", NULL);
+        resp_commands_say(&commands, "HSET", "key", "field", "value");
     assert_false(commands.failed);
     all = read_all(commands.octets, commands.size, commands.size);
     assert_memory_equal(all, "[\"HSET\" \"key\" \"field\" \"value\"]\n[", 32);
