@@ -114,10 +114,45 @@ static bool read_choice(const struct option *option, const char *text, void *fie
     return false;
 }
 
+#define RATE_PERIOD_MIN UINT64_C(1000)
+#define RATE_PERIOD_MAX UINT64_C(2592000000) /* 720h */
+#define RATE_MOST       1000                 /* a millisecond: finer intervals would be rounded away */
+
+/* "1000/1h" */
+static bool read_rate(const struct option *option, const char *text, struct config_rate *out,
+                      const char **detail)
+{
+    const char *end;
+    uint64_t n, period;
+    if (!read_digits(text, &n, &end) || *end != '/' ||
+        !read_with_unit(end + 1, durations, COUNT(durations), &period))
+        return false;
+    if (n == 0) {
+        *detail = "that would be no mail at all; who may send is for allow-from to say";
+        return false;
+    }
+    if (n > option->max || period < RATE_PERIOD_MIN || period > RATE_PERIOD_MAX)
+        return false;
+    if (n / RATE_MOST > period || (n / RATE_MOST == period && n % RATE_MOST)) {
+        *detail = "that is more than 1000000 a second";
+        return false;
+    }
+    *out = (struct config_rate){ (uint32_t)n, (uint32_t)period };
+    return true;
+}
+
 static void replace_text(char **field, const char *text)
 {
     free(*field);
     *field = memory_text(text);
+}
+
+static bool read_listener_name(const char *text, char **field)
+{
+    if (!word_is_name(text))
+        return false;
+    replace_text(field, text);
+    return true;
 }
 
 /* A file's name; control characters in one are a mistake, and would break the lines of a report. */
@@ -421,6 +456,8 @@ static bool read_field(const struct option *option, void *field, const char *tex
     case OPTION_PATHS: return *text && read_path(text, field, detail);
     case OPTION_USERS: return read_user(text, field, detail);
     case OPTION_DOMAINS: return read_domain(text, field, detail);
+    case OPTION_RATE: return read_rate(option, text, field, detail);
+    case OPTION_LISTENERS: return read_listener_name(text, field);
     case OPTION_MAILBOX: return read_mailbox(text, field);
     case OPTION_TLS_NAME: return read_tls_name(text, field);
     case OPTION_LOG_DESTINATION: return read_log_destination(text, AROUND(field, config_log, target));
@@ -524,6 +561,11 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
     case OPTION_DOMAINS:
         fixed = "a domain such as example.net or *.example.net, or \"\" for the null sender";
         break;
+    case OPTION_RATE:
+        snprintf(out, VALUE_ERROR_MAX, "a number and a period such as 1000/1h, %llu to %llu in 1s to 720h",
+                 (unsigned long long)option->min, (unsigned long long)option->max);
+        return out;
+    case OPTION_LISTENERS: fixed = "the name of a listener"; break;
     case OPTION_SECTION: fixed = "a mapping of keys to values"; break;
     case OPTION_LIST: fixed = "a list of mappings of keys to values"; break;
     case OPTION_NAMED: fixed = "a mapping of names"; break;
@@ -574,9 +616,11 @@ void value_free(enum option_type type, void *field)
     case OPTION_CHOICE:
     case OPTION_SOURCE:
     case OPTION_POOL:
+    case OPTION_RATE:
     case OPTION_PATHS: /* its elements too are the list's owner's: option_free() */
     case OPTION_USERS:
     case OPTION_DOMAINS:
+    case OPTION_LISTENERS:
     case OPTION_SECTION:
     case OPTION_LIST:
     case OPTION_NAMED:
