@@ -120,6 +120,7 @@ static unsigned answer_readyz(const struct admin *admin, struct MHD_Response **r
 static unsigned answer_metrics(const struct admin *admin, struct MHD_Response **response)
 {
     struct admin_counters counters;
+    struct rate_rules *rules;
     struct farm *farm;
     char *text = NULL;
     size_t size = 0;
@@ -132,6 +133,9 @@ static unsigned answer_metrics(const struct admin *admin, struct MHD_Response **
     admin->ops.counters(admin->ops.arg, &counters);
     metrics_write(out, farm, &counters);
     farm_release(&farm);
+    rules = admin->ops.rules(admin->ops.arg);
+    metrics_write_limits(out, rules);
+    rate_rules_release(&rules);
     if (fclose(out) != 0) {
         free(text);
         return 0;

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "balancer/farm.h"
+#include "counters/rate.h"
 #include "net/address.h"
 
 /* TLS handshakes are counted by whom they were with and how they ended. */
@@ -39,6 +40,7 @@ struct admin_ops {
     struct farm *(*farm)(void *arg); /* in force now; held, the caller releases it */
     bool (*draining)(void *arg);
     void (*counters)(void *arg, struct admin_counters *out);
+    struct rate_rules *(*rules)(void *arg); /* of limits, likewise */
 };
 
 struct admin;
