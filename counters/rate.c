@@ -12,7 +12,6 @@
 #define AWAY           SECOND       /* a bank that could not answer is not asked */
 #define CREDIT_WAIT    SECOND       /* for who has no more credit before the bank has answered */
 #define TELL_EVERY     (10 * SECOND)
-#define TELL_RULE_MS   100
 #define UNLEASED_BELOW 10 /* limits under this are never leased */
 
 const char *rate_what_name(enum rate_what what)
@@ -224,19 +223,24 @@ static int64_t take(struct bucket *bucket, enum rate_what what, int64_t now, str
     return wait;
 }
 
+/* Of all the lines about a rule, ten a second. */
+static bool may_tell(struct rate *rate, int64_t now)
+{
+    static const struct gcra_limit lines = { SECOND / 10, SECOND };
+    int64_t was = atomic_load_explicit(&rate->told, memory_order_relaxed), full = was;
+
+    return gcra_take(&lines, &full, now) == 0 && atomic_compare_exchange_strong(&rate->told, &was, full);
+}
+
 static void refuse(struct bucket *bucket, enum rate_what what, int64_t wait, int64_t now,
                    struct rate_refusal *refusal)
 {
-    struct rate *rate = bucket->rate;
-    int64_t now_ms = now / GCRA_MILLISECOND;
-    int64_t tell_at = atomic_load_explicit(&rate->tell_at, memory_order_relaxed);
     int64_t wait_ms = (wait + GCRA_MILLISECOND - 1) / GCRA_MILLISECOND;
 
-    atomic_fetch_add_explicit(&rate->refused[what], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&bucket->rate->refused[what], 1, memory_order_relaxed);
     refusal->wait = wait_ms < UINT32_MAX ? (uint32_t)wait_ms : UINT32_MAX;
     refusal->since = ++bucket->untold;
-    refusal->tell = now >= bucket->tell_at && now_ms >= tell_at &&
-                    atomic_compare_exchange_strong(&rate->tell_at, &tell_at, now_ms + TELL_RULE_MS);
+    refusal->tell = now >= bucket->tell_at && may_tell(bucket->rate, now);
     if (!refusal->tell)
         return;
     bucket->untold = 0;

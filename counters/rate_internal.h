@@ -57,7 +57,7 @@ struct rate {
     struct gcra_limit limits[RATE_WHATS]; /* where the amount is not 0 */
     struct rate_bank *bank;               /* NULL: none */
     _Atomic uint64_t refused[RATE_WHATS];
-    _Atomic int64_t tell_at; /* ms */
+    _Atomic int64_t told; /* by gcra.h: the lines of the log */
     uint64_t key[2];
     struct shard shards[RATE_SHARDS];
 };
