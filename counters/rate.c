@@ -161,12 +161,16 @@ static struct rate_request *ask(struct bucket *bucket, enum rate_what what, int6
     uint32_t most = lease_most(rate, what), twice = account->block ? account->block * 2 : 1;
     bool soon = account->asked_at && now - account->asked_at < LEASE;
 
-    if (account->asked || account->wait_until > now ||
-        (!account->credit && account->leased > account->block / 2))
+    if (account->asked)
         return NULL;
-    if (!account->credit && !account->block)
+    /* What was given on credit is booked in any case. */
+    if (!account->credit &&
+        (account->wait_until > now || !account->block || account->leased > account->block / 2))
         return NULL;
-    account->block = soon ? (twice < most ? twice : most) : 0;
+    if (account->wait_until > now || !soon)
+        account->block = 0;
+    else
+        account->block = twice < most ? twice : most;
     account->request = (struct rate_request){
         .rule = rate->name,
         .who = bucket->who,
