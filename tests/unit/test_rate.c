@@ -466,9 +466,14 @@ static _Atomic bool over;
 
 static void *answer_all(void *arg)
 {
+    bool last;
+
     (void)arg;
-    while (vault_answer() || !atomic_load(&over))
-        ;
+    do {
+        last = atomic_load(&over); /* nobody asks any more but for what an answer leads to */
+        while (vault_answer())
+            ;
+    } while (!last);
     return NULL;
 }
 
