@@ -8,84 +8,31 @@
 
 #include "config/config.h"
 #include "config/memory.h"
+#include "config/number.h"
 #include "config/report.h"
 #include "config/word.h"
 #include "net/address.h"
 #include "smtp/auth.h"
 #include "smtp/probe.h"
 
-struct unit {
-    const char *name;
-    uint64_t factor;
-};
-
-static const struct unit durations[] = {
-    {"h",   3600000},
-    { "m",  60000  },
-    { "s",  1000   },
-    { "ms", 1      }
-};
-static const struct unit sizes[] = {
-    {"GB",  1 << 30},
-    { "MB", 1 << 20},
-    { "KB", 1 << 10},
-    { "",   1      }
-};
-
-/* Digits and nothing else up to *end; false also where they don't fit. */
-static bool read_digits(const char *text, uint64_t *out, const char **end)
-{
-    uint64_t n = 0;
-    const char *p = text;
-    for (; isdigit((unsigned char)*p); p++)
-        if (__builtin_mul_overflow(n, 10, &n) || __builtin_add_overflow(n, (uint64_t)(*p - '0'), &n))
-            return false;
-    *out = n;
-    *end = p;
-    return p != text;
-}
-
-static bool read_with_unit(const char *text, const struct unit *units, size_t n_units, uint64_t *out)
-{
-    const char *end;
-    if (!read_digits(text, out, &end))
-        return false;
-    if (*out == 0 && *end == '\0')
-        return true; /* nothing is nothing in every unit */
-    for (size_t i = 0; i < n_units; i++)
-        if (strcmp(end, units[i].name) == 0)
-            return !__builtin_mul_overflow(*out, units[i].factor, out);
-    return false;
-}
-
-static const char *with_unit(uint64_t value, const struct unit *units, size_t n_units, char out[32])
-{
-    size_t i = 0;
-    while (i < n_units - 1 && (value < units[i].factor || value % units[i].factor))
-        i++;
-    snprintf(out, 32, "%llu%s", (unsigned long long)(value / units[i].factor), units[i].name);
-    return out;
-}
-
 #define DOMAIN_MAX      255 /* octets (RFC 5321 §4.5.3.1.2) */
 #define NAMESERVER_PORT 53
-#define COUNT(array)    (sizeof(array) / sizeof *(array))
 /* The struct around a field whose reader fills its neighbours too. */
 #define AROUND(field, type_, member) ((struct type_ *)((char *)(field)-offsetof(struct type_, member)))
 
 static bool read_percent(const char *text, uint64_t *out)
 {
     const char *end;
-    return read_digits(text, out, &end) && strcmp(end, "%") == 0;
+    return number_digits(text, out, &end) && strcmp(end, "%") == 0;
 }
 
 static bool read_number(const struct option *option, const char *text, uint64_t *out)
 {
     const char *end;
-    bool good = option->type == OPTION_DURATION  ? read_with_unit(text, durations, COUNT(durations), out)
+    bool good = option->type == OPTION_DURATION  ? number_duration(text, out)
                 : option->type == OPTION_PERCENT ? read_percent(text, out)
-                : option->type == OPTION_SIZE    ? read_with_unit(text, sizes, COUNT(sizes), out)
-                                                 : read_digits(text, out, &end) && *end == '\0';
+                : option->type == OPTION_SIZE    ? number_size(text, out)
+                                                 : number_digits(text, out, &end) && *end == '\0';
     return good && *out >= option->min && *out <= option->max;
 }
 
@@ -114,45 +61,10 @@ static bool read_choice(const struct option *option, const char *text, void *fie
     return false;
 }
 
-#define RATE_PERIOD_MIN UINT64_C(1000)
-#define RATE_PERIOD_MAX UINT64_C(2592000000) /* 720h */
-#define RATE_MOST       1000                 /* a millisecond: finer intervals would be rounded away */
-
-/* "1000/1h" */
-static bool read_rate(const struct option *option, const char *text, struct config_rate *out,
-                      const char **detail)
-{
-    const char *end;
-    uint64_t n, period;
-    if (!read_digits(text, &n, &end) || *end != '/' ||
-        !read_with_unit(end + 1, durations, COUNT(durations), &period))
-        return false;
-    if (n == 0) {
-        *detail = "that would be no mail at all; who may send is for allow-from to say";
-        return false;
-    }
-    if (n > option->max || period < RATE_PERIOD_MIN || period > RATE_PERIOD_MAX)
-        return false;
-    if (n / RATE_MOST > period || (n / RATE_MOST == period && n % RATE_MOST)) {
-        *detail = "that is more than 1000000 a second";
-        return false;
-    }
-    *out = (struct config_rate){ (uint32_t)n, (uint32_t)period };
-    return true;
-}
-
 static void replace_text(char **field, const char *text)
 {
     free(*field);
     *field = memory_text(text);
-}
-
-static bool read_listener_name(const char *text, char **field)
-{
-    if (!word_is_name(text))
-        return false;
-    replace_text(field, text);
-    return true;
 }
 
 /* A file's name; control characters in one are a mistake, and would break the lines of a report. */
@@ -365,7 +277,7 @@ static bool read_port(const char *text, uint16_t *out, const char **detail)
     const char *end;
     uint64_t n;
     *detail = "a port is a number from 1 to 65535";
-    if (!read_digits(text, &n, &end) || *end || n < 1 || n > UINT16_MAX)
+    if (!number_digits(text, &n, &end) || *end || n < 1 || n > UINT16_MAX)
         return false;
     *out = (uint16_t)n;
     return true;
@@ -456,8 +368,8 @@ static bool read_field(const struct option *option, void *field, const char *tex
     case OPTION_PATHS: return *text && read_path(text, field, detail);
     case OPTION_USERS: return read_user(text, field, detail);
     case OPTION_DOMAINS: return read_domain(text, field, detail);
-    case OPTION_RATE: return read_rate(option, text, field, detail);
-    case OPTION_LISTENERS: return read_listener_name(text, field);
+    case OPTION_RATE: return number_rate(text, field, detail);
+    case OPTION_LISTENERS: return read_name(text, field);
     case OPTION_MAILBOX: return read_mailbox(text, field);
     case OPTION_TLS_NAME: return read_tls_name(text, field);
     case OPTION_LOG_DESTINATION: return read_log_destination(text, AROUND(field, config_log, target));
@@ -512,7 +424,7 @@ static void list_choices(const struct option *option, char out[VALUE_ERROR_MAX])
 
 const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX])
 {
-    char low[32], high[32];
+    char low[NUMBER_TEXT_MAX], high[NUMBER_TEXT_MAX];
     const char *fixed = "";
     switch (option->type) {
     case OPTION_NUMBER:
@@ -521,8 +433,8 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
         return out;
     case OPTION_DURATION:
         snprintf(out, VALUE_ERROR_MAX, "a duration such as 30s (ms, s, m or h) from %s to %s",
-                 option->min ? with_unit(option->min, durations, COUNT(durations), low) : "0",
-                 with_unit(option->max, durations, COUNT(durations), high));
+                 option->min ? number_duration_text(option->min, low) : "0",
+                 number_duration_text(option->max, high));
         return out;
     case OPTION_PERCENT:
         snprintf(out, VALUE_ERROR_MAX, "a percentage from %llu%% to %llu%%", (unsigned long long)option->min,
@@ -530,8 +442,7 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
         return out;
     case OPTION_SIZE:
         snprintf(out, VALUE_ERROR_MAX, "a size such as 10MB (KB, MB, GB or plain octets) from %s to %s",
-                 option->min ? with_unit(option->min, sizes, COUNT(sizes), low) : "0",
-                 with_unit(option->max, sizes, COUNT(sizes), high));
+                 option->min ? number_size_text(option->min, low) : "0", number_size_text(option->max, high));
         return out;
     case OPTION_CHOICE: list_choices(option, out); return out;
     case OPTION_SWITCH: fixed = "true or false"; break;
