@@ -121,6 +121,7 @@ static unsigned answer_metrics(const struct admin *admin, struct MHD_Response **
 {
     struct admin_counters counters;
     struct counters_status shared;
+    struct rate_rules *rules;
     struct farm *farm;
     char *text = NULL;
     size_t size = 0;
@@ -134,6 +135,9 @@ static unsigned answer_metrics(const struct admin *admin, struct MHD_Response **
     admin->ops.shared(admin->ops.arg, &shared);
     metrics_write(out, farm, &counters, &shared);
     farm_release(&farm);
+    rules = admin->ops.rules(admin->ops.arg);
+    metrics_write_limits(out, rules);
+    rate_rules_release(&rules);
     if (fclose(out) != 0) {
         free(text);
         return 0;

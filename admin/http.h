@@ -14,6 +14,7 @@
 
 #include "balancer/farm.h"
 #include "counters/counters.h"
+#include "counters/rate.h"
 #include "net/address.h"
 
 /* TLS handshakes are counted by whom they were with and how they ended. */
@@ -41,6 +42,7 @@ struct admin_ops {
     bool (*draining)(void *arg);
     void (*counters)(void *arg, struct admin_counters *out);
     void (*shared)(void *arg, struct counters_status *out); /* with other instances */
+    struct rate_rules *(*rules)(void *arg);                 /* of limits, likewise */
 };
 
 struct admin;

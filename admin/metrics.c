@@ -480,3 +480,23 @@ void metrics_write(FILE *out, const struct farm *farm, const struct admin_counte
     single(out, "weir_log_dropped_total", "counter",
            "Log lines dropped because their destination was blocked.", log_dropped());
 }
+
+void metrics_write_limits(FILE *out, const struct rate_rules *rules)
+{
+    if (!rules->n)
+        return;
+    family(out, "weir_limit_refused_total", "counter",
+           "Messages and recipients that heard 450 because of a limit.");
+    for (size_t i = 0; i < rules->n; i++) {
+        for (enum rate_what what = 0; what < RATE_WHATS; what++) {
+            struct labels labels = { 0 };
+
+            if (!rate_limits(rules->rates[i], what))
+                continue;
+            label(&labels, "rule", rate_name(rules->rates[i]));
+            label(&labels, "what", rate_what_name(what));
+            fprintf(out, "weir_limit_refused_total{%s} %" PRIu64 "\n", labels.text,
+                    rate_refused(rules->rates[i], what));
+        }
+    }
+}

@@ -9,11 +9,14 @@
 
 #include "admin/http.h"
 #include "balancer/farm.h"
+#include "counters/rate.h"
 
 #define METRICS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
 
 /* Write all of them. Any thread. A histogram of a backend is written from its first observation on. */
 void metrics_write(FILE *out, const struct farm *farm, const struct admin_counters *counters,
                    const struct counters_status *shared);
+/* What goes behind them where there are limits. */
+void metrics_write_limits(FILE *out, const struct rate_rules *rules);
 
 #endif

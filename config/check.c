@@ -388,6 +388,43 @@ static void check_envelope(struct draft *draft, const struct config_health *heal
     }
 }
 
+static const struct config_listener *find_listener(struct draft *draft, const struct origin *given)
+{
+    const struct config *config = draft->config;
+    struct suggestion suggestion = { .word = given->text };
+    for (size_t i = 0; i < config->n_listeners; i++) {
+        if (strcmp(config->listeners[i].name, given->text) == 0)
+            return &config->listeners[i];
+        suggestion_offer(&suggestion, config->listeners[i].name);
+    }
+    report_add(&draft->report, given->place, given->key, "there is no listener \"%s\"%s%s%s", given->text,
+               suggestion.best ? "; did you mean \"" : "; expected a name that stands under listeners",
+               suggestion.best ? suggestion.best : "", suggestion.best ? "\"?" : "");
+    return NULL;
+}
+
+static void check_limit(struct draft *draft, const struct config_limit *limit)
+{
+    const struct origin *origin = draft_origin(draft, limit), *given = draft_origin(draft, &limit->by);
+    bool named = false, any = limit->n_listeners == 0;
+    if (!limit->messages.n && !limit->recipients.n && !draft_is_wrong(draft, &limit->messages) &&
+        !draft_is_wrong(draft, &limit->recipients))
+        report_add(&draft->report, origin->place, origin->key,
+                   "expected messages or recipients, or both, such as messages: 1000/1h");
+    for (size_t i = 0; i < limit->n_listeners; i++) {
+        const struct origin *name = draft_origin(draft, &limit->listeners[i]);
+        const struct config_listener *listener = find_listener(draft, name);
+        named = named || (listener && !is_nameless(draft, listener));
+        any = any || listener;
+    }
+    for (size_t i = 0; !limit->n_listeners && i < draft->config->n_listeners; i++)
+        named = named || !is_nameless(draft, &draft->config->listeners[i]);
+    if (given && !given->wrong && limit->by == CONFIG_LIMIT_USER && !named && any &&
+        draft->config->n_listeners && !draft_is_wrong(draft, &limit->listeners))
+        report_add(&draft->report, given->place, given->key,
+                   "nobody has a user name there; expected auth: relay or xclient-from at a listener");
+}
+
 void draft_check(struct draft *draft)
 {
     struct config *config = draft->config;
@@ -410,5 +447,7 @@ void draft_check(struct draft *draft)
     for (size_t i = 0; i < config->n_pools; i++)
         check_envelope(draft, &config->pools[i].health);
     config_redis_check(draft);
+    for (size_t i = 0; i < config->n_limits; i++)
+        check_limit(draft, &config->limits[i]);
     config_tls_check(draft);
 }

@@ -178,6 +178,22 @@ struct config_redis {
     struct tls_client *tls; /* NULL: the URL asks for none */
 };
 
+/* Whose mail a limit counts together. */
+enum config_limit_by { CONFIG_LIMIT_CLIENT, CONFIG_LIMIT_USER, CONFIG_LIMIT_SENDER_DOMAIN };
+
+struct config_rate {
+    uint32_t n;      /* 0: no limit */
+    uint32_t period; /* ms */
+};
+
+struct config_limit {
+    char *name;
+    enum config_limit_by by;
+    struct config_rate messages, recipients; /* at least one */
+    size_t n_listeners;
+    char **listeners; /* names; none: all */
+};
+
 struct config {
     _Atomic uint32_t references;
     char *hostname;
@@ -199,6 +215,8 @@ struct config {
     struct config_pool *pools;
     size_t n_backends; /* each name once */
     struct config_backend *backends;
+    size_t n_limits;
+    struct config_limit *limits;
 };
 
 /* The name that a backend's certificate is verified against and that is sent as SNI: tls-name, or the host or

@@ -47,6 +47,7 @@ static const char *const identities[] = { "none", "proxy-v1", "proxy-v2", "xclie
 static const char *const adaptive_limits[] = { "off", "observe", "on", NULL };
 static const char *const depths[] = { "connect", "banner", "ehlo", "starttls", "envelope", NULL };
 static const char *const log_formats[] = { "logfmt", "json", NULL };
+static const char *const limit_bys[] = { "client", "user", "sender-domain", NULL };
 static const char *const log_levels[] = { "error", "warning", "info", "debug", NULL };
 
 static_assert(CONFIG_BARE_NEWLINE_NORMALIZE == 1 && CONFIG_HASH == 5 && CONFIG_DEPTH_STARTTLS == 3,
@@ -55,6 +56,7 @@ static_assert(CONFIG_TLS_IMPLICIT == 3 && TLS_VERSION_1_3 == 1 && CONFIG_AUTH_RE
 static_assert(CONFIG_POOL_TLS_OFF == 0 && CONFIG_POOL_TLS_IMPLICIT_VERIFY == 5, "choices");
 static_assert(CONFIG_IDENTITY_NONE == 0 && CONFIG_IDENTITY_XFORWARD == 4, "choices");
 static_assert(CONFIG_ADAPTIVE_OFF == 0 && CONFIG_ADAPTIVE_ON == 2, "choices");
+static_assert(CONFIG_LIMIT_CLIENT == 0 && CONFIG_LIMIT_SENDER_DOMAIN == 2, "choices");
 static_assert(LOG_FORMAT_JSON == 1 && LOG_LEVEL_DEBUG == 3, "choices");
 static_assert(offsetof(struct config_listener, name) == 0 && offsetof(struct config_pool, name) == 0,
               "names");
@@ -307,6 +309,26 @@ static const struct option redis_options[] = {
 };
 static const struct section redis_section = SECTION("redis", redis_options, sizeof(struct config_redis));
 
+static const struct option limit_options[] = {
+    ROW(.key = "by", .type = OPTION_CHOICE, FIELD(config_limit, by), .choices = limit_bys, .required = true,
+        MEANS(
+            "Whose mail is counted together. `client`: of one address, IPv6 of one /64, all of Unix sockets; "
+            "`user`: of one who has authenticated, or whom XCLIENT names as LOGIN, and nobody else's; "
+            "`sender-domain`: with one domain in MAIL FROM, in either case; the null sender is not "
+            "counted.")),
+    ROW(.key = "messages", .type = OPTION_RATE, FIELD(config_limit, messages), RANGE(1, 1000000000),
+        MEANS(
+            "So many in a period, from 1 to 1000000000 in 1s to 720h, at most 1000000 a second. A MAIL "
+            "beyond "
+            "hears 450 and when to come again. The allowance comes back evenly; after a quiet period all of "
+            "it may be used at once.")),
+    ROW(.key = "recipients", .type = OPTION_RATE, FIELD(config_limit, recipients), RANGE(1, 1000000000),
+        MEANS("The same of recipients: RCPT hears 450, and the message goes to the others.")),
+    ROW(.key = "listeners", .type = OPTION_LISTENERS, COUNTED(config_limit, listeners), RANGE(0, 256),
+        STANDARD("[]"), MEANS("The listeners that the rule counts at, together. Empty: all.")),
+};
+const struct section option_limit = SECTION("limits.NAME", limit_options, sizeof(struct config_limit));
+
 static const struct option http_options[] = {
     ROW(.key = "address", .type = OPTION_HTTP_ADDRESS, FIELD(config, http_address),
         STANDARD("127.0.0.1:9925"), MEANS("`/metrics`, `/healthz`, `/readyz`. Empty: none.")),
@@ -341,6 +363,11 @@ static const struct option file_options[] = {
         .section = &option_pool, MEANS("Where it goes, by name.")),
     ROW(.key = "redis", .type = OPTION_SECTION, FIELD(config, redis), .section = &redis_section,
         MEANS("Counters shared by several instances.")),
+    ROW(.key = "limits", .type = OPTION_NAMED, COUNTED(config, limits), RANGE(0, 16),
+        .section = &option_limit,
+        MEANS(
+            "How much mail one may send, by name of the rule: mail must be within each rule that counts it. "
+            "More in [limits.md](limits.md).")),
     /* Its one field is two in struct config, so the section is the file's own struct. */
     ROW(.key = "http", .type = OPTION_SECTION, .offset = 0, .section = &http_section,
         MEANS("The HTTP side.")),
@@ -361,7 +388,8 @@ const struct option *option_find(const struct section *section, const char *key)
 /* A list whose elements own their text. */
 static bool is_texts(const struct option *option)
 {
-    return option->type == OPTION_PATHS || option->type == OPTION_USERS || option->type == OPTION_DOMAINS;
+    return option->type == OPTION_PATHS || option->type == OPTION_USERS || option->type == OPTION_DOMAINS ||
+           option->type == OPTION_LISTENERS;
 }
 
 bool option_is_list(const struct option *option)

@@ -31,6 +31,7 @@ enum option_type {
     OPTION_BACKEND_ADDRESS, /* struct config_backend: address, and host, port and text beside it */
     OPTION_AGENT,           /* struct config_agent: text, and address, host and port beside it */
     OPTION_POOL,            /* size_t; check.c finds the pool when all are known */
+    OPTION_RATE,            /* struct config_rate; the range is of its number */
     /* Lists of scalars: an array and its count. One scalar stands for a list of one. */
     OPTION_ADDRESSES,   /* struct address */
     OPTION_NAMESERVERS, /* struct address; port 53 may be left out */
@@ -38,6 +39,7 @@ enum option_type {
     OPTION_PATHS,       /* char * */
     OPTION_USERS,       /* char *: globs (glob.h) */
     OPTION_DOMAINS,     /* char *: globs; "" for the null sender's */
+    OPTION_LISTENERS,   /* char *: names; check.c finds the listeners */
     /* Mappings. */
     OPTION_SECTION,  /* of the options of `section` */
     OPTION_LIST,     /* a list of sections: an array and its count. One stands for a list of one */
@@ -82,6 +84,7 @@ extern const struct section option_listener; /* struct config_listener */
 extern const struct section option_route;    /* struct config_route */
 extern const struct section option_pool;     /* struct config_pool */
 extern const struct section option_backend;  /* struct config_backend */
+extern const struct section option_limit;    /* struct config_limit */
 
 /* The section's row for `key`; NULL if there is none. */
 const struct option *option_find(const struct section *section, const char *key);

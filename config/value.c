@@ -8,84 +8,31 @@
 
 #include "config/config.h"
 #include "config/memory.h"
+#include "config/number.h"
 #include "config/report.h"
 #include "config/word.h"
 #include "net/address.h"
 #include "smtp/auth.h"
 #include "smtp/probe.h"
 
-struct unit {
-    const char *name;
-    uint64_t factor;
-};
-
-static const struct unit durations[] = {
-    {"h",   3600000},
-    { "m",  60000  },
-    { "s",  1000   },
-    { "ms", 1      }
-};
-static const struct unit sizes[] = {
-    {"GB",  1 << 30},
-    { "MB", 1 << 20},
-    { "KB", 1 << 10},
-    { "",   1      }
-};
-
-/* Digits and nothing else up to *end; false also where they don't fit. */
-static bool read_digits(const char *text, uint64_t *out, const char **end)
-{
-    uint64_t n = 0;
-    const char *p = text;
-    for (; isdigit((unsigned char)*p); p++)
-        if (__builtin_mul_overflow(n, 10, &n) || __builtin_add_overflow(n, (uint64_t)(*p - '0'), &n))
-            return false;
-    *out = n;
-    *end = p;
-    return p != text;
-}
-
-static bool read_with_unit(const char *text, const struct unit *units, size_t n_units, uint64_t *out)
-{
-    const char *end;
-    if (!read_digits(text, out, &end))
-        return false;
-    if (*out == 0 && *end == '\0')
-        return true; /* nothing is nothing in every unit */
-    for (size_t i = 0; i < n_units; i++)
-        if (strcmp(end, units[i].name) == 0)
-            return !__builtin_mul_overflow(*out, units[i].factor, out);
-    return false;
-}
-
-static const char *with_unit(uint64_t value, const struct unit *units, size_t n_units, char out[32])
-{
-    size_t i = 0;
-    while (i < n_units - 1 && (value < units[i].factor || value % units[i].factor))
-        i++;
-    snprintf(out, 32, "%llu%s", (unsigned long long)(value / units[i].factor), units[i].name);
-    return out;
-}
-
 #define DOMAIN_MAX      255 /* octets (RFC 5321 §4.5.3.1.2) */
 #define NAMESERVER_PORT 53
-#define COUNT(array)    (sizeof(array) / sizeof *(array))
 /* The struct around a field whose reader fills its neighbours too. */
 #define AROUND(field, type_, member) ((struct type_ *)((char *)(field)-offsetof(struct type_, member)))
 
 static bool read_percent(const char *text, uint64_t *out)
 {
     const char *end;
-    return read_digits(text, out, &end) && strcmp(end, "%") == 0;
+    return number_digits(text, out, &end) && strcmp(end, "%") == 0;
 }
 
 static bool read_number(const struct option *option, const char *text, uint64_t *out)
 {
     const char *end;
-    bool good = option->type == OPTION_DURATION  ? read_with_unit(text, durations, COUNT(durations), out)
+    bool good = option->type == OPTION_DURATION  ? number_duration(text, out)
                 : option->type == OPTION_PERCENT ? read_percent(text, out)
-                : option->type == OPTION_SIZE    ? read_with_unit(text, sizes, COUNT(sizes), out)
-                                                 : read_digits(text, out, &end) && *end == '\0';
+                : option->type == OPTION_SIZE    ? number_size(text, out)
+                                                 : number_digits(text, out, &end) && *end == '\0';
     return good && *out >= option->min && *out <= option->max;
 }
 
@@ -330,7 +277,7 @@ static bool read_port(const char *text, uint16_t *out, const char **detail)
     const char *end;
     uint64_t n;
     *detail = "a port is a number from 1 to 65535";
-    if (!read_digits(text, &n, &end) || *end || n < 1 || n > UINT16_MAX)
+    if (!number_digits(text, &n, &end) || *end || n < 1 || n > UINT16_MAX)
         return false;
     *out = (uint16_t)n;
     return true;
@@ -421,6 +368,8 @@ static bool read_field(const struct option *option, void *field, const char *tex
     case OPTION_PATHS: return *text && read_path(text, field, detail);
     case OPTION_USERS: return read_user(text, field, detail);
     case OPTION_DOMAINS: return read_domain(text, field, detail);
+    case OPTION_RATE: return number_rate(text, field, detail);
+    case OPTION_LISTENERS: return read_name(text, field);
     case OPTION_MAILBOX: return read_mailbox(text, field);
     case OPTION_TLS_NAME: return read_tls_name(text, field);
     case OPTION_LOG_DESTINATION: return read_log_destination(text, AROUND(field, config_log, target));
@@ -475,7 +424,7 @@ static void list_choices(const struct option *option, char out[VALUE_ERROR_MAX])
 
 const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX])
 {
-    char low[32], high[32];
+    char low[NUMBER_TEXT_MAX], high[NUMBER_TEXT_MAX];
     const char *fixed = "";
     switch (option->type) {
     case OPTION_NUMBER:
@@ -484,8 +433,8 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
         return out;
     case OPTION_DURATION:
         snprintf(out, VALUE_ERROR_MAX, "a duration such as 30s (ms, s, m or h) from %s to %s",
-                 option->min ? with_unit(option->min, durations, COUNT(durations), low) : "0",
-                 with_unit(option->max, durations, COUNT(durations), high));
+                 option->min ? number_duration_text(option->min, low) : "0",
+                 number_duration_text(option->max, high));
         return out;
     case OPTION_PERCENT:
         snprintf(out, VALUE_ERROR_MAX, "a percentage from %llu%% to %llu%%", (unsigned long long)option->min,
@@ -493,8 +442,7 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
         return out;
     case OPTION_SIZE:
         snprintf(out, VALUE_ERROR_MAX, "a size such as 10MB (KB, MB, GB or plain octets) from %s to %s",
-                 option->min ? with_unit(option->min, sizes, COUNT(sizes), low) : "0",
-                 with_unit(option->max, sizes, COUNT(sizes), high));
+                 option->min ? number_size_text(option->min, low) : "0", number_size_text(option->max, high));
         return out;
     case OPTION_CHOICE: list_choices(option, out); return out;
     case OPTION_SWITCH: fixed = "true or false"; break;
@@ -524,6 +472,11 @@ const char *value_expected(const struct option *option, char out[VALUE_ERROR_MAX
     case OPTION_DOMAINS:
         fixed = "a domain such as example.net or *.example.net, or \"\" for the null sender";
         break;
+    case OPTION_RATE:
+        snprintf(out, VALUE_ERROR_MAX, "a number and a period such as 1000/1h, %llu to %llu in 1s to 720h",
+                 (unsigned long long)option->min, (unsigned long long)option->max);
+        return out;
+    case OPTION_LISTENERS: fixed = "the name of a listener"; break;
     case OPTION_SECTION: fixed = "a mapping of keys to values"; break;
     case OPTION_LIST: fixed = "a list of mappings of keys to values"; break;
     case OPTION_NAMED: fixed = "a mapping of names"; break;
@@ -574,9 +527,11 @@ void value_free(enum option_type type, void *field)
     case OPTION_CHOICE:
     case OPTION_SOURCE:
     case OPTION_POOL:
+    case OPTION_RATE:
     case OPTION_PATHS: /* its elements too are the list's owner's: option_free() */
     case OPTION_USERS:
     case OPTION_DOMAINS:
+    case OPTION_LISTENERS:
     case OPTION_SECTION:
     case OPTION_LIST:
     case OPTION_NAMED:

@@ -372,12 +372,14 @@ static void walk_value(struct walk *walk, const struct option *option, void *obj
     case OPTION_CONTROL:
     case OPTION_BACKEND_ADDRESS:
     case OPTION_AGENT:
+    case OPTION_RATE:
     case OPTION_POOL: walk_scalar(walk, option, object, node, key_place); break;
     case OPTION_ADDRESSES:
     case OPTION_NAMESERVERS:
     case OPTION_PATHS:
     case OPTION_USERS:
     case OPTION_DOMAINS:
+    case OPTION_LISTENERS:
     case OPTION_NETWORKS: walk_list(walk, option, object, node); break;
     case OPTION_SECTION:
         walk_section(walk, option->section, (char *)object + option->offset, node, key_place);

@@ -24,13 +24,18 @@ static const struct listener *current_listener(const struct session *s)
     return NULL;
 }
 
-void session_follow_routes(struct session *s)
+const struct listener *aim_listener(const struct session *s)
 {
     const struct listener *listener = current_listener(s);
 
+    return listener ? listener : s->listener;
+}
+
+void session_follow_routes(struct session *s)
+{
     /* Once there were routes the question is asked to the end: without them, too, its answer may be another.
      */
-    if (!s->prelude && (listener ? listener : s->listener)->config->n_routes)
+    if (!s->prelude && aim_listener(s)->config->n_routes)
         smtp_dialog_follow_routes(&s->dialog);
 }
 

@@ -65,6 +65,7 @@ static void begin_dialog(struct session *s, const char *refusal)
     if (trusted)
         smtp_dialog_trust_xclient(&s->dialog);
     session_follow_routes(s);
+    session_follow_limits(s);
     if (refusal)
         session_event(s, &(struct smtp_event){ .kind = SMTP_EVENT_REFUSE, .reply = refusal });
     else

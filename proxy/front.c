@@ -237,6 +237,33 @@ static enum smtp_starttls starttls_policy(enum config_tls tls)
     return SMTP_STARTTLS_OFF;
 }
 
+static bool counts_at(const struct config_limit *limit, const char *listener)
+{
+    for (size_t i = 0; i < limit->n_listeners; i++)
+        if (strcmp(limit->listeners[i], listener) == 0)
+            return true;
+    return !limit->n_listeners;
+}
+
+static bool fill_limits(const struct front *front, struct listener *listener)
+{
+    const struct config *config = front->farm->config;
+    struct limits *limits = &listener->limits;
+
+    if (!config->n_limits)
+        return true;
+    limits->rules = calloc(config->n_limits, sizeof *limits->rules);
+    for (size_t i = 0; limits->rules && i < config->n_limits; i++) {
+        const struct config_limit *limit = &config->limits[i];
+
+        if (!counts_at(limit, listener->config->name))
+            continue;
+        limits->rules[limits->n++] = (struct limit){ limit->by, front->rules->rates[i] };
+        limits->by_sender = limits->by_sender || limit->by == CONFIG_LIMIT_SENDER_DOMAIN;
+    }
+    return limits->rules;
+}
+
 static bool fill_listeners(struct front *front, struct front *old)
 {
     const struct config *config = front->farm->config;
@@ -262,6 +289,8 @@ static bool fill_listeners(struct front *front, struct front *old)
         if (!listener->state)
             return false;
         front->n_listeners++;
+        if (!fill_limits(front, listener))
+            return false;
     }
     return true;
 }
@@ -282,7 +311,8 @@ struct front *front_create(struct farm *farm, struct front *old, char *error, si
         n_addresses += config->listeners[i].n_addresses;
     front->listeners = calloc(config->n_listeners, sizeof *front->listeners);
     front->sockets = calloc(n_addresses, sizeof *front->sockets);
-    if (front->listeners && front->sockets && fill_listeners(front, old) &&
+    front->rules = rate_rules_create(config, old ? old->rules : NULL, NULL);
+    if (front->listeners && front->sockets && front->rules && fill_listeners(front, old) &&
         open_sockets(front, old, error, size))
         return front;
     front_discard(&front);
@@ -329,8 +359,11 @@ void front_release(struct front **front)
     *front = NULL;
     if (!gone || atomic_fetch_sub_explicit(&gone->references, 1, memory_order_acq_rel) != 1)
         return;
-    for (size_t i = 0; i < gone->n_listeners; i++)
+    for (size_t i = 0; i < gone->n_listeners; i++) {
         state_release(&gone->listeners[i].state);
+        free(gone->listeners[i].limits.rules);
+    }
+    rate_rules_release(&gone->rules);
     for (size_t i = 0; i < gone->n_sockets; i++)
         free(gone->sockets[i].fds);
     free(gone->listeners);

@@ -2,6 +2,7 @@
  * The front: what one configuration means to the workers. An immutable, reference-counted snapshot.
  *
  *     front ── farm ── config
+ *       ├── rules       of limits, with their buckets
  *       ├── listeners   policy for the dialog, the pool, counts that survive a reload
  *       └── sockets     one descriptor a worker for each address
  *
@@ -11,6 +12,7 @@
 #define WEIR_PROXY_FRONT_H
 
 #include "balancer/farm.h"
+#include "counters/rate.h"
 #include "proxy/clients.h"
 #include "smtp/dialog.h"
 
@@ -22,10 +24,23 @@ struct listener_state {
     struct clients *clients;
 };
 
+/* A rule that counts what comes to a listener. */
+struct limit {
+    enum config_limit_by by;
+    struct rate *rate; /* the front's */
+};
+
+struct limits {
+    size_t n;
+    bool by_sender; /* one of them is */
+    struct limit *rules;
+};
+
 struct listener {
     const struct config_listener *config;
     size_t pool; /* index in the farm */
     struct smtp_policy policy;
+    struct limits limits;
     struct listener_state *state; /* held */
 };
 
@@ -39,7 +54,8 @@ struct listening {
 
 struct front {
     _Atomic uint32_t references;
-    struct farm *farm; /* held */
+    struct farm *farm;        /* held */
+    struct rate_rules *rules; /* held */
     uint32_t workers;
     size_t n_listeners;
     struct listener *listeners;

@@ -21,6 +21,17 @@ static struct farm *show_farm(void *arg)
     return farm;
 }
 
+static struct rate_rules *show_rules(void *arg)
+{
+    struct process *p = arg;
+    struct rate_rules *rules;
+
+    pthread_mutex_lock(&p->front_lock);
+    rules = rate_rules_hold(p->front->rules);
+    pthread_mutex_unlock(&p->front_lock);
+    return rules;
+}
+
 static bool show_draining(void *arg)
 {
     return ((struct process *)arg)->draining;
@@ -55,7 +66,8 @@ static void show_shared(void *arg, struct counters_status *out)
 
 static struct admin_ops what_is_shown(struct process *p)
 {
-    return (struct admin_ops){ p, p->started, show_farm, show_draining, show_counters, show_shared };
+    return (
+        struct admin_ops){ p, p->started, show_farm, show_draining, show_counters, show_shared, show_rules };
 }
 
 struct admin *operator_http(struct process *p, const struct config *config, char *error, size_t size)

@@ -7,7 +7,7 @@
 
 #define TOLD_EVERY_MS 1000
 
-static void add_session(struct log_record *r, const struct session *s)
+void record_add_session(struct log_record *r, const struct session *s)
 {
     static const char hex[] = "0123456789abcdef";
     char text[ADDRESS_TEXT_MAX];
@@ -95,7 +95,7 @@ void record_transaction(const struct session *s, const struct smtp_transaction *
 
     if (!log_begin(&r, LOG_LEVEL_INFO, "transaction"))
         return;
-    add_session(&r, s);
+    record_add_session(&r, s);
     log_text(&r, "from", t->from, t->from_size);
     add_count(&r, t);
     log_number(&r, "size", (int64_t)t->size);
@@ -122,7 +122,7 @@ void record_session(const struct session *s)
 
     if (!log_begin(&r, LOG_LEVEL_INFO, "session"))
         return;
-    add_session(&r, s);
+    record_add_session(&r, s);
     log_number(&r, "transactions", s->dialog.transactions);
     log_number(&r, "bytes_in", (int64_t)s->bytes_in);
     log_number(&r, "bytes_out", (int64_t)s->bytes_out);

@@ -3,6 +3,7 @@
 #ifndef WEIR_PROXY_RECORD_H
 #define WEIR_PROXY_RECORD_H
 
+#include "net/log.h"
 #include "smtp/dialog.h"
 
 struct session;
@@ -12,6 +13,8 @@ void record_transaction(const struct session *session, const struct smtp_transac
  * failures with backends, which mail may meet by the thousand, one a second is told. */
 void record_client_handshake(const struct session *session);
 void record_backend_handshake(const struct session *session);
+/* Whose session it is: its fields for any line. */
+void record_add_session(struct log_record *record, const struct session *session);
 void record_session(const struct session *session);
 
 #endif

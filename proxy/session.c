@@ -79,6 +79,7 @@ void session_free(struct session *s)
         explicit_bzero(s->input.data, s->input.size); /* perhaps in the worker's buffer */
     input_drop(&s->input);
     free(s->login);
+    free(s->sender);
     smtp_dialog_free(&s->dialog);
     if (s->counted)
         session_leave_listener(s->listener, &s->peer);

@@ -14,6 +14,8 @@ void session_begin(struct worker *worker, size_t listener, int fd, const struct 
 
 /* The worker's front is another, or the session's dialog has begun: does it have to ask for its ways? */
 void session_follow_routes(struct session *session);
+/* The same of limits. */
+void session_follow_limits(struct session *session);
 /* For the worker's mail: each may end the session. */
 void session_backend_down(struct session *session, const struct backend *backend);
 void session_backend_leave(struct session *session, const struct backend *backend, bool must);

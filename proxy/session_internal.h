@@ -53,6 +53,8 @@ struct session {
     struct worker *worker;
     struct front *front; /* held */
     const struct listener *listener;
+    struct smtp_gate gate;
+    struct sender *sender; /* of the message at hand, for limits by its domain; NULL: none so far */
     struct errand *errand; /* NULL until the first MAIL */
     struct input input, reply_input;
     ev_timer timer;
@@ -95,6 +97,8 @@ void arrival_anew(struct session *s, const struct smtp_xclient *xclient); /* it 
 void session_leave_listener(const struct listener *listener, const struct peer *peer);
 
 /* aim.c */
+/* The session's listener, as it is in the worker's present front; where it is gone, as it was. */
+const struct listener *aim_listener(const struct session *s);
 /* Choose the errand's pool for what `arg` tells of. */
 void aim_take(struct session *s, const struct smtp_action_arg *arg);
 /* Whether the backend at hand is of the pool that would be chosen. */

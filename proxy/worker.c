@@ -237,6 +237,7 @@ static void set_front(struct worker *worker, struct front *front)
     front_release(&worker->front);
     worker->front = front;
     each_session(worker, session_follow_routes);
+    each_session(worker, session_follow_limits);
     /* Who took a seat here between the control thread's look at the queues and now, took it by the old one.
      */
     placement_serve(front->farm, worker->now);

@@ -269,6 +269,15 @@ enum smtp_channel {
     SMTP_CHANNEL_TLS,
 };
 
+/* Limits that the driver keeps: asked when a message, or one more recipient, is about to be passed on. 0: it
+ * is counted, and goes on. Otherwise it hears 450, and that it may be tried again in so many ms. Must not
+ * call the dialog. */
+struct smtp_gate {
+    uint32_t (*message)(void *arg, struct smtp_span domain); /* of its sender; may be empty */
+    uint32_t (*recipient)(void *arg);                        /* of the message last let in */
+    void *arg;
+};
+
 struct smtp_exchange;
 
 /* The members are private but for `tick`. Small: every idle session has one. */
@@ -281,12 +290,14 @@ struct smtp_dialog {
     char *user;    /* as it authenticated; NULL: it has not, or the mechanism hides the name */
     struct smtp_capabilities offer;
     const struct smtp_identity *identity; /* of the client, for `introduction`; the driver's */
+    const struct smtp_gate *gate;         /* NULL: no limits; the driver's */
     const char *skip_reply;               /* said when skip_left octets have been thrown away */
     uint64_t skip_left;
     uint32_t
         tick; /* set by the driver to a time of its own (ms) before each call; copied, never computed with */
-    uint32_t serial; /* see smtp_dialog_timer() */
-    size_t unread;   /* octets that the last smtp_dialog_client_bytes() left */
+    uint32_t serial;    /* see smtp_dialog_timer() */
+    size_t unread;      /* octets that the last smtp_dialog_client_bytes() left */
+    uint32_t gate_wait; /* what it said, if it was asked */
     uint32_t errors, chatter, transactions;
     uint8_t client_state;
     uint8_t ending;       /* enum smtp_ending, when CLOSING */
@@ -298,6 +309,7 @@ struct smtp_dialog {
     bool may_relay;
     bool extended;     /* EHLO, not HELO */
     bool xclient_from; /* it may say XCLIENT and XFORWARD */
+    bool gate_asked;   /* about the command that is being read */
     bool routed;       /* MAIL and AUTH ask whether the backend at hand may have them */
     bool helo_given;   /* by XCLIENT: what EHLO says no longer counts */
     bool skipping;     /* in an overlong line */
@@ -321,6 +333,9 @@ void smtp_dialog_trust_xclient(struct smtp_dialog *dialog);
 /* From now on not every backend may have every transaction: one that is at hand is asked about, with ROUTE,
  * before MAIL or AUTH goes there. Whoever has authenticated stays where that was. */
 void smtp_dialog_follow_routes(struct smtp_dialog *dialog);
+/* From now on `gate` is asked; NULL: nobody is. It stays the caller's and must live as long as the dialog, or
+ * until the next such call. */
+void smtp_dialog_limit(struct smtp_dialog *dialog, const struct smtp_gate *gate);
 /* Backends from now on are told who the client is. `identity` stays the caller's and must live as long as the
  * dialog, or until the next such call. */
 void smtp_dialog_introduce(struct smtp_dialog *dialog, enum smtp_introduction introduction,

@@ -49,6 +49,16 @@ void complain(struct smtp_dialog *d, const char *reply)
     close_client(d, SMTP_ENDING_ERRORS);
 }
 
+bool chatters_on(struct smtp_dialog *d)
+{
+    if (++d->chatter <= CHATTER_MAX || ++d->errors < d->policy->max_errors)
+        return false;
+    say(d, "421 4.7.0 Too many commands without a message\r\n");
+    transaction_leave(d, false);
+    close_client(d, SMTP_ENDING_ERRORS);
+    return true;
+}
+
 static bool tls_comes_first(const struct smtp_dialog *d)
 {
     return d->policy->starttls == SMTP_STARTTLS_REQUIRED && d->channel != SMTP_CHANNEL_TLS;
@@ -167,6 +177,10 @@ static bool on_mail(struct smtp_dialog *d, const struct smtp_command *command)
         say(d, "451 4.3.5 The relay that you authenticated to can't carry this message\r\n");
         return true;
     }
+    if (!gate_lets_mail(d, mail.path)) {
+        gate_refuse_mail(d);
+        return true;
+    }
     if (!d->authenticated && backend_can_carry(d->exchange, &mail) && !route_settled(d, &mail.path))
         return false;
     if (!queue_identity(d) ||
@@ -216,6 +230,12 @@ static bool on_rcpt(struct smtp_dialog *d, const struct smtp_command *command)
         if (busy(d))
             return false;
         say(d, "451 4.3.5 The backend at hand lacks an extension that this recipient uses\r\n");
+        return true;
+    }
+    if (!gate_lets_recipient(d)) {
+        if (busy(d))
+            return false;
+        gate_refuse_recipient(d);
         return true;
     }
     x->needs |= rcpt.uses;
@@ -485,12 +505,8 @@ static bool dispatch(struct smtp_dialog *d, const struct smtp_command *command)
             refuse_data(d);
         return true;
     }
-    if ((rule->flags & CHATTER) && ++d->chatter > CHATTER_MAX && ++d->errors >= d->policy->max_errors) {
-        say(d, "421 4.7.0 Too many commands without a message\r\n");
-        transaction_leave(d, false);
-        close_client(d, SMTP_ENDING_ERRORS);
+    if ((rule->flags & CHATTER) && chatters_on(d))
         return true;
-    }
     return rule->handle(d, command);
 }
 
@@ -566,6 +582,7 @@ size_t client_command(struct smtp_dialog *d, const char *in, size_t size)
     d->unread = size - line;
     if (!dispatch(d, &command))
         return 0;
+    d->gate_asked = false;
     d->serial++;
     return line;
 }

@@ -9,6 +9,7 @@
  *   dialog_tls.c       STARTTLS on both sides
  *   dialog_auth.c      AUTH, relayed
  *   dialog_route.c     for whom a backend is wanted, and whether the one at hand will do
+ *   dialog_gate.c      limits
  *   dialog_backend.c   replies of the backend, its greeting, its loss
  *
  * Commands that go to the backend pass through one queue, oldest first:
@@ -187,11 +188,20 @@ bool route_settled(struct smtp_dialog *d, const struct smtp_span *path);
 void route_keep(struct smtp_dialog *d);
 bool route_waits(const struct smtp_exchange *x);
 
+/* dialog_gate.c */
+/* Whether what is being read may go on. */
+bool gate_lets_mail(struct smtp_dialog *d, struct smtp_span path);
+bool gate_lets_recipient(struct smtp_dialog *d);
+void gate_refuse_mail(struct smtp_dialog *d);
+void gate_refuse_recipient(struct smtp_dialog *d); /* nothing unanswered was sent before it */
+
 /* dialog_client.c */
 size_t skip_line(struct smtp_dialog *d, const char *in, size_t size);
 size_t client_command(struct smtp_dialog *d, const char *in, size_t size);
 void refuse_data(struct smtp_dialog *d);
 void complain(struct smtp_dialog *d, const char *reply);
+/* One more command that brings no mail forward. True: that was too many, and the session ends. */
+bool chatters_on(struct smtp_dialog *d);
 
 /* dialog_body.c */
 size_t client_body(struct smtp_dialog *d, const char *in, size_t size);

@@ -64,7 +64,9 @@ struct driver {
     char whom[DRIVER_ACTIONS][64]; /* of NEED_BACKEND and ROUTE: " domain=x" or " user=u" */
     struct smtp_transaction transactions[DRIVER_ACTIONS]; /* beside its action, whose pointer soon dangles */
     size_t n_actions;
-    bool backend; /* a connection is there, or being made */
+    struct smtp_gate gate;
+    unsigned messages, recipients; /* that the gate lets through */
+    bool backend;                  /* a connection is there, or being made */
     bool wanted;
     bool asked; /* ROUTE is out */
     bool closed;
@@ -81,6 +83,34 @@ static inline void driver_begin(struct driver *d, const struct smtp_policy *poli
         abort();
     smtp_dialog_init(&d->dialog, policy, d->wire, offer, may_relay);
     observer_begin(&d->observer, policy->newline == SMTP_NEWLINE_REJECT);
+}
+
+static inline uint32_t driver_count(unsigned *left)
+{
+    if (!*left)
+        return 11001; /* ms: 12 s, for whoever counts in whole ones */
+    --*left;
+    return 0;
+}
+
+static inline uint32_t driver_message(void *arg, struct smtp_span domain)
+{
+    CHECK(domain.data && domain.size < SMTP_LINE_MAX, "a message without a sender");
+    return driver_count(&((struct driver *)arg)->messages);
+}
+
+static inline uint32_t driver_recipient(void *arg)
+{
+    return driver_count(&((struct driver *)arg)->recipients);
+}
+
+/* So many, and no more. */
+static inline void driver_limit(struct driver *d, unsigned messages, unsigned recipients)
+{
+    d->messages = messages;
+    d->recipients = recipients;
+    d->gate = (struct smtp_gate){ driver_message, driver_recipient, d };
+    smtp_dialog_limit(&d->dialog, &d->gate);
 }
 
 static inline void driver_end(struct driver *d)

@@ -54,6 +54,7 @@ enum {
     SECURE_CHANNEL = 8,
     SECURE_BACKEND_SHIFT = 4, /* enum smtp_backend_tls */
     SECURE_ROUTES = 64,
+    SECURE_LIMITS = 128, /* a few messages and recipients */
 };
 
 static const uint32_t everything = SMTP_CAP_PIPELINING | SMTP_CAP_CARRIED;
@@ -173,6 +174,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     smtp_dialog_secure_backends(&d.dialog, (enum smtp_backend_tls)(secure >> SECURE_BACKEND_SHIFT & 3));
     if (secure & SECURE_ROUTES)
         smtp_dialog_follow_routes(&d.dialog);
+    if (secure & SECURE_LIMITS)
+        driver_limit(&d, 2, 2);
     event(&d, SMTP_EVENT_START);
     in += size > 0;
     in += choice & POLICY_SECURE && size > 1;

@@ -58,6 +58,7 @@ struct replay {
     struct smtp_policy policy;
     struct smtp_capabilities offer;
     bool stranger, xclient_from, routes, begun;
+    int limit_messages, limit_recipients; /* -1: none */
     enum smtp_channel channel;
     enum smtp_backend_tls backend_tls;
     enum smtp_introduction introduction;
@@ -310,6 +311,10 @@ static void set_policy(struct replay *r, const char *text)
             r->policy.max_errors = (uint32_t)atoi(value);
         else if (strcmp(word, "max-recipients") == 0)
             r->policy.max_recipients = (uint32_t)atoi(value);
+        else if (strcmp(word, "limit-messages") == 0)
+            r->limit_messages = atoi(value);
+        else if (strcmp(word, "limit-recipients") == 0)
+            r->limit_recipients = atoi(value);
         else if (strcmp(word, "max-size") == 0)
             r->policy.max_message_size = (uint64_t)atoll(value);
         else if (strcmp(word, "size-limit") == 0)
@@ -404,9 +409,10 @@ static void begin(struct replay *r)
                       (r->offer.size_limit || r->policy.max_message_size ? 8u : 0) |
                       (r->policy.max_errors < 20 ? 16u : 0) | (r->offer.flags & SMTP_CAP_CHUNKING ? 0 : 32u) |
                       (r->stranger ? 64u : 0) | 128u;
+    bool limited = r->limit_messages >= 0 || r->limit_recipients >= 0;
     unsigned secure = (unsigned)r->policy.starttls | (r->policy.auth ? 4u : 0) |
                       (r->channel == SMTP_CHANNEL_TLS ? 8u : 0) | (unsigned)r->backend_tls << 4 |
-                      (r->routes ? 64u : 0);
+                      (r->routes ? 64u : 0) | (limited ? 128u : 0);
 
     if (r->begun)
         return;
@@ -420,6 +426,8 @@ static void begin(struct replay *r)
         smtp_dialog_trust_xclient(&r->driver.dialog);
     if (r->routes)
         smtp_dialog_follow_routes(&r->driver.dialog);
+    if (limited)
+        driver_limit(&r->driver, (unsigned)r->limit_messages, (unsigned)r->limit_recipients);
     smtp_dialog_introduce(&r->driver.dialog, r->introduction, &somebody);
 }
 
@@ -468,6 +476,7 @@ static bool play(const struct line *lines, size_t n, unsigned seed, FILE *corpus
         .hostname = "weir.test", .max_recipients = 1000, .max_errors = 20, .trace = traced
     };
     r->offer.flags = SMTP_CAP_PIPELINING | SMTP_CAP_CARRIED;
+    r->limit_messages = r->limit_recipients = -1;
     r->random = seed;
     r->corpus = corpus;
     if (setjmp(give_up) == 0) {
