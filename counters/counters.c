@@ -96,7 +96,8 @@ static void tell_state(struct counters *c)
     struct timespec now;
     bool changed;
 
-    if (!c->view.ever && c->commands && redis_state(c->commands) == REDIS_CONNECTING)
+    if (!c->view.ever && c->commands && c->events && !c->refused && redis_state(c->commands) != REDIS_DOWN &&
+        redis_state(c->events) != REDIS_DOWN)
         return; /* it has only just begun */
     clock_gettime(CLOCK_REALTIME, &now);
     pthread_mutex_lock(&c->status_lock);
@@ -182,29 +183,53 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
 /* --- connections --- */
 
 /* Both are needed: what is published without hearing the others would let them make way for us. */
+static bool is_connected(const struct counters *c)
+{
+    return c->commands && c->events && redis_state(c->commands) == REDIS_READY &&
+           redis_state(c->events) == REDIS_READY;
+}
+
+static void lose(struct counters *c, const char *reason)
+{
+    counters_complain(c, "server", reason);
+    pthread_mutex_lock(&c->status_lock);
+    (void)snprintf(c->status.reason, sizeof c->status.reason, "%s", reason);
+    pthread_mutex_unlock(&c->status_lock);
+    c->accepted = false;
+    view_lost(&c->view, clock_milliseconds());
+    c->news = true;
+}
+
+void counters_refused(struct counters *c, const char *reason)
+{
+    c->refused = true;
+    lose(c, reason);
+}
+
+void counters_join(struct counters *c)
+{
+    if (!c->accepted || !c->resynced || !is_connected(c))
+        return;
+    counters_complain(c, "server", "");
+    pthread_mutex_lock(&c->status_lock);
+    c->status.reason[0] = '\0';
+    (void)snprintf(c->status.server, sizeof c->status.server, "%s", redis_server(c->commands));
+    pthread_mutex_unlock(&c->status_lock);
+    view_connected(&c->view, clock_milliseconds());
+    c->news = true;
+}
+
 static void on_connection(void *arg, enum redis_state state, const char *reason)
 {
     struct counters *c = arg;
-    int64_t now = clock_milliseconds();
-    bool there = c->commands && c->events && redis_state(c->commands) == REDIS_READY &&
-                 redis_state(c->events) == REDIS_READY;
 
-    if (state == REDIS_DOWN)
-        log_message(LOG_LEVEL_WARNING, "redis", "%s", reason);
-    pthread_mutex_lock(&c->status_lock);
-    if (there || state == REDIS_DOWN)
-        (void)snprintf(c->status.reason, sizeof c->status.reason, "%s", there ? "" : reason);
-    if (there)
-        (void)snprintf(c->status.server, sizeof c->status.server, "%s", redis_server(c->commands));
-    pthread_mutex_unlock(&c->status_lock);
     if (state == REDIS_DOWN) {
         c->publishing = c->resyncing = false;
-        view_lost(&c->view, now);
-    } else if (there) {
-        view_connected(&c->view, now);
+        lose(c, reason);
+    } else if (is_connected(c)) {
+        c->accepted = c->refused = c->resynced = false;
         c->resync_due = c->verdicts_due = true;
     }
-    c->news = true;
 }
 
 static void disconnect(struct counters *c)
@@ -213,7 +238,7 @@ static void disconnect(struct counters *c)
     redis_free(&c->commands);
     redis_free(&c->events);
     ev_timer_stop(c->loop, &c->tick);
-    c->publishing = c->resyncing = false;
+    c->publishing = c->resyncing = c->accepted = c->refused = c->resynced = false;
 }
 
 static bool connect_both(struct counters *c)

@@ -20,6 +20,7 @@
 #define COUNTERS_TICK       35 /* ms: the least time between two snapshots, and between two looks at the view */
 #define COUNTERS_EARLY      4    /* placements that are worth one before its time */
 #define COUNTERS_RESYNC     5000 /* ms */
+#define COUNTERS_RETRY      1000 /* ms until what Redis refused is said again */
 #define COUNTERS_PREFIX_MAX 96
 #define COUNTERS_KEY_MAX    (COUNTERS_PREFIX_MAX + SNAPSHOT_ID_MAX + SNAPSHOT_NAME_MAX)
 
@@ -61,6 +62,8 @@ struct counters {
     int64_t ticked, published_at, verdicts_at, resynced_at, heard_at;
     uint64_t placements; /* of all pools, when last published */
     bool publishing, verdicts_due, resyncing, resync_due, news;
+    bool accepted, refused,
+        resynced; /* over these connections: the last snapshot; the others were asked for */
 
     struct statistics *statistics;
     struct view view;
@@ -82,6 +85,11 @@ const char *counters_key(const struct counters *c, char key[COUNTERS_KEY_MAX], c
                          const char *id);
 /* Another instance has this id, or its statistics were folded: a new one, which begins at zero. */
 void counters_rename(struct counters *c, const char *why);
+/* A snapshot was taken, or the others' were read: when both are so, and not before, counts are shared. A
+ * Redis that can be reached and takes nothing (READONLY, OOM) is no better than none. */
+void counters_join(struct counters *c);
+/* A snapshot was refused as a whole. */
+void counters_refused(struct counters *c, const char *reason);
 /* Something is not as it should be in Redis: logged once for each reason, and again after five minutes or
  * when it comes back behind a "", which says that all is well. `what` is static. */
 void counters_complain(struct counters *c, const char *what, const char *reason);

@@ -8,6 +8,7 @@
  * What the keys of an instance say is made a snapshot like any other, and is news only if it is newer than
  * what the channel has brought. A key that is missing means nothing: it is silence that ends an instance.
  */
+#include <assert.h>
 #include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -69,8 +70,10 @@ void listen_message(void *arg, const char *text, size_t size)
         return;
     }
     count(c, &c->status.refused);
-    counters_complain(c, "snapshot",
-                      other_schema ? "an instance of another version speaks another schema" : "malformed");
+    if (other_schema)
+        counters_complain(c, "schema", "an instance of another version speaks another");
+    else
+        counters_complain(c, "snapshot", "malformed");
 }
 
 /* --- keys --- */
@@ -286,6 +289,10 @@ static void on_keys(void *arg, const struct resp *reply, const char *error)
     } else if (!error) {
         counters_complain(c, "resync", reply->type == RESP_ERROR ? reply->text : "an odd reply");
     }
+    if (!error) {
+        c->resynced = true;
+        counters_join(c);
+    }
     free(resync);
 }
 
@@ -326,6 +333,10 @@ static void on_instances(void *arg, const struct resp *reply, const char *error)
         ask_keys(c, reply);
     else
         counters_complain(c, "instances", reply->type == RESP_ERROR ? reply->text : "it is no sorted set");
+    if (!c->resyncing) { /* there is nobody to be asked about */
+        c->resynced = true;
+        counters_join(c);
+    }
 }
 
 static void on_words(void *arg, const struct resp *reply, const char *error)
@@ -336,9 +347,11 @@ static void on_words(void *arg, const struct resp *reply, const char *error)
 
 void listen_tick(struct counters *c, int64_t now)
 {
+    static const char last[] = "-1024"; /* VIEW_PEERS, those that were last heard of */
     struct resp_commands commands = { 0 };
     char key[COUNTERS_KEY_MAX];
 
+    static_assert(VIEW_PEERS == 1024, "as many as are asked for");
     if (redis_state(c->commands) != REDIS_READY || c->resyncing ||
         (!c->resync_due && now - c->resynced_at < COUNTERS_RESYNC))
         return;
@@ -347,7 +360,7 @@ void listen_tick(struct counters *c, int64_t now)
     resp_commands_say(&commands, "HGETALL", counters_key(c, key, "admin", NULL));
     (void)redis_send(c->commands, &commands, on_words, c);
     resp_commands_clear(&commands);
-    resp_commands_say(&commands, "ZRANGE", counters_key(c, key, "instances", NULL), "0", "-1");
+    resp_commands_say(&commands, "ZRANGE", counters_key(c, key, "instances", NULL), last, "-1");
     c->resyncing = redis_send(c->commands, &commands, on_instances, c);
     resp_commands_free(&commands);
 }

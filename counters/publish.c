@@ -63,6 +63,8 @@ static bool is_due(const struct counters *c, int64_t now)
 {
     int64_t age = now - c->published_at;
 
+    if (c->refused)
+        return age >= COUNTERS_RETRY;
     if (age >= c->config->lease / 3 || c->verdicts_due)
         return true;
     if (!has_changed(c))
@@ -128,9 +130,10 @@ static void expire(struct resp_commands *commands, const struct counters *c, con
     resp_commands_say(commands, "PEXPIRE", key, lease);
 }
 
+/* It comes first, and clears the way: the keys may be of another type. */
 static bool add_connections(struct resp_commands *commands, const struct counters *c)
 {
-    char key[COUNTERS_KEY_MAX];
+    char key[COUNTERS_KEY_MAX], instance[COUNTERS_KEY_MAX];
     struct line line;
     bool good = line_open(&line, 2 + 2 * c->n);
 
@@ -142,7 +145,7 @@ static bool add_connections(struct resp_commands *commands, const struct counter
             say(&line, c->names[i]);
             say_number(&line, c->counted[i].published);
         }
-        resp_commands_say(commands, "DEL", key);
+        resp_commands_say(commands, "DEL", key, counters_key(c, instance, "instance", c->id));
         if (c->n)
             resp_commands_add(commands, line.words, line.n);
         expire(commands, c, key);
@@ -238,6 +241,12 @@ static void on_published(void *arg, const struct resp *reply, const char *error)
     c->publishing = false;
     if (error)
         return; /* the connection says why */
+    if (reply->type == RESP_ERROR) {
+        counters_refused(c, reply->text);
+        return;
+    }
+    c->accepted = true;
+    c->refused = false;
     /* One command of the transaction may have failed where the others have not: a key of another type. */
     for (size_t i = 0; reply->type == RESP_ARRAY && i < reply->n; i++) {
         if (reply->elements[i].type == RESP_ERROR) {
@@ -246,6 +255,7 @@ static void on_published(void *arg, const struct resp *reply, const char *error)
         }
     }
     counters_complain(c, "publish", reply->type == RESP_ERROR ? reply->text : "");
+    counters_join(c);
 }
 
 static bool send_all(struct counters *c, const struct snapshot *snapshot, bool verdicts)

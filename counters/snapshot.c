@@ -10,7 +10,7 @@ bool snapshot_id_valid(const char *id, size_t size)
     if (size == 0 || size >= SNAPSHOT_ID_MAX)
         return false;
     for (size_t i = 0; i < size; i++)
-        if (!isalnum((unsigned char)id[i]) && !strchr("-._", id[i]))
+        if (!isalnum((unsigned char)id[i]) && !memchr("-._", id[i], 3))
             return false;
     return true;
 }

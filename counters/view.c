@@ -84,14 +84,20 @@ void view_connected(struct view *view, int64_t now)
 
 void view_lost(struct view *view, int64_t now)
 {
+    bool again = false; /* somebody was heard since it was lost before */
+
     if (view->state != COUNTERS_SHARED && view->state != COUNTERS_REJOIN)
         return;
     view->last_instances = view_instances(view, now);
     for (size_t i = 0; i < view->n; i++) {
         struct view_peer *peer = &view->peers[i];
+
+        again |= !peer->kept_until && view_counts(view, peer, now);
         peer->kept_until = view_counts(view, peer, now) ? INT64_MAX : 0;
     }
-    view->lost = now;
+    /* A Redis that comes and goes brings nobody back, and must not hold a view for ever. */
+    if (view->state == COUNTERS_SHARED || again)
+        view->lost = now;
     view->state = COUNTERS_HELD;
 }
 

@@ -9,6 +9,10 @@
  * - A busy hour makes replies slower too, but there are more of them. While a relay answers as much as its
  *   places let expect, only three times the baseline is overload, and while it answers several times as much
  *   as usual, more; and then a cut takes a tenth of the limit, not of what is taken.
+ * - What is far too slow beyond doubt is cut at once, and as deep as it is slow: what takes three times as
+ * long has three times too much on it. Steps of a tenth would cost the mail as much time as there are steps.
+ * - A 421 is the relay's word that it can't take what it has, so it is cut from the places taken. From the
+ * limit, which may be far above, it would go on getting newcomers, and they 421s.
  * - A cut takes effect when sessions end. Until the places taken have fallen to the limit it is not cut again
  *   (but after ten seconds), and what is measured begins anew: else every overload would end at the floor.
  * - The past is not written on while the limit holds the backend back, for the baseline would follow the
@@ -24,14 +28,18 @@
 #define LOWEST          2
 #define LOWEST_PERCENT  5
 #define CUT_PERCENT     90
+#define CUT_DEEPEST     0.4 /* of the places taken, at once */
 #define TOLD_PERCENT    70
 #define STEP_PERCENT    2
 #define USED_PERCENT    80
 #define FULL_PERCENT    95
-#define SLOW_RATIO      1.5 /* short ÷ baseline … */
-#define SLOW_RATIO_BUSY 3.0 /* … or this, while it answers as much as ever */
-#define SLOW_LEAST      50. /* ms above the baseline */
-#define ERRORS          3.  /* standard errors: more is no chance */
+#define SLOW_RATIO      1.5   /* short ÷ baseline … */
+#define SLOW_RATIO_BUSY 3.0   /* … or this, while it answers as much as ever */
+#define SLOW_LEAST      50.   /* ms above the baseline */
+#define ERRORS          3.    /* standard errors: more is no chance, … */
+#define ERRORS_SURE     4.    /* … and this is beyond doubt */
+#define GLANCE          2500. /* ms */
+#define SLOW_RATIO_SURE 2.0
 #define DIMINISHED      0.9 /* of the replies that are usual */
 #define NOT_NOW         50  /* thousandths */
 #define RISE_PER_MINUTE 1.1 /* of the baseline */
@@ -82,20 +90,29 @@ static uint32_t cap_of(const struct limit *limit, const struct limit_level *leve
     return limit->highest > BACKEND_NO_CEILING / 4 ? BACKEND_NO_CEILING / 2 : 2 * limit->highest;
 }
 
-/* Every cut passes here. `begins`: what a backend without a limit and without max-connections begins at. */
-static void cut(struct limit *limit, struct limit_level *level, uint32_t to_percent, uint32_t most,
-                enum limit_cause cause, int64_t now)
+/* Every cut passes here. */
+static void lower(struct limit *limit, struct limit_level *level, uint32_t to, enum limit_cause cause,
+                  int64_t now)
 {
-    uint32_t cap = cap_of(limit, level), from = level->limit;
+    uint32_t cap = cap_of(limit, level);
 
-    if (from == BACKEND_NO_CEILING)
-        from = limit->settings.max_connections ? cap : most;
     level->cap = cap;
-    level->limit = larger(lowest(cap), percent(from < most ? from : most, to_percent));
+    level->limit = larger(lowest(cap), to);
     level->cause = cause;
     level->last_cut = now;
     if (level->limit >= cap)
         level->limit = BACKEND_NO_CEILING; /* so few that nothing can be taken away */
+}
+
+/* From the limit, but from `most` where that is less. */
+static void cut(struct limit *limit, struct limit_level *level, uint32_t to_percent, uint32_t most,
+                enum limit_cause cause, int64_t now)
+{
+    uint32_t from = level->limit;
+
+    if (from == BACKEND_NO_CEILING)
+        from = limit->settings.max_connections ? cap_of(limit, level) : most;
+    lower(limit, level, percent(from < most ? from : most, to_percent), cause, now);
 }
 
 static bool grow(struct limit_level *level, uint32_t places, int64_t now)
@@ -130,9 +147,12 @@ static void mirror(struct limit *limit)
         limit->wanted = limit->force;
 }
 
-static void begin_anew(struct limit *limit)
+/* `settling`: places that are to become fewer first; 0: they have. */
+static void begin_anew(struct limit *limit, uint32_t settling)
 {
-    limit->fresh = true;
+    if (!settling || !limit->settling)
+        limit->settling = settling;
+    limit->brief.fresh = limit->glance.fresh = true;
     limit->not_now.open = false;
 }
 
@@ -143,13 +163,14 @@ void limit_saw(struct limit *limit, uint32_t places)
 
 static bool told(struct limit *limit, struct limit_level *level, uint32_t places, int64_t now)
 {
-    bool known = level->limit != BACKEND_NO_CEILING || limit->settings.max_connections;
+    /* Not again by sessions that began before the last cut was known: it takes effect when others end. */
+    int64_t moment = places > level->limit ? LIMIT_DECIDE : LIMIT_TOLD_MOMENT;
 
     level->last_sign = now;
-    if (level->limit != BACKEND_NO_CEILING && now - level->last_told < LIMIT_TOLD_MOMENT)
-        return false; /* sessions that began before the last cut was known */
+    if (level->limit != BACKEND_NO_CEILING && now - level->last_told < moment)
+        return false;
     level->last_told = now;
-    cut(limit, level, TOLD_PERCENT, known ? BACKEND_NO_CEILING : places, LIMIT_TOLD, now);
+    cut(limit, level, TOLD_PERCENT, places, LIMIT_TOLD, now);
     return true;
 }
 
@@ -160,7 +181,7 @@ void limit_told(struct limit *limit, uint32_t places, int64_t now)
     if (limit->settings.mode == CONFIG_ADAPTIVE_OBSERVE)
         (void)told(limit, &limit->wanted, places, now);
     if (told(limit, &limit->force, places, now))
-        begin_anew(limit);
+        begin_anew(limit, places);
     mirror(limit);
 }
 
@@ -271,32 +292,54 @@ static void follow(double *average, double value, double weight)
     *average += (value - *average) * weight;
 }
 
+/* `n` replies of so many ms, and squares of ms, within `passed` ms. */
+static void average(struct limit_average *average, double n, double milliseconds, double squares,
+                    double passed, double memory)
+{
+    double weight = average->fresh ? 1 : 1 - exp(-passed / memory);
+
+    average->fresh = false;
+    follow(&average->mean, milliseconds / n, weight);
+    follow(&average->square, squares / n, weight);
+    average->scatter = (1 - weight) * (1 - weight) * average->scatter + weight * weight / n;
+}
+
+static double error_of(const struct limit_average *average)
+{
+    double variance = average->square - average->mean * average->mean;
+
+    return sqrt(fmax(variance, 0) * average->scatter);
+}
+
 static void measure(struct limit *limit, const struct limit_totals *totals, uint32_t places, int64_t now)
 {
     double n = (double)(totals->replies - limit->seen.replies);
+    double milliseconds = (double)(totals->milliseconds - limit->seen.milliseconds);
+    double squares = (double)(totals->squares - limit->seen.squares);
     double passed = (double)(now - limit->decided);
     double weight = 1 - exp(-passed / LIMIT_DECIDE);
 
     follow(&limit->rate, n * 1000 / passed, weight);
     follow(&limit->places, places, weight);
+    follow(&limit->glance_rate, n * 1000 / passed, 1 - exp(-passed / GLANCE));
     if (n == 0)
         return;
-    if (limit->fresh) {
-        limit->fresh = false;
-        weight = 1;
-    }
-    follow(&limit->mean, (double)(totals->milliseconds - limit->seen.milliseconds) / n, weight);
-    follow(&limit->square, (double)(totals->squares - limit->seen.squares) / n, weight);
-    limit->scatter = (1 - weight) * (1 - weight) * limit->scatter + weight * weight / n;
+    average(&limit->brief, n, milliseconds, squares, passed, LIMIT_DECIDE);
+    average(&limit->glance, n, milliseconds, squares, passed, GLANCE);
 }
 
 /* Replies come by chance: as many as are expected in the time that the average remembers, ± their root. */
-static bool is_diminished(const struct limit *limit)
+static bool are_fewer(const struct limit *limit, double rate, double memory)
 {
     double usual = expected(limit, limit->places);
-    double error = sqrt(usual * 1000 / (2. * LIMIT_DECIDE));
+    double error = sqrt(usual * 1000 / (2 * memory));
 
-    return limit->rate < DIMINISHED * usual - ERRORS * error;
+    return rate < DIMINISHED * usual - ERRORS * error;
+}
+
+static bool is_diminished(const struct limit *limit)
+{
+    return are_fewer(limit, limit->rate, LIMIT_DECIDE);
 }
 
 /* How many times the baseline it may take. */
@@ -307,16 +350,26 @@ static double tolerated(const struct limit *limit)
     return fmax(SLOW_RATIO_BUSY, SLOW_RATIO * limit->rate / limit->usual_rate);
 }
 
+static bool is_far_too_slow(const struct limit *limit)
+{
+    const struct limit_average *glance = &limit->glance;
+
+    return !glance->fresh && limit->baseline > 0 && glance->mean > limit->baseline + SLOW_LEAST &&
+           glance->mean > SLOW_RATIO_SURE * limit->baseline && are_fewer(limit, limit->glance_rate, GLANCE) &&
+           glance->mean > limit->usual_worst + ERRORS_SURE * error_of(glance);
+}
+
 /* LIMIT_DOUBTFUL: by its mean it is, but that may be chance. */
 static enum limit_cause slowness(const struct limit *limit)
 {
-    double variance = limit->square - limit->mean * limit->mean;
-    double error = sqrt(fmax(variance, 0) * limit->scatter);
+    const struct limit_average *brief = &limit->brief;
 
-    if (limit->fresh || limit->baseline <= 0 || limit->mean <= limit->baseline + SLOW_LEAST ||
-        limit->mean <= limit->usual_worst || limit->mean <= limit->baseline * tolerated(limit))
+    if (is_far_too_slow(limit))
+        return LIMIT_SLOW;
+    if (brief->fresh || limit->baseline <= 0 || brief->mean <= limit->baseline + SLOW_LEAST ||
+        brief->mean <= limit->usual_worst || brief->mean <= limit->baseline * tolerated(limit))
         return LIMIT_UNTOUCHED;
-    return limit->mean > limit->usual_worst + ERRORS * error ? LIMIT_SLOW : LIMIT_DOUBTFUL;
+    return brief->mean > limit->usual_worst + ERRORS * error_of(brief) ? LIMIT_SLOW : LIMIT_DOUBTFUL;
 }
 
 static enum limit_cause overload(const struct limit *limit, bool answered)
@@ -339,17 +392,34 @@ static uint32_t cut_from(const struct limit *limit, const struct limit_level *le
     return limited && cause == LIMIT_SLOW && !is_diminished(limit) ? BACKEND_NO_CEILING : places;
 }
 
+/* The places at which its replies would take as long as they may: known when it is far too slow, else no
+ * bound. While a cut settles, what is measured is partly of before it: no deeper then than that cut might
+ * have been. */
+static uint32_t fitting(const struct limit *limit, enum limit_cause cause, uint32_t places)
+{
+    double least = CUT_DEEPEST * (limit->settling ? limit->settling : places);
+
+    if (cause != LIMIT_SLOW || !is_far_too_slow(limit))
+        return BACKEND_NO_CEILING;
+    return (uint32_t)fmax(SLOW_RATIO * limit->baseline / limit->glance.mean * places, least);
+}
+
 /* With next to nothing on it, it is not for us that it is slow: there is nothing to cut, nor to give it. */
 static bool relieve(struct limit *limit, struct limit_level *level, enum limit_cause cause, uint32_t places,
                     int64_t now)
 {
+    uint32_t fits = fitting(limit, cause, places);
+
     level->last_sign = now;
     if (cause == LIMIT_DOUBTFUL || places <= lowest(cap_of(limit, level)))
         return false;
-    if (places > level->limit && now - level->last_cut < LIMIT_DECIDE)
+    if (fits < percent(level->limit, CUT_PERCENT))
+        lower(limit, level, fits, cause, now);
+    else if (places > level->limit && now - level->last_cut < LIMIT_DECIDE)
         return false;
-    cut(limit, level, CUT_PERCENT, cut_from(limit, level, cause, places), cause, now);
-    begin_anew(limit);
+    else
+        cut(limit, level, CUT_PERCENT, cut_from(limit, level, cause, places), cause, now);
+    begin_anew(limit, places);
     return true;
 }
 
@@ -413,6 +483,8 @@ bool limit_tick(struct limit *limit, const struct limit_totals *totals, uint32_t
         return false;
     if (replies || totals->answers != limit->seen.answers)
         limit->heard = now;
+    if (limit->settling && places <= limit->wanted.limit)
+        begin_anew(limit, 0);
     measure(limit, totals, places, now);
     cause = overload(limit, replies > 0);
     write_past(limit, replies, totals->milliseconds - limit->seen.milliseconds, places,
@@ -454,7 +526,7 @@ void limit_init(struct limit *limit, const struct limit_settings *settings)
 {
     memset(limit, 0, sizeof *limit);
     limit->settings = *settings;
-    limit->fresh = true;
+    limit->brief.fresh = limit->glance.fresh = true;
     limit->force.limit = limit->wanted.limit = BACKEND_NO_CEILING;
 }
 
@@ -481,7 +553,7 @@ void limit_configure(struct limit *limit, const struct limit_settings *settings)
 
 uint64_t limit_short(const struct limit *limit)
 {
-    return limit->scatter > 0 ? (uint64_t)(fmax(limit->mean, LEAST_TIME) * 1000) : 0;
+    return limit->brief.scatter > 0 ? (uint64_t)(fmax(limit->brief.mean, LEAST_TIME) * 1000) : 0;
 }
 
 uint64_t limit_baseline(const struct limit *limit)

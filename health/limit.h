@@ -72,6 +72,14 @@ struct limit_slot {
     float places; /* on average */
 };
 
+/* Of reply times, over some time past. */
+struct limit_average {
+    bool fresh;     /* it holds nothing */
+    double mean;    /* ms */
+    double square;  /* mean of their squares */
+    double scatter; /* variance of `mean` ÷ variance of one reply */
+};
+
 struct limit {
     struct limit_settings settings;
     uint32_t highest;          /* places seen */
@@ -85,12 +93,12 @@ struct limit {
     int64_t answered;         /* … and when there were more of them than before; 0: never */
     struct window not_now;    /* since the last cut, ten seconds at most */
 
-    /* Averages that forget with LIMIT_DECIDE. The first three begin anew at a cut: what came before it has
-     * been answered. */
-    bool fresh;         /* they hold nothing */
-    double mean;        /* of reply times, ms: `short` */
-    double square;      /* of their squares */
-    double scatter;     /* variance of `mean` ÷ variance of one reply */
+    /* Averages that forget with LIMIT_DECIDE; the glance is of the last moment. The two of reply times begin
+     * anew at a cut, and when it has taken effect: what came before it has been answered. */
+    struct limit_average brief; /* `short` */
+    struct limit_average glance;
+    double glance_rate; /* replies a second */
+    uint32_t settling;  /* places that were taken at a cut which has not taken effect; 0: none such */
     double rate;        /* replies a second */
     double places;      /* taken */
     double baseline;    /* ms; 0: not known */

@@ -179,7 +179,6 @@ void process_commit(struct process *p, struct front *front)
     pthread_mutex_unlock(&p->front_lock);
     health_set_farm(p->health, front->farm);
     counters_set_farm(p->counters, front->farm);
-    counters_set_farm(p->counters, front->farm);
     front_remove_files(old, front);
     for (uint32_t i = 0; i < p->n_workers; i++)
         worker_set_front(p->workers[i], front);

@@ -601,11 +601,13 @@ static void test_load_limits(void **state)
     house_open(&house, good);
     house_start(&house);
     wait_state(&house, BACKEND_UP);
+    atomic_store(&house.backend->connections, 50);
     health_report(house.backend, HEALTH_LOAD, clock_milliseconds());
     health_report(house.backend, HEALTH_LOAD, clock_milliseconds());
     ev_run(house.loop, EVRUN_NOWAIT);
-    assert_int_equal(atomic_load(&house.backend->ceiling), 70);
+    assert_int_equal(atomic_load(&house.backend->ceiling), 35);
     assert_int_equal(atomic_load(&house.backend->state), BACKEND_UP);
+    atomic_store(&house.backend->connections, 0);
     house_close(&house);
 }
 

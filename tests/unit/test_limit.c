@@ -360,7 +360,7 @@ static void test_a_slower_life(void **state)
     world_mark(&w);
     run(&w, 30 * MINUTE, 0.5);
     if (w.limit.baseline < 200 || w.least < w.highest_places * 100 / 95)
-        fail_msg("limit %u, baseline %f, short %f", w.least, w.limit.baseline, w.limit.mean);
+        fail_msg("limit %u, baseline %f, short %f", w.least, w.limit.baseline, w.limit.brief.mean);
 }
 
 /* --- day and night --- */
@@ -438,9 +438,9 @@ struct step {
     uint32_t limit; /* behind it */
 };
 
-/* A backend that for eleven minutes has answered ten times a second in 20 ms, with 60 places. */
-static struct limit seasoned(uint32_t max_connections, enum config_adaptive_limit mode,
-                             struct limit_totals *totals, int64_t *now)
+/* A backend that for eleven minutes has answered ten times a second in so many ms, with 60 places. */
+static struct limit seasoned_in(uint32_t ms, uint32_t max_connections, enum config_adaptive_limit mode,
+                                struct limit_totals *totals, int64_t *now)
 {
     const struct limit_settings settings = { mode, max_connections };
     struct limit limit;
@@ -451,14 +451,20 @@ static struct limit seasoned(uint32_t max_connections, enum config_adaptive_limi
     for (int i = 0; i <= 660; i++, *now += 1000) {
         assert_false(limit_tick(&limit, totals, 60, *now));
         totals->replies += 10;
-        totals->milliseconds += 200;
-        totals->squares += 4000;
+        totals->milliseconds += UINT64_C(10) * ms;
+        totals->squares += UINT64_C(10) * ms * ms;
         totals->answers += 10;
     }
     *now -= 1000;
-    assert_int_equal(limit_baseline(&limit), 20000);
+    assert_int_equal(limit_baseline(&limit), ms * 1000);
     assert_int_equal(limit.force.limit, NONE);
     return limit;
+}
+
+static struct limit seasoned(uint32_t max_connections, enum config_adaptive_limit mode,
+                             struct limit_totals *totals, int64_t *now)
+{
+    return seasoned_in(20, max_connections, mode, totals, now);
 }
 
 static void feed(struct limit_totals *totals, uint32_t replies, uint32_t ms)
@@ -469,43 +475,52 @@ static void feed(struct limit_totals *totals, uint32_t replies, uint32_t ms)
     totals->answers += replies;
 }
 
-static void play(const char *name, uint32_t max_connections, const struct step *steps, size_t n)
+static void play(const char *name, uint32_t usual, uint32_t max_connections, const struct step *steps,
+                 size_t n)
 {
     struct limit_totals totals;
     int64_t now;
-    struct limit limit = seasoned(max_connections, CONFIG_ADAPTIVE_ON, &totals, &now);
+    struct limit limit = seasoned_in(usual, max_connections, CONFIG_ADAPTIVE_ON, &totals, &now);
 
+    (void)limit_tick(&limit, &totals, 60, now += 1000);
     for (size_t i = 0; i < n; i++) {
         now += steps[i].at;
         feed(&totals, 10, steps[i].ms);
         (void)limit_tick(&limit, &totals, steps[i].places, now);
         if (limit.force.limit != steps[i].limit)
             fail_msg("%s, step %zu: %u (%s), not %u; short %f", name, i + 1, limit.force.limit,
-                     limit_cause_name(limit.force.cause), steps[i].limit, limit.mean);
+                     limit_cause_name(limit.force.cause), steps[i].limit, limit.brief.mean);
         assert_true(limit.wanted.limit == limit.force.limit);
     }
 }
-#define PLAY(name, cap, ...)                                                                                 \
+#define PLAY(name, usual, cap, ...)                                                                          \
     do {                                                                                                     \
         static const struct step steps[] = { __VA_ARGS__ };                                                  \
-        play(name, cap, steps, sizeof steps / sizeof *steps);                                                \
+        play(name, usual, cap, steps, sizeof steps / sizeof *steps);                                         \
     } while (0)
 
 /* clang-format off */
 static void test_steps(void **state)
 {
     (void)state;
-    PLAY("a rise of less than 50 ms is nothing", 100,
+    PLAY("a rise of less than 50 ms is nothing", 20, 100,
         { 1000, 60, 69, NONE }, { 10000, 60, 69, NONE }, { 10000, 60, 69, NONE }, { 10000, 60, 69, NONE });
-    PLAY("slow and fewer: nine tenths of what is taken; then not again before that has fallen, or ten seconds", 100,
-        { 10000, 60, 1000, 54 },
-        { 1000, 58, 1000, 54 }, { 1000, 55, 1000, 54 }, { 1000, 54, 1000, 48 },
-        { 1000, 54, 1000, 48 }, { 9000, 54, 1000, 43 });
-    PLAY("back again by two per cent a second, while it is used", 100,
-        { 10000, 60, 1000, 54 }, { 5000, 54, 20, 56 }, { 500, 56, 20, 56 }, { 500, 56, 20, 58 },
-        { 1000, 46, 20, 58 }, { 1000, 47, 20, 60 });
-    PLAY("without max-connections there is none before, and none behind twice the most that was carried", 0,
-        { 10000, 60, 1000, 54 }, { 10000, 54, 20, 56 }, { 1000, 56, 20, 58 }, { 1000, 58, 20, 60 });
+    PLAY("slow and fewer: nine tenths of what is taken; then not again before that has fallen, or ten seconds",
+        200, 100,
+        { 10000, 60, 390, 54 },
+        { 1000, 58, 390, 54 }, { 1000, 55, 390, 54 }, { 1000, 54, 390, 48 },
+        { 1000, 54, 390, 48 }, { 9000, 54, 390, 43 });
+    PLAY("three times as slow and far fewer: half of what is taken", 200, 100,
+        { 10000, 60, 600, 30 }, { 1000, 55, 600, 30 });
+    PLAY("fifty times as slow: four tenths of what is taken, not of what is left when it has become fewer", 20, 100,
+        { 10000, 60, 1000, 24 }, { 1000, 50, 1000, 24 }, { 1000, 40, 1000, 24 }, { 1000, 25, 1000, 24 });
+    PLAY("a cut that was not deep enough does not have to settle", 200, 100,
+        { 10000, 60, 390, 54 }, { 1000, 58, 1000, 24 }, { 1000, 50, 1000, 24 });
+    PLAY("back again by two per cent a second, while it is used", 200, 100,
+        { 10000, 60, 390, 54 }, { 5000, 54, 200, 56 }, { 500, 56, 200, 56 }, { 500, 56, 200, 58 },
+        { 1000, 46, 200, 58 }, { 1000, 47, 200, 60 });
+    PLAY("without max-connections there is none before, and none behind twice the most that was carried", 200, 0,
+        { 10000, 60, 390, 54 }, { 10000, 54, 200, 56 }, { 1000, 56, 200, 58 }, { 1000, 58, 200, 60 });
 }
 /* clang-format on */
 
@@ -576,13 +591,17 @@ static void test_told(void **state)
 
         for (int k = 0; k < 50; k++) /* one moment */
             limit_told(&limit, 60, now + k * 10);
-        assert_int_equal(limit.force.limit, 70);
-        assert_int_equal(limit.wanted.limit, 70);
+        assert_int_equal(limit.force.limit, 42);
+        assert_int_equal(limit.wanted.limit, 42);
         assert_string_equal(limit_cause_name(limit.force.cause), "told");
-        limit_told(&limit, 60, now + 1000);
-        assert_int_equal(limit.force.limit, 49);
-        for (int k = 2; k < 60; k++)
-            limit_told(&limit, 60, now + k * 1000);
+        limit_told(&limit, 60, now + 1000); /* began before that */
+        assert_int_equal(limit.force.limit, 42);
+        limit_told(&limit, 42, now + 2000);
+        assert_int_equal(limit.force.limit, 29);
+        limit_told(&limit, 60, now + 12000); /* they have had their time to end */
+        assert_int_equal(limit.force.limit, 20);
+        for (int k = 13; k < 60; k++)
+            limit_told(&limit, limit.force.limit, now + k * 1000);
         assert_int_equal(limit.force.limit, 5);
     }
 }
@@ -634,22 +653,22 @@ static void test_modes(void **state)
     (void)state;
     feed(&totals, 10, 1000);
     assert_true(limit_tick(&limit, &totals, 60, now += 10000));
-    assert_int_equal(limit.wanted.limit, 54);
+    assert_int_equal(limit.wanted.limit, 24);
     assert_int_equal(limit.force.limit, NONE);
     settings.mode = CONFIG_ADAPTIVE_ON;
     limit_configure(&limit, &settings);
     assert_int_equal(limit.wanted.limit, NONE); /* what is in force; it finds out soon enough */
     feed(&totals, 10, 1000);
     assert_true(limit_tick(&limit, &totals, 60, now += 10000));
-    assert_int_equal(limit.force.limit, 54);
-    settings.max_connections = 50;
+    assert_int_equal(limit.force.limit, 24);
+    settings.max_connections = 20;
     limit_configure(&limit, &settings);
     assert_int_equal(limit.force.limit, NONE);
     settings.max_connections = 100;
     limit_configure(&limit, &settings);
     feed(&totals, 10, 1000);
     assert_true(limit_tick(&limit, &totals, 60, now += 10000));
-    assert_int_equal(limit.force.limit, 54);
+    assert_int_equal(limit.force.limit, 24);
     settings.mode = CONFIG_ADAPTIVE_OFF;
     limit_configure(&limit, &settings);
     assert_int_equal(limit.force.limit, NONE);
@@ -675,7 +694,7 @@ static void test_in_no_time(void **state)
     assert_int_equal(limit_short(&limit), 500);
     feed(&totals, 10, 300);
     assert_true(limit_tick(&limit, &totals, 60, now += 10000));
-    assert_int_equal(limit.force.limit, 54);
+    assert_int_equal(limit.force.limit, 24);
 }
 
 /* Who has just answered and carries a good deal is busy, not dead. */
@@ -710,7 +729,7 @@ static void test_idle_then_a_burst(void **state)
     assert_true(limit_tick(&limit, &totals, 60, now += 10000));
     for (int i = 0; i < 9 * 60; i++)
         assert_false(limit_tick(&limit, &totals, 0, now += 1000));
-    assert_int_equal(limit.force.limit, 54);
+    assert_int_equal(limit.force.limit, 24);
     for (int i = 0; i < 51 * 60; i++)
         (void)limit_tick(&limit, &totals, 0, now += 1000);
     assert_int_equal(limit.force.limit, NONE);
@@ -741,7 +760,7 @@ static void test_the_clock_leaps(void **state)
         assert_int_equal(limit_baseline(&limit), 20000);
         feed(&totals, 10, 1000);
         assert_true(limit_tick(&limit, &totals, 60, now += 10000));
-        assert_in_range(limit.force.limit, 54, 90);
+        assert_in_range(limit.force.limit, 24, 90);
     }
 }
 

@@ -1,0 +1,676 @@
+"""
+Several instances and one Redis: caps over the farm, counts that are true, and mail that never waits for Redis.
+
+Each instance has one worker. Health checks are rare, so that what a relay has open is mail.
+"""
+
+import json
+import signal
+import socket
+import threading
+import time
+
+import pytest
+from weirtest.net import free_port, wait_until
+from weirtest.redis import Redis, RedisError
+from weirtest.relay import Relay
+
+RARE = {"interval": "60s", "fast-interval": "60s"}
+LEASE = 1.0  # s
+STATES = {"shared", "held", "local", "rejoin"}
+
+
+@pytest.fixture
+def redis():
+    """redis(...) starts one; the options are those of its command line."""
+    made = []
+
+    def make(*options, **more):
+        made.append(Redis(*options, **more))
+        return made[-1]
+    yield make
+    for one in made:
+        one.discard()
+
+
+@pytest.fixture
+def instance(start):
+    """instance(url, backends) starts a Weir of the farm "main", and waits until it shares its counts."""
+    def make(url, backends, redis=None, joins=True, **options):
+        section = {"url": url, "lease": "%dms" % (LEASE * 1000), "publish-interval": "100ms", **(redis or {})}
+        top = {"workers": 1, "redis": section, **options.pop("top", {})}
+        weir = start(backends, top=top, pool={"health": RARE, "queue-timeout": "20s", **options.pop("pool", {})}, **options)
+        if joins:
+            wait_state(weir, "shared")
+            weir.mark_baseline()
+        return weir
+    return make
+
+
+def state(weir):
+    return (weir.status()["redis"] or {}).get("state", "off")
+
+
+def wait_state(weir, *wanted, timeout=15):
+    wait_until(lambda: state(weir) in wanted, timeout, lambda: "%s, is %s:\n%s" % (wanted, weir.status()["redis"], weir.output()))
+
+
+def heard(weirs, count=None):
+    """Each hears all the others."""
+    for weir in weirs:
+        wait_until(lambda: state(weir) == "shared" and weir.metric("weir_instances") == (count or len(weirs)), 15,
+                   lambda: "%d instances: %s\n%s" % (count or len(weirs), weir.status()["redis"], weir.output()))
+
+
+def farm_connections(weir):
+    return {one["name"]: one["farm_connections"] for one in weir.status()["backends"]}
+
+
+def held_by(relays):
+    return {"r%d" % (n + 1): sum(one.open and one.traffic for one in relay.connections) for n, relay in enumerate(relays)}
+
+
+def agree(weirs, relays):
+    """Every instance knows what is open at the relays, exactly."""
+    for weir in weirs:
+        wait_until(lambda: farm_connections(weir) == held_by(relays), 15,
+                   lambda: "%s, are %s" % (farm_connections(weir), held_by(relays)))
+
+
+def hold(weir, count):
+    clients = []
+    for _ in range(count):
+        clients.append(weir.client(timeout=30).ehlo())
+        clients[-1].envelope()
+    return clients
+
+
+def release(clients):
+    for client in clients:
+        assert client.data(b"x\r\n").code == 250
+        client.quit()
+
+
+def counted(redis, farm="main"):
+    """The sum of what the instances have in Redis."""
+    sums = {}
+    for id in redis.members("weir:{%s}:instances" % farm):
+        for name, count in redis.hash("weir:{%s}:connections:%s" % (farm, id)).items():
+            sums[name] = sums.get(name, 0) + int(count)
+    return sums
+
+
+def id_of(weir):
+    return weir.status()["redis"]["id"]
+
+
+def test_four_instances_balance_as_one(redis, instance, relays):
+    """One instance gets most of the load, and the farm's places still follow the weights; what Redis holds is what is open."""
+    three, server = relays(3), redis()
+    farm = {"r1": {"address": three[0], "weight": 4}, "r2": {"address": three[1], "weight": 2}, "r3": {"address": three[2]}}
+    weirs = [instance(server.url, farm) for _ in range(4)]
+    heard(weirs)
+    clients = []
+    for weir, count in zip(weirs, (22, 2, 2, 2)):
+        clients += hold(weir, count)
+        agree(weirs, three)
+    shares = held_by(three)
+    assert sum(shares.values()) == 28
+    assert all(abs(shares[name] - even) <= 2 for name, even in (("r1", 16), ("r2", 8), ("r3", 4))), shares
+    # Two quiet ticks later (goal 3).
+    wait_until(lambda: counted(server) == shares, 5, lambda: "%s in Redis, %s are open" % (counted(server), shares))
+    release(clients)
+    wait_until(lambda: set(counted(server).values()) == {0}, 5, lambda: str(counted(server)))
+    agree(weirs, three)
+
+
+def flood(weirs, each, messages=2):
+    """So many clients of each instance at once."""
+    failures = []
+
+    def send(weir):
+        try:
+            for _ in range(messages):
+                with weir.client(timeout=40) as client:
+                    client.ehlo().message()
+                    client.quit()
+        except AssertionError as error:
+            failures.append(error)
+    threads = [threading.Thread(target=send, args=(weir,), daemon=True) for weir in weirs for _ in range(each)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures[0]
+
+
+@pytest.mark.parametrize("instances", [1, 4])
+def test_a_cap_of_the_farm(redis, instance, relay, instances):
+    """
+    All clients at once and a relay that all instances see empty: each takes at most 2/N of the hole before it hears of the
+    others, so that twice the cap is about the worst; each by itself would go to four times. With one instance it is exact.
+    """
+    server = redis()
+    weirs = [instance(server.url, {"r1": {"address": relay, "max-connections": 10}}) for _ in range(instances)]
+    heard(weirs)
+    filler = hold(weirs[0], 4)
+    agree(weirs, [relay])
+    relay.on("end", lambda *_: time.sleep(0.05))
+    flood(weirs, 48 // instances)
+    print("at most %d at a time" % relay.max_concurrent())
+    assert relay.max_concurrent() <= (10 if instances == 1 else 24), relay.max_concurrent()
+    assert len(relay.committed()) == 96
+    release(filler)
+
+
+def test_a_full_farm_is_full_for_all(redis, instance, relay):
+    """The places are all with one instance: another has none to give, and gives the first that comes free."""
+    server = redis()
+    weirs = [instance(server.url, {"r1": {"address": relay, "max-connections": 3}}) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[0], 2)
+    agree(weirs, [relay])
+    clients += hold(weirs[0], 1)
+    agree(weirs, [relay])
+    waiting = weirs[1].client(timeout=30).ehlo()
+    waiting.send(b"MAIL FROM:<w@x>\r\nRCPT TO:<b@x>\r\n")
+    weirs[1].wait_metric(1, "weir_queue_waiting")
+    assert waiting.silent(0.3)
+    release([clients.pop()])
+    waiting.expect(250)
+    waiting.expect(250)
+    release(clients + [waiting])
+    assert relay.max_concurrent() == 3
+
+
+@pytest.mark.scorecard(60, "kill -9 of an instance")
+def test_an_instance_is_killed(redis, instance, relays):
+    """With 50 sessions: the others' view is true again a lease later, and not because it had never counted them."""
+    two, server = relays(2), redis()
+    weirs = [instance(server.url, two) for _ in range(3)]
+    heard(weirs)
+    clients = hold(weirs[0], 50)
+    agree(weirs, two)
+    assert sum(farm_connections(weirs[1]).values()) == 50
+    weirs[0].kill()
+    began = time.monotonic()
+    for weir in weirs[1:]:
+        wait_until(lambda: sum(farm_connections(weir).values()) == 0 and weir.metric("weir_instances") == 2, 20, "none is left")
+    took = time.monotonic() - began
+    assert sum(held_by(two).values()) == 0
+    print("true again after %.2f s" % took)
+    # Not bye: the lease had to pass, less the time since its last word. Then it starts anew, and counts.
+    assert took > LEASE / 3
+    weirs[0].start()
+    heard(weirs)
+    for client in clients:
+        client.close()
+
+
+def test_a_clean_stop_says_bye(redis, instance, relays):
+    """At once: the lease is a minute."""
+    one, server = relays(1), redis()
+    weirs = [instance(server.url, one, {"lease": "60s"}) for _ in range(3)]
+    heard(weirs)
+    gone = id_of(weirs[2])
+    weirs[2].term()
+    assert weirs[2].wait() == 0
+    heard(weirs[:2])
+    assert gone not in server.members("weir:{main}:instances")
+    assert server.ask("EXISTS", *["weir:{main}:%s:%s" % (what, gone) for what in ("connections", "instance", "health")]) == 0
+
+
+def test_stopped_past_its_lease_and_continued(redis, instance, relays):
+    """The others forget it, and count it once when it is back."""
+    one, server = relays(1), redis()
+    weirs = [instance(server.url, one) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[0], 3)
+    agree(weirs, one)
+    weirs[0].signal(signal.SIGSTOP)
+    wait_until(lambda: farm_connections(weirs[1]) == {"r1": 0}, 15, "it is forgotten")
+    weirs[0].signal(signal.SIGCONT)
+    agree(weirs, one)
+    release(clients)
+    agree(weirs, one)
+    assert not weirs[0].find_log(event="redis", message="another instance has this id")
+
+
+def test_operators_of_the_farm(redis, instance, relays):
+    """A word in the hash admin counts for all; taking it back, or "ready", too."""
+    two, server = relays(2), redis()
+    weirs = [instance(server.url, two) for _ in range(3)]
+    heard(weirs)
+
+    def say(*words):
+        server.ask(*words)
+        server.ask("PUBLISH", "weir:{main}:events", '{"admin":1}')
+
+    def admin(name):
+        return [{one["name"]: (one["admin"], one["weight"]) for one in weir.status()["backends"]}[name] for weir in weirs]
+    say("HSET", "weir:{main}:admin", "r1", "drain", "r2.weight", "7", "r2", "hello", "nobody", "maint")
+    wait_until(lambda: admin("r1") == [("drain", 1)] * 3 and admin("r2") == [("ready", 7)] * 3, 10, lambda: str(admin("r1")))
+    for weir in weirs:
+        weir.deliver()
+    assert (len(two[0].committed()), len(two[1].committed())) == (0, 3)
+    say("HSET", "weir:{main}:admin", "r1", "ready")
+    wait_until(lambda: admin("r1") == [("ready", 1)] * 3, 10, lambda: str(admin("r1")))
+    say("HSET", "weir:{main}:admin", "r1", "maint")
+    wait_until(lambda: admin("r1") == [("maint", 1)] * 3, 10, lambda: str(admin("r1")))
+    say("DEL", "weir:{main}:admin")
+    wait_until(lambda: admin("r1") == admin("r2") == [("ready", 1)] * 3, 10, lambda: str(admin("r2")))
+
+
+def test_reload_moves_to_another_redis(redis, instance, relays):
+    one, first, second = relays(1), redis(), redis()
+    weirs = [instance(first.url, one) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[0], 2)
+    agree(weirs, one)
+    # Another Redis: bye to the first.
+    weirs[0].reload(lambda config: config["redis"].update(url=second.url))
+    wait_until(lambda: second.members("weir:{main}:instances") == [id_of(weirs[0])], 10, "it is in the second")
+    heard(weirs, 1)
+    weirs[1].reload(lambda config: config["redis"].update(url=second.url))
+    heard(weirs)
+    agree(weirs, one)
+    wait_until(lambda: first.members("weir:{main}:instances") == [], 10, "both have left the first")
+    # Another farm in it.
+    weirs[0].reload(lambda config: config["redis"].update(farm="other"))
+    wait_until(lambda: second.members("weir:{other}:instances") == [id_of(weirs[0])], 10, "it is in the other farm")
+    heard(weirs, 1)
+    # None at all; and back.
+    weirs[0].reload(lambda config: config.pop("redis"))
+    wait_until(lambda: state(weirs[0]) == "off", 10, "off")
+    assert farm_connections(weirs[1]) == {"r1": 0}
+    weirs[0].reload(lambda config: config.update(redis=weirs[1].config["redis"]))
+    heard(weirs)
+    agree(weirs, one)
+    release(clients)
+    for weir in weirs:
+        weir.mark_baseline()
+
+
+def test_another_instance_with_the_same_id(redis, instance, relays):
+    one, server = relays(1), redis()
+    weirs = [instance(server.url, one) for _ in range(2)]
+    heard(weirs)
+    old = id_of(weirs[0])
+    forged = {"schema": 1, "id": old, "started": 1, "seq": 1, "sessions": 0, "queued": 0, "rates": {}, "held": {"r1": 5}}
+    server.ask("PUBLISH", "weir:{main}:events", json.dumps(forged))
+    wait_until(lambda: id_of(weirs[0]) != old, 10, "another id")
+    weirs[0].wait_log(event="redis", level="warning",
+                      message="another instance has this id: %s is now %s" % (old, id_of(weirs[0])))
+    heard(weirs)  # the old one goes with its lease
+    agree(weirs, one)
+
+
+# Row 58: Redis is in trouble, and mail flows.
+
+
+class Scripted:
+    """A server of a test's own that stands where Redis was, and answers in its way."""
+
+    def __init__(self, port, answer):
+        self.answer, self.accepted, self.stopping = answer, 0, threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", port))
+        self.thread = threading.Thread(target=self.accept, daemon=True)
+        self.thread.start()
+
+    def accept(self):
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
+
+    def serve(self, sock):
+        with sock:
+            try:
+                while not self.stopping.is_set():
+                    octets = sock.recv(65536)
+                    if not octets:
+                        return
+                    self.answer(self, sock, octets)
+            except OSError:
+                pass
+
+    def stop(self):
+        self.stopping.set()
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.thread.join()
+
+
+def loading(server, sock, octets):
+    sock.sendall(b"-LOADING Redis is loading the dataset in memory\r\n" * octets.count(b"*"))
+
+
+def octet_by_octet(server, sock, octets):
+    for octet in b"+PONG\r\n" * 100:
+        sock.sendall(bytes([octet]))
+        if server.stopping.wait(1):
+            return
+
+
+def garbage(server, sock, octets):
+    sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n\x00\xff" + b"\xfe" * 5000)
+
+
+def nested(server, sock, octets):
+    sock.sendall(b"*1\r\n" * 100000)
+
+
+def huge(server, sock, octets):
+    sock.sendall(b"$9223372036854775807\r\n" + b"x" * 1000000)
+
+
+class Trouble:
+    """begin() and end() it; again(): whether it was met often enough for a log that repeats itself to show."""
+
+    def __init__(self, server):
+        self.server, self.scripted = server, None
+        self.admin = server.client()
+        self.met = 0
+
+    def connections(self):
+        if self.scripted:
+            return self.scripted.accepted
+        text = self.admin.ask("INFO", "stats").decode()
+        return int(text.split("total_connections_received:")[1].split("\r")[0])
+
+    def again(self):
+        return self.connections() >= self.met + 6
+
+    def begin(self):
+        self.met = self.connections()
+
+    def end(self):
+        if self.scripted:
+            self.scripted.stop()
+            self.server.start()
+
+
+class Refused(Trouble):
+    def begin(self):
+        self.server.stop()
+
+    def again(self):
+        return True
+
+    def end(self):
+        self.server.start()
+
+
+class Silent(Refused):
+    def begin(self):
+        self.server.pause()
+
+    def end(self):
+        self.server.resume()
+
+
+class Paused(Refused):
+    def begin(self):
+        self.admin.ask("CLIENT", "PAUSE", 2500)
+
+    def end(self):
+        self.admin.ask("PING")  # it is answered when the pause is over: nothing else ends one
+
+
+class NoAuth(Trouble):
+    def begin(self):
+        super().begin()
+        self.admin.ask("CONFIG", "SET", "requirepass", "secret")
+        self.admin.ask("AUTH", "secret")
+        self.admin.ask("CLIENT", "KILL", "SKIPME", "yes", "TYPE", "normal")
+        self.admin.ask("CLIENT", "KILL", "TYPE", "pubsub")
+
+    def end(self):
+        self.admin.ask("CONFIG", "SET", "requirepass", "")
+
+
+class ReadOnly(Trouble):
+    def begin(self):
+        super().begin()
+        self.nobody = free_port()
+        self.admin.ask("REPLICAOF", "127.0.0.1", self.nobody)
+
+    def end(self):
+        self.admin.ask("REPLICAOF", "NO", "ONE")
+
+
+class Full(Refused):
+    def begin(self):
+        self.admin.ask("CONFIG", "SET", "maxmemory", "100kb")
+
+    def end(self):
+        self.admin.ask("CONFIG", "SET", "maxmemory", "0")
+
+
+def stands_in(answer):
+    class StandsIn(Trouble):
+        def begin(self):
+            self.server.stop()
+            self.scripted = Scripted(self.server.port, answer)
+    return StandsIn
+
+
+TROUBLES = {"refused": Refused, "silent": Silent, "client-pause": Paused, "noauth": NoAuth, "readonly": ReadOnly, "oom": Full,
+            "loading": stands_in(loading), "octet-a-second": stands_in(octet_by_octet), "garbage": stands_in(garbage),
+            "nested": stands_in(nested), "huge": stands_in(huge)}
+
+
+@pytest.mark.scorecard(58, "Redis in trouble")
+@pytest.mark.parametrize("name", TROUBLES)
+def test_mail_flows(redis, instance, relays, name):
+    """Every message is taken while it lasts; each state and each reason is logged once; and then all is as before."""
+    two, server = relays(2), redis()
+    weirs = [instance(server.url, two) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[0], 2)
+    agree(weirs, two)
+    trouble = TROUBLES[name](server)
+    trouble.begin()
+    # Whether or not it has been noticed yet.
+    for number in range(10):
+        for weir in weirs:
+            weir.deliver()
+    for weir in weirs:
+        wait_state(weir, "held")
+        weir.deliver()
+        # What the other held still counts.
+        assert sum(farm_connections(weir).values()) >= 2
+        assert weir.metric("weir_redis_up") == 0 and weir.status()["redis"]["reason"]
+    wait_until(trouble.again, 20, "it is met again")
+    for weir in weirs:
+        weir.deliver()
+        assert state(weir) == "held"
+        told = [line["message"] for line in weir.find_log(event="counters")]
+        assert len(told) == len(set(told)) == 2, told
+        told = [line["message"] for line in weir.find_log(event="redis")]
+        assert 1 <= len(told) == len(set(told)) <= 4, told
+    trouble.end()
+    for weir in weirs:
+        wait_state(weir, "rejoin", "shared")
+        weir.wait_log(event="counters", message="rejoin: Redis is back: the others have 10 s to come back too")
+        weir.deliver()
+    agree(weirs, two)
+    release(clients)
+    agree(weirs, two)
+    assert sum(len(one.committed()) for one in two) == 28
+
+
+@pytest.mark.scorecard(58, "Redis was never there")
+def test_no_redis_at_the_start(redis, instance, relay):
+    """Local at once, with a share of the cap; and then it joins."""
+    server = redis(start=False)
+    weir = instance(server.url, {"r1": {"address": relay, "max-connections": 8}}, {"expected-instances": 4}, joins=False)
+    wait_state(weir, "local")
+    assert weir.status()["redis"]["reason"] == "connection refused"
+    clients = hold(weir, 2)
+    waiting = weir.client(timeout=30).ehlo()
+    waiting.send(b"MAIL FROM:<w@x>\r\nRCPT TO:<b@x>\r\n")
+    weir.wait_metric(1, "weir_queue_waiting")
+    server.start()
+    heard([weir])
+    waiting.expect(250)
+    waiting.expect(250)
+    release(clients + [waiting])
+    weir.mark_baseline()
+
+
+# Row 59: what is in Redis is garbage.
+
+
+@pytest.mark.scorecard(59, "garbage in Redis")
+def test_garbage_in_redis(redis, instance, relays):
+    """Keys of other types, counts that are none, messages that are none: no crash, and no count that stays wrong."""
+    two, server = relays(2), redis()
+    weirs = [instance(server.url, two) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[0], 3)
+    agree(weirs, two)
+    ids = [id_of(weir) for weir in weirs]
+    for what in ("connections", "instance", "health"):
+        for id in ids:
+            server.ask("DEL", "weir:{main}:%s:%s" % (what, id))
+            server.ask("RPUSH", "weir:{main}:%s:%s" % (what, id), "a", "list")
+    for number, value in enumerate(("hello", "-5", str(2 ** 63 - 1), str(2 ** 64), "1e3", "", "\x00")):
+        forged = "forged-%d" % number
+        server.ask("HSET", "weir:{main}:instance:" + forged, "schema", 1, "started", 1, "seq", 1, "sessions", 0, "queued", 0)
+        server.ask("HSET", "weir:{main}:connections:" + forged, "r1", value, "r2", 1)
+        server.ask("ZADD", "weir:{main}:instances", 2 ** 50, forged)
+        server.ask("PUBLISH", "weir:{main}:events", '{"schema":1,"id":"x%d","started":1,"seq":1,"sessions":0,"queued":0,"held":{"r1":%s}}'
+                   % (number, value or '""'))
+    server.ask("ZADD", "weir:{main}:instances", 2 ** 50, "no id: \r\n")
+    server.ask("SET", "weir:{main}:admin", "no hash")
+    for text in ("", "{", "[]", "\xff", '{"schema":2,"id":"x"}', '{"schema":1}', "[" * 100000, '{"a":' * 5000, "x" * 1000000):
+        server.ask("PUBLISH", "weir:{main}:events", text)
+    for weir in weirs:
+        wait_until(lambda: weir.metric("weir_redis_snapshots_total", result="refused") >= 16, 15, "all were seen")
+        weir.deliver()
+    agree(weirs, two)
+    heard(weirs)
+    wait_until(lambda: sum(int(count) for id in ids for count in server.hash("weir:{main}:connections:" + id).values()) == 3
+               if all(server.ask("TYPE", "weir:{main}:connections:" + id) == b"hash" for id in ids) else False, 10, "they are hashes again")
+    # One that is as it should be, but not ours.
+    server.ask("DEL", "weir:{main}:instances", "weir:{main}:admin")
+    server.ask("SET", "weir:{main}:instances", "no set")
+    release(clients[:1])
+    agree(weirs, two)
+    server.ask("FLUSHALL")
+    release(clients[1:2])
+    agree(weirs, two)
+    heard(weirs)
+    wait_until(lambda: counted(server) == held_by(two) and len(server.members("weir:{main}:instances")) == 2, 10, "all is in Redis again")
+    release(clients[2:])
+    agree(weirs, two)
+
+
+@pytest.mark.scorecard(59, "FLUSHALL in mid-run")
+def test_flushed_under_load(redis, instance, relays):
+    """Nobody vanishes while it speaks."""
+    two, server = relays(2), redis()
+    weirs = [instance(server.url, two) for _ in range(3)]
+    heard(weirs)
+    stop = threading.Event()
+
+    def flush():
+        with server.client() as client:
+            while not stop.wait(0.02):
+                client.ask("FLUSHALL")
+    flusher = threading.Thread(target=flush, daemon=True)
+    flusher.start()
+    clients = hold(weirs[0], 4)
+    flood(weirs, 4)
+    agree(weirs, two)
+    assert [weir.metric("weir_instances") for weir in weirs] == [3, 3, 3]
+    stop.set()
+    flusher.join()
+    wait_until(lambda: counted(server) == held_by(two), 10, "all is in Redis again")
+    release(clients)
+
+
+# Sentinels, and a cluster.
+
+
+def test_a_failover_of_sentinels(redis, instance, relays):
+    """The master is killed: the other becomes it, and all share their counts there."""
+    one = relays(1)
+    master = redis()
+    other = redis("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
+    wait_until(lambda: b"master_link_status:up" in other.ask("INFO", "replication"), 20, "the replica follows")
+    watch = "sentinel monitor mail 127.0.0.1 %d 2\nsentinel down-after-milliseconds mail 500\nsentinel failover-timeout mail 3000\n"
+    sentinels = [redis(program="redis-sentinel", configuration=watch % master.port) for _ in range(3)]
+    for sentinel in sentinels:
+        # Each knows the replica and the two others.
+        wait_until(lambda: len(sentinel.ask("SENTINEL", "replicas", "mail")) == 1 and len(sentinel.ask("SENTINEL", "sentinels", "mail")) == 2,
+                   20, "the sentinels know each other")
+    url = "sentinel://%s/mail" % ",".join("127.0.0.1:%d" % sentinel.port for sentinel in sentinels)
+    weirs = [instance(url, one) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[0], 2)
+    agree(weirs, one)
+    assert weirs[0].status()["redis"]["server"] == "127.0.0.1:%d" % master.port
+    master.stop()
+    for weir in weirs:
+        weir.deliver()
+        wait_until(lambda: weir.status()["redis"]["server"] == "127.0.0.1:%d" % other.port, 40,
+                   lambda: str(weir.status()["redis"]))
+        wait_state(weir, "rejoin", "shared")
+    clients += hold(weirs[1], 1)
+    agree(weirs, one)
+    wait_until(lambda: counted(other) == {"r1": 3}, 10, "it is in the new master")
+    release(clients)
+
+
+SLOTS = 16384
+
+
+def cluster_of_three(redis):
+    ports = [free_port() for _ in range(3)]
+    nodes = [redis("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(port)) for port in ports]
+    for n, node in enumerate(nodes):
+        node.ask("CLUSTER", "ADDSLOTSRANGE", n * SLOTS // 3, (n + 1) * SLOTS // 3 - 1)
+        node.ask("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
+    for node, port in zip(nodes[1:], ports[1:]):
+        nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port, port)
+    for node in nodes:
+        wait_until(lambda: b"cluster_state:ok" in node.ask("CLUSTER", "INFO") and node.ask("CLUSTER", "NODES").count(b"connected") == 3,
+                   20, "the cluster is there")
+    return nodes
+
+
+def test_a_cluster(redis, instance, relays):
+    """Three nodes; the farm's slot then moves to another, with all that is in it, and the instances go after it."""
+    one, nodes = relays(1), cluster_of_three(redis)
+    url = "cluster://" + ",".join("127.0.0.1:%d" % node.port for node in nodes)
+    weirs = [instance(url, one) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[0], 2)
+    agree(weirs, one)
+    slot = nodes[0].ask("CLUSTER", "KEYSLOT", "weir:{main}:instances")
+    owner = next(node for n, node in enumerate(nodes) if n * SLOTS // 3 <= slot < (n + 1) * SLOTS // 3)
+    heir = nodes[(nodes.index(owner) + 1) % 3]
+    assert weirs[0].status()["redis"]["server"] == "127.0.0.1:%d" % owner.port
+    names = {node: node.ask("CLUSTER", "MYID") for node in nodes}
+    heir.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", names[owner])
+    owner.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", names[heir])
+    # While it lasts, the instances publish: keys come and go at both ends.
+    while True:
+        keys = owner.ask("CLUSTER", "GETKEYSINSLOT", slot, 100)
+        if not keys:
+            break
+        owner.ask("MIGRATE", "127.0.0.1", heir.port, "", 0, 5000, "KEYS", *keys)
+    for node in [heir, owner] + [node for node in nodes if node not in (heir, owner)]:
+        node.ask("CLUSTER", "SETSLOT", slot, "NODE", names[heir])
+    for weir in weirs:
+        wait_until(lambda: weir.status()["redis"]["server"] == "127.0.0.1:%d" % heir.port, 20, lambda: str(weir.status()["redis"]))
+        wait_state(weir, "rejoin", "shared")
+    clients += hold(weirs[1], 1)
+    agree(weirs, one)
+    wait_until(lambda: counted(heir) == {"r1": 3}, 10, "it is in the other node")
+    release(clients)
