@@ -72,7 +72,7 @@ static const char *word_in(const json_t *admin, const char *name)
 void farm_words(const json_t *keys, const char *name, const char **word, json_int_t *weight)
 {
     const json_t *admin = json_object_get(keys, "admin");
-    char group[FIELD_MAX];
+    char group[WORD_MAX];
 
     (void)snprintf(group, sizeof group, "%.*s", (int)strcspn(name, "@"), name);
     *word = word_in(admin, name);

@@ -9,18 +9,29 @@ import subprocess
 import pytest
 from test_control import RunningTop
 from weirtest.net import wait_until
-from weirtest.redis_server import RedisServer
-from weirtest.weir import CONTROL, ROOT, SANITIZER, SANITIZER_OPTIONS, Weir
+from weirtest.redis import Redis
+from weirtest.weir import CONTROL, ROOT, SANITIZER, SANITIZER_OPTIONS
 
 FIELDS = {"pool", "name", "address", "state", "admin", "weight", "connections", "farm_connections", "idle", "limit", "max_connections",
           "reason", "since", "delivered", "rejected", "deferred", "failed"}
 PREFIX = "weir:{main}:"
 
 
+class Server(Redis):
+    """With redis-cli, as operators use it."""
+
+    def cli(self, *words):
+        done = subprocess.run(["redis-cli", "-p", str(self.port), *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
+        out = done.stdout.rstrip("\n")
+        assert done.returncode == 0 and not out.startswith(("ERR", "NOPERM", "WRONGTYPE")), (words, out, done.stderr)
+        return out
+
+
 @pytest.fixture
 def redis():
-    with RedisServer() as server:
-        yield server
+    server = Server()
+    yield server
+    server.discard()
 
 
 def farmctl(url, *arguments, farm="main", environment=None):
