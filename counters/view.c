@@ -296,6 +296,15 @@ static int to_name(const void *name, const void *count)
     return strcmp(name, ((const struct snapshot_count *)count)->name);
 }
 
+/* One instance has one voice, however often it says so. */
+static bool is_down(const struct snapshot *snapshot, const char *name)
+{
+    for (size_t i = 0; i < snapshot->n_down; i++)
+        if (strcmp(snapshot->down[i], name) == 0)
+            return true;
+    return false;
+}
+
 void view_verdict(const struct view *view, const char *name, uint32_t *scratch, uint32_t *down,
                   uint32_t *limit, int64_t now)
 {
@@ -309,8 +318,7 @@ void view_verdict(const struct view *view, const char *name, uint32_t *scratch, 
 
         if (!view_counts(view, &view->peers[i], now))
             continue;
-        for (size_t k = 0; k < last->n_down; k++)
-            *down += strcmp(last->down[k], name) == 0;
+        *down += is_down(last, name);
         found = last->n_limits ? bsearch(name, last->limits, last->n_limits, sizeof *last->limits, to_name)
                                : NULL;
         if (found)

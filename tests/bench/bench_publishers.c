@@ -50,6 +50,23 @@ static void verdict(void *arg, const struct backend *backend, char *out, size_t 
     (void)snprintf(out, size, "state=up since=1790000000000 limit=none reason=check passed");
 }
 
+static void finding(void *arg, const struct backend *backend, bool *down, uint32_t *limit)
+{
+    (void)arg;
+    (void)backend;
+    *down = false;
+    *limit = 0;
+}
+
+static void hear(void *arg, struct backend *backend, uint32_t down, uint32_t heard, uint32_t limit)
+{
+    (void)arg;
+    (void)backend;
+    (void)down;
+    (void)heard;
+    (void)limit;
+}
+
 static void word(void *arg, struct backend *backend, const char *admin, uint32_t weight)
 {
     (void)arg;
@@ -98,7 +115,9 @@ static double server_time(void)
 
 static void open_instance(struct ev_loop *loop, struct instance *i, uint32_t interval)
 {
-    static const struct counters_ops ops = { .load = load, .verdict = verdict, .word = word };
+    static const struct counters_ops ops = {
+        .load = load, .verdict = verdict, .finding = finding, .hear = hear, .word = word
+    };
     struct config_pool *pool;
     char name[12];
 
@@ -201,6 +220,8 @@ int main(int argc, char **argv)
     instances = calloc(INSTANCES, sizeof *instances);
     if (!loop || !instances || seconds <= 0)
         fail("seconds?");
+    if (log_start(LOG_TARGET_STDERR, NULL, LOG_FORMAT_LOGFMT, LOG_LEVEL_WARNING, &error) != 0)
+        fail(error);
     start_server();
     (void)snprintf(text, sizeof text, "unix:%s", path);
     if (!redis_url_parse(text, &url, &error))

@@ -4,7 +4,7 @@
 #   instructions.sh [-v] [plain|starttls|handshake]
 #   -v: also the functions that the longer run spent most in
 #   starttls: mail through build/release/bench/tls_pipe; handshake: new TLS 1.3 sessions, each ended at once, 200 more
-# The program is build/release/weir, or $WEIR.
+# The program is build/release/weir, or $WEIR. With $REDIS, a URL, it shares its counts there.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 weir=${WEIR:-$root/build/release/weir}
@@ -77,6 +77,7 @@ sink_pid=$!
 cat >"$dir/weir.yaml" <<END
 workers: 1
 hostname: bench.test
+redis: { url: "${REDIS:-}" }
 log: { destination: $dir/weir.log, format: logfmt, level: info }
 http: { address: "" }
 listeners:

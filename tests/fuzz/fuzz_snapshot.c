@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "balancer/backend.h"
 #include "counters/view.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -26,6 +27,7 @@ static void check_bounds(const struct snapshot *snapshot)
     CHECK(snapshot->started >= 0 && snapshot->seq <= INT64_MAX);
     CHECK(snapshot->sessions <= INT64_MAX && snapshot->queued <= INT64_MAX);
     CHECK(snapshot->n_held <= SNAPSHOT_ENTRIES && snapshot->n_rates <= SNAPSHOT_ENTRIES);
+    CHECK(snapshot->n_limits <= SNAPSHOT_ENTRIES && snapshot->n_down <= SNAPSHOT_ENTRIES);
     CHECK(!snapshot->bye || snapshot->n_held + snapshot->n_rates == 0);
     for (size_t i = 0; i < snapshot->n_held; i++) {
         size_t length = strlen(snapshot->held[i].name);
@@ -62,6 +64,7 @@ static void check_again(const struct snapshot *snapshot)
     CHECK(strcmp(again.id, snapshot->id) == 0 && again.bye == snapshot->bye);
     CHECK(again.started == snapshot->started && again.seq == snapshot->seq);
     CHECK(again.sessions == snapshot->sessions && again.queued == snapshot->queued);
+    CHECK(again.n_limits == snapshot->n_limits && again.n_down == snapshot->n_down);
     CHECK(again.n_rates == snapshot->n_rates && sum_of(&again) == sum_of(snapshot));
     snapshot_clear(&again);
     free(text);
@@ -72,7 +75,7 @@ static void check_view(struct snapshot *snapshot)
     static const char *const names[] = { "relay1", "relay2" };
     bool bye = snapshot->bye;
     struct view view;
-    uint32_t others[2];
+    uint32_t others[2], scratch[1], down, limit;
     int64_t at;
     float rate;
 
@@ -82,6 +85,8 @@ static void check_view(struct snapshot *snapshot)
     CHECK(view_instances(&view, 2999) == (bye ? 1 : 2) && view_instances(&view, 3000) == 1);
     view_held(&view, names, 2, others, 0);
     CHECK(others[0] <= SNAPSHOT_COUNT_MAX && others[1] <= SNAPSHOT_COUNT_MAX);
+    view_verdict(&view, "relay1", scratch, &down, &limit, 0);
+    CHECK(down <= 1 && limit > 0 && (limit <= SNAPSHOT_COUNT_MAX || limit == BACKEND_NO_CEILING));
     view_rates(&view, "relays", 1000, &rate, &at);
     CHECK(rate >= 0 && (double)rate <= SNAPSHOT_RATE_MAX && at >= 0 && at <= 1000);
     view_clear(&view);

@@ -59,6 +59,7 @@ static void test_round_trip(void **state)
         {pool,  3.5f},
         { slow, 0   }
     };
+    char dead[] = "relay3", *down[] = { dead };
     struct snapshot out = { .id = "mx1-0badcafe",
                             .started = 1790000000000,
                             .seq = 17,
@@ -66,13 +67,18 @@ static void test_round_trip(void **state)
                             .queued = 3,
                             .n_held = 3,
                             .n_rates = 2,
+                            .n_limits = 3,
+                            .n_down = 1,
                             .held = held,
+                            .limits = held,
+                            .down = down,
                             .rates = rates };
     char *text = snapshot_format(&out);
 
     (void)state;
     assert_non_null(text);
-    assert_null(strstr(text, "idle")); /* only those that hold something */
+    assert_non_null(
+        strstr(text, "\"held\":{\"relay1\":8,\"b\xc3\xbc\":1000000}")); /* only those that hold something */
     assert_true(parse(text));
     assert_string_equal(snapshot.id, out.id);
     assert_int_equal(snapshot.started, out.started);
@@ -88,6 +94,12 @@ static void test_round_trip(void **state)
     assert_int_equal(snapshot.n_rates, 2);
     assert_string_equal(snapshot.rates[0].name, "relays");
     assert_true(snapshot.rates[0].rate == 3.5f && snapshot.rates[1].rate == 0);
+    assert_int_equal(snapshot.n_limits, 3);
+    assert_string_equal(snapshot.limits[0].name, utf8); /* by name */
+    assert_string_equal(snapshot.limits[1].name, "idle");
+    assert_int_equal(snapshot.limits[1].count, 0);
+    assert_int_equal(snapshot.n_down, 1);
+    assert_string_equal(snapshot.down[0], "relay3");
     snapshot_clear(&snapshot);
     free(text);
 }
@@ -195,6 +207,15 @@ static void test_malformed(void **state)
         "\"held\":{\"\xff\":1}",
         "\"held\":{\"\xed\xa0\x80\":1}",
         "\"rates\":[]",
+        "\"limits\":[]",
+        "\"limits\":{\"r\":-1}",
+        "\"limits\":{\"r\":1000001}",
+        "\"down\":{}",
+        "\"down\":\"r\"",
+        "\"down\":[1]",
+        "\"down\":[\"r\",null]",
+        "\"down\":[\"\"]",
+        "\"down\":[[\"r\"]]",
         "\"rates\":{\"p\":-0.1}",
         "\"rates\":{\"p\":1000001}",
         "\"rates\":{\"p\":1e400}",

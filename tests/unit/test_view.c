@@ -353,6 +353,33 @@ static void test_rates(void **state)
     assert_int_equal(now - at, LEASE - 400);
 }
 
+/* How many of the others can't reach a backend, and the median of the limits that they have found. */
+static void test_verdicts(void **state)
+{
+    uint32_t scratch[8], down, limit;
+
+    (void)state;
+    view_verdict(&view, "r1", scratch, &down, &limit, now);
+    assert_true(down == 0 && limit == BACKEND_NO_CEILING);
+    (void)take("a", 1, 1, "\"limits\":{\"r2\":9,\"r1\":40},\"down\":[\"r3\",\"r3\",\"r1\",\"r3\"]");
+    view_verdict(&view, "r1", scratch, &down, &limit, now);
+    assert_true(down == 1 && limit == 40);
+    view_verdict(&view, "r3", scratch, &down, &limit, now);
+    assert_true(down == 1 && limit == BACKEND_NO_CEILING); /* one instance has one voice */
+    pass(1);
+    (void)take("b", 1, 1, "\"limits\":{\"r1\":10},\"down\":[\"r3\"]");
+    (void)take("c", 1, 1, "\"limits\":{\"r1\":0}"); /* it has seen replies, and found none */
+    view_verdict(&view, "r1", scratch, &down, &limit, now);
+    assert_true(down == 1 && limit == 40);
+    view_verdict(&view, "r3", scratch, &down, &limit, now);
+    assert_int_equal(down, 2);
+    pass(LEASE - 1); /* a is gone */
+    view_verdict(&view, "r3", scratch, &down, &limit, now);
+    assert_int_equal(down, 1);
+    view_verdict(&view, "r1", scratch, &down, &limit, now);
+    assert_true(down == 0 && limit == BACKEND_NO_CEILING);
+}
+
 static void test_too_many(void **state)
 {
     char id[16];
@@ -398,6 +425,7 @@ int main(void)
         TEST(test_the_share),
         TEST(test_a_start_during_an_outage),
         TEST(test_rates),
+        TEST(test_verdicts),
         TEST(test_too_many),
         TEST(test_another_lease),
     };
