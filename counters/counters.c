@@ -219,10 +219,19 @@ void counters_join(struct counters *c)
     c->news = true;
 }
 
+static void lend_to_rates(struct counters *c)
+{
+    bool there = c->commands && redis_state(c->commands) == REDIS_READY;
+
+    if (c->ops.rates && c->config)
+        rate_redis_use(c->ops.rates, there ? c->commands : NULL, c->config->farm);
+}
+
 static void on_connection(void *arg, enum redis_state state, const char *reason)
 {
     struct counters *c = arg;
 
+    lend_to_rates(c);
     if (state == REDIS_DOWN) {
         c->publishing = c->resyncing = false;
         lose(c, reason);
@@ -237,6 +246,9 @@ static void disconnect(struct counters *c)
     statistics_connect(c->statistics, NULL, c->prefix);
     redis_free(&c->commands);
     redis_free(&c->events);
+    lend_to_rates(c);
+    if (c->ops.rates)
+        rate_redis_forget(c->ops.rates);
     ev_timer_stop(c->loop, &c->tick);
     c->publishing = c->resyncing = c->accepted = c->refused = c->resynced = false;
 }

@@ -295,7 +295,8 @@ static bool fill_listeners(struct front *front, struct front *old)
     return true;
 }
 
-struct front *front_create(struct farm *farm, struct front *old, char *error, size_t size)
+struct front *front_create(struct farm *farm, struct front *old, struct rate_bank *bank, char *error,
+                           size_t size)
 {
     const struct config *config = farm->config;
     struct front *front = calloc(1, sizeof *front);
@@ -311,7 +312,7 @@ struct front *front_create(struct farm *farm, struct front *old, char *error, si
         n_addresses += config->listeners[i].n_addresses;
     front->listeners = calloc(config->n_listeners, sizeof *front->listeners);
     front->sockets = calloc(n_addresses, sizeof *front->sockets);
-    front->rules = rate_rules_create(config, old ? old->rules : NULL, NULL);
+    front->rules = rate_rules_create(config, old ? old->rules : NULL, bank);
     if (front->listeners && front->sockets && front->rules && fill_listeners(front, old) &&
         open_sockets(front, old, error, size))
         return front;

@@ -238,7 +238,8 @@ static bool reload_with(struct process *p, struct config *config, char *why, siz
     struct sideline sideline;
     const struct name_source names = names_source(p->names);
     struct farm *farm = farm_create_found(config, &names, p->front->farm);
-    struct front *front = farm ? front_create(farm, p->front, error, sizeof error) : NULL;
+    struct front *front =
+        farm ? front_create(farm, p->front, rate_redis_bank(p->rates), error, sizeof error) : NULL;
 
     farm_release(&farm);
     if (!front) {
@@ -419,8 +420,9 @@ static bool start(struct process *p, struct config *config)
         return false;
     }
     farm = farm_create(config, NULL);
-    if (farm)
-        p->front = front_create(farm, NULL, error, sizeof error);
+    p->rates = rate_redis_create(p->loop);
+    if (farm && p->rates)
+        p->front = front_create(farm, NULL, rate_redis_bank(p->rates), error, sizeof error);
     farm_release(&farm);
     if (!p->front) {
         fprintf(stderr, "weir: %s\n", error);
@@ -469,6 +471,7 @@ static void finish(struct process *p)
     /* What the workers have counted is told for the last time, and the loop turns meanwhile. */
     names_close(&p->names);
     counters_close(&p->counters);
+    rate_redis_free(&p->rates);
     for (uint32_t i = 0; p->workers && i < p->n_workers; i++)
         worker_free(&p->workers[i]);
     health_close(&p->health);

@@ -39,6 +39,7 @@ struct process {
     ev_tstamp members_changed; /* the last time */
     struct health *health;
     struct counters *counters;
+    struct rate_redis *rates; /* rate limits over all instances */
     struct admin *admin;
     struct control *control;
     struct control_owner owner; /* of the control socket */

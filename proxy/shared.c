@@ -100,7 +100,17 @@ static void hear_peers(void *arg, struct backend *backend, uint32_t down, uint32
 
 bool shared_create(struct process *p)
 {
-    p->counters = counters_open(p->loop, &(struct counters_ops){ p, tell_load, tell_verdict, tell_finding,
-                                                                 hear_peers, count_whole, take_word });
+    const struct counters_ops ops = {
+        .arg = p,
+        .rates = p->rates,
+        .load = tell_load,
+        .verdict = tell_verdict,
+        .finding = tell_finding,
+        .hear = hear_peers,
+        .count = count_whole,
+        .word = take_word,
+    };
+
+    p->counters = counters_open(p->loop, &ops);
     return p->counters != NULL;
 }

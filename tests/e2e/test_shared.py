@@ -674,3 +674,34 @@ def test_a_cluster(redis, instance, relays):
     agree(weirs, one)
     wait_until(lambda: counted(heir) == {"r1": 3}, 10, "it is in the other node")
     release(clients)
+
+
+def sent(weir, attempts):
+    """How many of so many messages of one client are taken, each in a session of its own."""
+    taken = 0
+    for _ in range(attempts):
+        with weir.client(source="127.0.0.77") as client:
+            reply = client.ehlo().command("MAIL FROM:<bulk@client.test>")
+            assert reply.code in (250, 450), reply
+            if reply.code == 250:
+                taken += 1
+                client.ok("RSET")
+            client.quit()
+    return taken
+
+
+def test_a_limit_is_the_farm_s(redis, instance, relays):
+    """Two instances give a client what its limit allows, and each by itself would have given it that; without Redis they do."""
+    three, server = relays(2), redis()
+    top = {"limits": {"slow": {"by": "client", "messages": "40/720h"}}}
+    weirs = [instance(server.url, three, top=top) for _ in range(2)]
+    heard(weirs)
+    taken = sum(sent(weirs[turn % 2], 10) for turn in range(12))
+    # A block of leased tokens is a tenth of the limit; what an instance gave on credit is booked.
+    assert 36 <= taken <= 48, taken
+    assert server.ask("EXISTS", "weir:{main}:rate:slow:127.0.0.77") == 1
+    server.stop()
+    for weir in weirs:
+        wait_state(weir, "held", "local")
+    # Each goes by its own count now, which has gone on all the time.
+    assert sum(sent(weir, 40) for weir in weirs) <= 2 * 40 - taken + 8
