@@ -313,6 +313,7 @@ static bool enlist(struct counters *c, const struct farm *farm)
         counted[i] = old ? *old
                          : (struct counted){ .backend = farm->backends[i],
                                              .weight = UINT32_MAX,
+                                             .feedback.share = FEEDBACK_ALL,
                                              .limit = BACKEND_NO_CEILING };
         counted[i].published = UINT32_MAX; /* the names may be others */
     }
@@ -381,6 +382,9 @@ static void alone(struct counters *c)
         pool_set_news(c->pools[i].pool, &(struct pool_news){ 0 });
     for (size_t i = 0; i < c->n; i++)
         c->ops.hear(c->ops.arg, c->counted[i].backend, 0, 1, BACKEND_NO_CEILING);
+    for (size_t i = 0; i < c->n; i++)
+        if (c->counted[i].feedback.admin != BACKEND_READY || c->counted[i].feedback.share != FEEDBACK_ALL)
+            c->ops.queue(c->ops.arg, c->counted[i].backend, BACKEND_READY, FEEDBACK_ALL);
     for (size_t i = 0; i < c->n; i++)
         if (c->counted[i].word[0] || c->counted[i].weight != UINT32_MAX)
             c->ops.word(c->ops.arg, c->counted[i].backend, NULL, UINT32_MAX);

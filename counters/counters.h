@@ -44,6 +44,8 @@ struct counters_ops {
     void (*hear)(void *arg, struct backend *backend, uint32_t down, uint32_t instances, uint32_t limit);
     /* Cumulative counters that are not a backend's: tell each with statistics_count(). */
     void (*count)(void *arg, struct statistics *statistics);
+    /* A relay's own word, by its queue (counters/feedback.h): thousandths of its weight. */
+    void (*queue)(void *arg, struct backend *backend, enum backend_admin admin, uint32_t share);
     /* An operator's word for the farm on a backend; NULL: it is taken back. `weight` UINT32_MAX: none. */
     void (*word)(void *arg, struct backend *backend, const char *admin, uint32_t weight);
 };

@@ -13,6 +13,7 @@
 #include <pthread.h>
 
 #include "counters/counters.h"
+#include "counters/feedback.h"
 #include "counters/redis.h"
 #include "counters/statistics.h"
 #include "counters/view.h"
@@ -30,6 +31,7 @@ struct counted {
     uint32_t published;
     char word[8]; /* the farm's operators' admin word in force; "": none */
     uint32_t weight;
+    struct feedback feedback;
     uint32_t down, limit; /* what others have found, as last told */
 };
 
@@ -59,7 +61,7 @@ struct counters {
     uint64_t seq;
     struct redis *commands, *events; /* NULL: OFF */
     ev_timer tick;
-    int64_t ticked, published_at, verdicts_at, resynced_at, heard_at;
+    int64_t ticked, published_at, verdicts_at, resynced_at, heard_at, queues_at;
     uint64_t placements; /* of all pools, when last published */
     bool publishing, verdicts_due, resyncing, resync_due, news;
     bool accepted, refused,

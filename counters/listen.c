@@ -267,6 +267,85 @@ static void take_words(struct counters *c, const struct resp *hash)
     free(words);
 }
 
+/* --- what relays write of their queues --- */
+
+/* Those that were asked about, held: a reload may have come in between. */
+struct inquiry {
+    struct counters *c;
+    size_t n;
+    struct backend *backends[];
+};
+
+static void take_queue(struct counters *c, const struct backend *backend, const struct resp *hash)
+{
+    struct feedback heard, now;
+
+    for (size_t i = 0; i < c->n; i++) {
+        struct counted *counted = &c->counted[i];
+
+        if (counted->backend != backend)
+            continue;
+        if (!feedback_read(hash, &heard))
+            counters_complain(c, "queue of a relay", "malformed");
+        now = feedback_settle(&counted->feedback, &heard);
+        if (now.admin == counted->feedback.admin && now.share == counted->feedback.share)
+            return;
+        counted->feedback = now;
+        c->ops.queue(c->ops.arg, counted->backend, now.admin, now.share);
+    }
+}
+
+/* What was said so long ago says nothing. */
+static void forget_queues(struct counters *c)
+{
+    for (size_t i = 0; i < c->n; i++) {
+        struct feedback *feedback = &c->counted[i].feedback;
+
+        if (feedback->admin == BACKEND_READY && feedback->share == FEEDBACK_ALL)
+            continue;
+        *feedback = (struct feedback){ .admin = BACKEND_READY, .share = FEEDBACK_ALL };
+        c->ops.queue(c->ops.arg, c->counted[i].backend, feedback->admin, feedback->share);
+    }
+}
+
+static void on_queues(void *arg, const struct resp *reply, const char *error)
+{
+    struct inquiry *inquiry = arg;
+
+    if (!error)
+        inquiry->c->queues_at = clock_milliseconds();
+    for (size_t i = 0; i < inquiry->n; i++) {
+        if (!error && reply->type == RESP_ARRAY && reply->n == inquiry->n)
+            take_queue(inquiry->c, inquiry->backends[i], &reply->elements[i]);
+        backend_release(&inquiry->backends[i]);
+    }
+    free(inquiry);
+}
+
+/* A single one is not answered by an array of answers, so the first is asked for twice. */
+static void ask_queues(struct counters *c)
+{
+    struct inquiry *inquiry = calloc(1, sizeof *inquiry + (c->n + 1) * sizeof(struct backend *));
+    struct resp_commands commands = { 0 };
+    char key[COUNTERS_KEY_MAX];
+
+    if (!inquiry)
+        return;
+    inquiry->c = c;
+    for (size_t i = 0; c->n && i <= c->n; i++) {
+        size_t k = i < c->n ? i : 0;
+
+        resp_commands_say(&commands, "HGETALL", counters_key(c, key, "queue", c->names[k]));
+        inquiry->backends[inquiry->n++] = backend_hold(c->counted[k].backend);
+    }
+    if (!inquiry->n || !redis_send(c->commands, &commands, on_queues, inquiry)) {
+        while (inquiry->n)
+            backend_release(&inquiry->backends[--inquiry->n]);
+        free(inquiry);
+    }
+    resp_commands_free(&commands);
+}
+
 /* --- resync --- */
 
 /* The ids that were asked about, in order. */
@@ -352,6 +431,8 @@ void listen_tick(struct counters *c, int64_t now)
     char key[COUNTERS_KEY_MAX];
 
     static_assert(VIEW_PEERS == 1024, "as many as are asked for");
+    if (now - c->queues_at >= FEEDBACK_LIFE)
+        forget_queues(c);
     if (redis_state(c->commands) != REDIS_READY || c->resyncing ||
         (!c->resync_due && now - c->resynced_at < COUNTERS_RESYNC))
         return;
@@ -363,4 +444,5 @@ void listen_tick(struct counters *c, int64_t now)
     resp_commands_say(&commands, "ZRANGE", counters_key(c, key, "instances", NULL), last, "-1");
     c->resyncing = redis_send(c->commands, &commands, on_instances, c);
     resp_commands_free(&commands);
+    ask_queues(c);
 }

@@ -82,6 +82,15 @@ static void take_word(void *arg, struct backend *backend, const char *admin, uin
     health_order(p->health, backend, ORDER_FARM, &order);
 }
 
+static void take_queue(void *arg, struct backend *backend, enum backend_admin admin, uint32_t share)
+{
+    struct order order = order_none;
+
+    order.admin = admin;
+    order.share = share;
+    health_order(((struct process *)arg)->health, backend, ORDER_QUEUE, &order);
+}
+
 /* Its own limit, not the one in force: a median of medians would never let go. */
 static void tell_finding(void *arg, const struct backend *backend, bool *down, uint32_t *limit)
 {
@@ -107,6 +116,7 @@ bool shared_create(struct process *p)
         .verdict = tell_verdict,
         .finding = tell_finding,
         .hear = hear_peers,
+        .queue = take_queue,
         .count = count_whole,
         .word = take_word,
     };

@@ -705,3 +705,35 @@ def test_a_limit_is_the_farm_s(redis, instance, relays):
         wait_state(weir, "held", "local")
     # Each goes by its own count now, which has gone on all the time.
     assert sum(sent(weir, 40) for weir in weirs) <= 2 * 40 - taken + 8
+
+
+def test_a_relay_tells_its_queue(redis, instance, relays):
+    """It writes how full it is, and every instance gives it less; what it does not renew, or is no number, is no word."""
+    three, server = relays(2), redis()
+    weirs = [instance(server.url, three) for _ in range(2)]
+    heard(weirs)
+    key = "weir:{main}:queue:r1"
+
+    def say(**fields):
+        server.ask("DEL", key)
+        server.ask("HSET", key, *[word for field in fields.items() for word in field])
+        server.ask("PUBLISH", "weir:{main}:events", '{"admin":1}')
+
+    def weighs(weight):
+        for weir in weirs:
+            wait_until(lambda: weir.metric("weir_backend_weight", backend="r1") == weight, 15, lambda: "%s\n%s" % (weight, weir.output()))
+    say(depth=750, max=1000)
+    weighs(0.55)
+    say(depth=1001, max=1000)
+    weighs(0)
+    weirs[0].deliver()
+    assert not three[0].committed() and len(three[1].committed()) == 1
+    say(depth="many", max=1000)
+    weighs(1)
+    say(depth=1, max=1000, state="drain")
+    for weir in weirs:
+        line = weir.wait_log(event="backend-admin", backend="r1", to="drain", timeout=15)
+        assert line["by"] == "queue"
+    server.ask("PEXPIRE", key, "1")
+    for weir in weirs:
+        weir.wait_log(event="backend-admin", backend="r1", to="ready", timeout=15)
