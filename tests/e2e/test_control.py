@@ -804,7 +804,7 @@ class RunningTop:
 
     def __enter__(self):
         if "redis" in self.weir.config:  # it is in Redis before it is looked for there
-            wait_until(lambda: self.weir.status()["redis"]["state"] == "shared", 15, self.weir.output)
+            wait_until(lambda: (self.weir.status()["redis"] or {}).get("state") == "shared", 15, self.weir.output)
         self.resize(80, 24)
         self.process = subprocess.Popen([house.CONTROL, *self.where, "top"], stdin=self.theirs, stdout=self.theirs,
                                         env=dict(self.weir.environment, TERM="xterm", ASAN_OPTIONS="handle_abort=0:detect_leaks=1"),
