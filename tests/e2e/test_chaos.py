@@ -183,10 +183,12 @@ def assert_promise(weir, relays, senders):
 
 def assert_retries_left(weir, relays):
     """Each of these needs a second backend: retries that were never given back would be missed."""
-    fresh = {"s%d" % number: {"address": "127.0.0.1:%d" % relay.port} for number, relay in enumerate(relays)}
-    weir.reload(lambda config: config["pools"]["relays"].update(backends=fresh))
-    for _ in range(5):
-        wait_until(lambda: weir.metric("weir_backend_up") == 3, 8, "all are up")
+    for turn in range(5):
+        # Others each time: three failed MAILs in a row, which is what this makes, would eject one.
+        fresh = {"s%d%d" % (turn, number): {"address": "127.0.0.1:%d" % relay.port} for number, relay in enumerate(relays)}
+        weir.reload(lambda config, fresh=fresh: config["pools"]["relays"].update(backends=fresh))
+        wait_until(lambda: {labels["backend"] for name, labels, _ in weir.metrics() if name == "weir_backend_up"} >= set(fresh), 8, "they are there")
+        wait_until(lambda: sum(value for name, labels, value in weir.metrics() if name == "weir_backend_up" and labels["backend"] in fresh) == 3, 8, "all are up")
         for relay in relays[:2]:
             relay.on("mail", DROP, times=1)
         with weir.client() as client:
