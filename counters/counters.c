@@ -77,6 +77,7 @@ void counters_rename(struct counters *c, const char *why)
     memcpy(old, c->id, sizeof old);
     make_id(c);
     statistics_set_id(c->statistics, c->id);
+    clients_redis_set_id(c->clients, c->id);
     log_message(LOG_LEVEL_WARNING, "redis", "%s: %s is now %s", why, old, c->id);
     c->published_at = clock_milliseconds() - c->config->lease;
 }
@@ -174,6 +175,7 @@ static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
     statistics_tick(c->statistics, now);
     if (view_tick(&c->view, now) || c->news || instances != c->status.instances)
         apply(c, now);
+    clients_redis_tick(c->clients, now);
     if (now - c->heard_at >= HEAR_EVERY)
         hear(c, now);
     tell_state(c);
@@ -244,6 +246,7 @@ static void on_connection(void *arg, enum redis_state state, const char *reason)
 static void disconnect(struct counters *c)
 {
     statistics_connect(c->statistics, NULL, c->prefix);
+    clients_redis_use(c->clients, NULL, c->prefix);
     redis_free(&c->commands);
     redis_free(&c->events);
     lend_to_rates(c);
@@ -267,6 +270,7 @@ static bool connect_both(struct counters *c)
     (void)snprintf(name, sizeof name, "weir:%s", c->id);
     c->commands = redis_open(c->loop, &settings, &commands);
     statistics_connect(c->statistics, c->commands, c->prefix);
+    clients_redis_use(c->clients, c->commands, c->prefix);
     settings.channel = c->channel;
     c->events = redis_open(c->loop, &settings, &events);
     ev_timer_set(&c->tick, COUNTERS_TICK / 1000., COUNTERS_TICK / 1000.);
@@ -450,6 +454,19 @@ void counters_set_farm(struct counters *c, struct farm *farm)
 
 /* --- life --- */
 
+static void complain(void *arg, const char *what, const char *reason)
+{
+    counters_complain(arg, what, reason);
+}
+
+static bool create_clients(struct counters *c)
+{
+    if (!c->ops.clients)
+        return true;
+    c->clients = clients_redis_create(c->ops.clients, &c->view, c->id, complain, c);
+    return c->clients != NULL;
+}
+
 struct counters *counters_open(struct ev_loop *loop, const struct counters_ops *ops)
 {
     struct counters *c = calloc(1, sizeof *c);
@@ -462,7 +479,7 @@ struct counters *counters_open(struct ev_loop *loop, const struct counters_ops *
     ev_init(&c->tick, on_tick);
     c->tick.data = c;
     make_id(c);
-    if (!count_create(c))
+    if (!count_create(c) || !create_clients(c))
         counters_close(&c);
     return c;
 }
@@ -507,6 +524,7 @@ void counters_close(struct counters **counters)
     say_bye(c);
     disconnect(c);
     statistics_free(&c->statistics);
+    clients_redis_free(&c->clients);
     view_clear(&c->view);
     farm_release(&c->farm);
     pthread_mutex_destroy(&c->status_lock);

@@ -15,6 +15,7 @@
 #include <ev.h>
 
 #include "balancer/farm.h"
+#include "counters/clients.h"
 #include "counters/rate_redis.h"
 #include "counters/statistics.h"
 
@@ -32,6 +33,7 @@ const char *counters_state_name(enum counters_state state);
 struct counters_ops {
     void *arg;
     struct rate_redis *rates; /* the bank of rate limits, which gets the connection; NULL: none */
+    struct clients *clients;  /* sessions by client; NULL: none */
     /* Sessions of clients open, and waiting for a place. */
     void (*load)(void *arg, uint64_t *sessions, uint64_t *queued);
     /* What this instance thinks of a backend, for the others: "state=up since=… reason=… limit=…", cut to

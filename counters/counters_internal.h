@@ -5,6 +5,7 @@
  *   publish.c    this instance's counts, out
  *   count.c      what this instance has done, for the statistics
  *   listen.c     the others', in: the channel, resync, operators' words
+ *   clients_redis.c   sessions by client, out and in
  *   snapshot.c, view.c   pure
  */
 #ifndef WEIR_COUNTERS_COUNTERS_INTERNAL_H
@@ -12,6 +13,7 @@
 
 #include <pthread.h>
 
+#include "counters/clients_redis.h"
 #include "counters/counters.h"
 #include "counters/feedback.h"
 #include "counters/redis.h"
@@ -35,7 +37,7 @@ struct counted {
     uint32_t down, limit; /* what others have found, as last told */
 };
 
-#define COUNTERS_COMPLAINTS 8
+#define COUNTERS_COMPLAINTS 16
 struct complaint {
     const char *what; /* NULL: free */
     char reason[128];
@@ -68,6 +70,7 @@ struct counters {
         resynced; /* over these connections: the last snapshot; the others were asked for */
 
     struct statistics *statistics;
+    struct clients_redis *clients; /* NULL: none are counted */
     struct view view;
     size_t n; /* by name */
     struct counted *counted;

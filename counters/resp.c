@@ -1,5 +1,6 @@
 #include "counters/resp.h"
 
+#include <errno.h>
 #include <hiredis/hiredis.h>
 #include <stdlib.h>
 #include <string.h>
@@ -340,6 +341,18 @@ bool resp_is(const struct resp *reply, const char *text)
 {
     return (reply->type == RESP_TEXT || reply->type == RESP_STATUS) && reply->size == strlen(text) &&
            memcmp(reply->text, text, reply->size) == 0;
+}
+
+bool resp_number(const struct resp *reply, uint64_t most, uint64_t *out)
+{
+    char *end;
+
+    if (reply->type != RESP_TEXT || reply->size == 0 || reply->size > 20 || reply->text[0] < '0' ||
+        reply->text[0] > '9')
+        return false;
+    errno = 0;
+    *out = strtoull(reply->text, &end, 10);
+    return !errno && end == reply->text + reply->size && *out <= most;
 }
 
 /* --- commands ------------------------------------------------------------------------------------------- */

@@ -53,6 +53,8 @@ const char *resp_fault_name(enum resp_fault fault);
 
 /* Whether it is a text or status of just these octets. */
 bool resp_is(const struct resp *reply, const char *text);
+/* A text that is a whole number, in digits only, from 0 to `most`. */
+bool resp_number(const struct resp *reply, uint64_t most, uint64_t *out);
 
 struct resp_reader;
 

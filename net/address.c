@@ -294,6 +294,18 @@ void peer_client_key(const struct peer *peer, uint8_t key[17])
         memcpy(key + 1, peer->ip, CLIENT_OCTETS6);
 }
 
+const char *peer_format_client(const struct peer *peer, char text[ADDRESS_TEXT_MAX])
+{
+    struct peer who = *peer;
+
+    if (who.family == AF_INET6)
+        memset(who.ip + CLIENT_OCTETS6, 0, IP_VERSION6 - CLIENT_OCTETS6);
+    peer_format(&who, false, text);
+    if (who.family == AF_INET6)
+        strcat(text, "/64");
+    return text;
+}
+
 /* Whether the first `bits` of both are the same. */
 static bool same_prefix(const uint8_t *a, const uint8_t *b, unsigned bits)
 {

@@ -64,6 +64,8 @@ void peer_from_sockaddr(struct peer *peer, const struct sockaddr *sa);
 
 /* The key under which one client is counted: the address itself, for IPv6 its /64. Unix: one key for all. */
 void peer_client_key(const struct peer *peer, uint8_t key[17]);
+/* The same as text: "192.0.2.1", "2001:db8::/64", "unix". Returns `text`. */
+const char *peer_format_client(const struct peer *peer, char text[ADDRESS_TEXT_MAX]);
 
 /* Parse "10.0.0.0/8", "2001:db8::/32", a bare address, or "unix". Host bits set behind the prefix are an
  * error. */

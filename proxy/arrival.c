@@ -30,7 +30,7 @@ static const char *admit(const struct listener *listener, const struct peer *pee
         return "421 4.7.0 Too many connections\r\n";
     }
     if (config->max_connections_per_client &&
-        !clients_enter(listener->state->clients, peer, config->max_connections_per_client)) {
+        !clients_enter(listener->state->clients, config->name, peer, config->max_connections_per_client)) {
         atomic_fetch_sub_explicit(&listener->state->sessions, 1, memory_order_relaxed);
         return "421 4.7.0 Too many connections from your address\r\n";
     }
@@ -197,8 +197,10 @@ const struct peer *session_local(struct session *s)
 /* The client has said who it speaks for. */
 void arrival_anew(struct session *s, const struct smtp_xclient *xclient)
 {
+    const struct config_listener *config = s->listener->config;
+    struct clients *clients = s->listener->state->clients;
     struct peer before = s->peer;
-    bool limited = s->counted && s->listener->config->max_connections_per_client;
+    bool limited = s->counted && config->max_connections_per_client;
 
     if (xclient->given & SMTP_XCLIENT_ADDR) {
         s->nameless = xclient->family == 0;
@@ -217,8 +219,8 @@ void arrival_anew(struct session *s, const struct smtp_xclient *xclient)
     smtp_dialog_allow(&s->dialog, may_relay(s));
     if (!limited)
         return;
-    clients_leave(s->listener->state->clients, &before);
-    if (clients_enter(s->listener->state->clients, &s->peer, s->listener->config->max_connections_per_client))
+    clients_leave(clients, config->name, &before);
+    if (clients_enter(clients, config->name, &s->peer, config->max_connections_per_client))
         return;
     /* Counted out as one of its address, so the listener's count alone is given back at the end. */
     atomic_fetch_sub_explicit(&s->listener->state->sessions, 1, memory_order_relaxed);
@@ -231,7 +233,7 @@ void arrival_anew(struct session *s, const struct smtp_xclient *xclient)
 void session_leave_listener(const struct listener *listener, const struct peer *peer)
 {
     if (listener->config->max_connections_per_client)
-        clients_leave(listener->state->clients, peer);
+        clients_leave(listener->state->clients, listener->config->name, peer);
     atomic_fetch_sub_explicit(&listener->state->sessions, 1, memory_order_relaxed);
 }
 

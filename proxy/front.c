@@ -15,7 +15,7 @@
 
 /* --- listener states --- */
 
-static struct listener_state *state_create(const char *name)
+static struct listener_state *state_create(const char *name, struct clients *clients)
 {
     struct listener_state *state = calloc(1, sizeof *state);
 
@@ -23,10 +23,8 @@ static struct listener_state *state_create(const char *name)
         return NULL;
     atomic_init(&state->references, 1);
     state->name = strdup(name);
-    state->clients = clients_create();
-    if (!state->name || !state->clients) {
-        free(state->name);
-        clients_free(&state->clients);
+    state->clients = clients;
+    if (!state->name) {
         free(state);
         return NULL;
     }
@@ -36,14 +34,13 @@ static struct listener_state *state_create(const char *name)
 static void state_release(struct listener_state **state)
 {
     if (*state && atomic_fetch_sub(&(*state)->references, 1) == 1) {
-        clients_free(&(*state)->clients);
         free((*state)->name);
         free(*state);
     }
     *state = NULL;
 }
 
-static struct listener_state *state_for(const char *name, struct front *old)
+static struct listener_state *state_for(const char *name, struct front *old, struct clients *clients)
 {
     for (size_t i = 0; old && i < old->n_listeners; i++) {
         struct listener_state *state = old->listeners[i].state;
@@ -53,7 +50,7 @@ static struct listener_state *state_for(const char *name, struct front *old)
             return state;
         }
     }
-    return state_create(name);
+    return state_create(name, clients);
 }
 
 /* --- sockets --- */
@@ -264,7 +261,7 @@ static bool fill_limits(const struct front *front, struct listener *listener)
     return limits->rules;
 }
 
-static bool fill_listeners(struct front *front, struct front *old)
+static bool fill_listeners(struct front *front, struct front *old, struct clients *clients)
 {
     const struct config *config = front->farm->config;
 
@@ -285,7 +282,7 @@ static bool fill_listeners(struct front *front, struct front *old)
             .auth = listener->config->auth == CONFIG_AUTH_RELAY,
             .greet_delay = listener->config->greet_delay > 0,
         };
-        listener->state = state_for(listener->config->name, old);
+        listener->state = state_for(listener->config->name, old, clients);
         if (!listener->state)
             return false;
         front->n_listeners++;
@@ -295,8 +292,8 @@ static bool fill_listeners(struct front *front, struct front *old)
     return true;
 }
 
-struct front *front_create(struct farm *farm, struct front *old, struct rate_bank *bank, char *error,
-                           size_t size)
+struct front *front_create(struct farm *farm, struct front *old, struct rate_bank *bank,
+                           struct clients *clients, char *error, size_t size)
 {
     const struct config *config = farm->config;
     struct front *front = calloc(1, sizeof *front);
@@ -313,7 +310,7 @@ struct front *front_create(struct farm *farm, struct front *old, struct rate_ban
     front->listeners = calloc(config->n_listeners, sizeof *front->listeners);
     front->sockets = calloc(n_addresses, sizeof *front->sockets);
     front->rules = rate_rules_create(config, old ? old->rules : NULL, bank);
-    if (front->listeners && front->sockets && front->rules && fill_listeners(front, old) &&
+    if (front->listeners && front->sockets && front->rules && fill_listeners(front, old, clients) &&
         open_sockets(front, old, error, size))
         return front;
     front_discard(&front);

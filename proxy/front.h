@@ -12,8 +12,8 @@
 #define WEIR_PROXY_FRONT_H
 
 #include "balancer/farm.h"
+#include "counters/clients.h"
 #include "counters/rate.h"
-#include "proxy/clients.h"
 #include "smtp/dialog.h"
 
 /* What survives of a listener, matched by name. */
@@ -21,7 +21,7 @@ struct listener_state {
     _Atomic uint32_t references;
     char *name;
     _Atomic uint32_t sessions;
-    struct clients *clients;
+    struct clients *clients; /* the process's */
 };
 
 /* A rule that counts what comes to a listener. */
@@ -66,8 +66,8 @@ struct front {
 /* Build the front for `farm`, taking over what `old` (may be NULL) has bound already. NULL on failure, with
  * the reason in `error`
  * ("listeners.smtp: 127.0.0.1:25: …"); then nothing that was bound remains, and `old` is as it was. */
-struct front *front_create(struct farm *farm, struct front *old, struct rate_bank *bank, char *error,
-                           size_t size);
+struct front *front_create(struct farm *farm, struct front *old, struct rate_bank *bank,
+                           struct clients *clients, char *error, size_t size);
 /* Give up a front that was never published: its new sockets are closed. */
 void front_discard(struct front **front);
 /* Remove the files of Unix sockets that `next` (may be NULL) does not listen on, before they are closed: a

@@ -25,13 +25,7 @@ struct sender {
 /* By whom a client is counted: its address, or its network. */
 static struct whose client_of(const struct session *s, char text[ADDRESS_TEXT_MAX])
 {
-    struct peer who = s->peer;
-
-    if (who.family == AF_INET6)
-        memset(who.ip + 8, 0, 8);
-    peer_format(&who, false, text);
-    if (who.family == AF_INET6)
-        memcpy(text + strlen(text), "/64", 4);
+    peer_format_client(&s->peer, text);
     return (struct whose){ text, strlen(text) };
 }
 

@@ -27,7 +27,8 @@ static void change_members(struct process *p)
     struct farm *farm = farm_create_found(present->config, &names, present);
     char error[256] = "out of memory";
     struct front *front =
-        farm ? front_create(farm, p->front, rate_redis_bank(p->rates), error, sizeof error) : NULL;
+        farm ? front_create(farm, p->front, rate_redis_bank(p->rates), p->clients, error, sizeof error)
+             : NULL;
 
     farm_release(&farm);
     p->members_changed = ev_now(p->loop);

@@ -239,7 +239,8 @@ static bool reload_with(struct process *p, struct config *config, char *why, siz
     const struct name_source names = names_source(p->names);
     struct farm *farm = farm_create_found(config, &names, p->front->farm);
     struct front *front =
-        farm ? front_create(farm, p->front, rate_redis_bank(p->rates), error, sizeof error) : NULL;
+        farm ? front_create(farm, p->front, rate_redis_bank(p->rates), p->clients, error, sizeof error)
+             : NULL;
 
     farm_release(&farm);
     if (!front) {
@@ -421,8 +422,9 @@ static bool start(struct process *p, struct config *config)
     }
     farm = farm_create(config, NULL);
     p->rates = rate_redis_create(p->loop);
-    if (farm && p->rates)
-        p->front = front_create(farm, NULL, rate_redis_bank(p->rates), error, sizeof error);
+    p->clients = clients_create();
+    if (farm && p->rates && p->clients)
+        p->front = front_create(farm, NULL, rate_redis_bank(p->rates), p->clients, error, sizeof error);
     farm_release(&farm);
     if (!p->front) {
         fprintf(stderr, "weir: %s\n", error);
@@ -474,6 +476,7 @@ static void finish(struct process *p)
     rate_redis_free(&p->rates);
     for (uint32_t i = 0; p->workers && i < p->n_workers; i++)
         worker_free(&p->workers[i]);
+    clients_free(&p->clients);
     health_close(&p->health);
     mailbox_close(&p->mailbox); /* the last roster, perhaps */
     control_close(&p->control);

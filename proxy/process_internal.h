@@ -40,6 +40,7 @@ struct process {
     struct health *health;
     struct counters *counters;
     struct rate_redis *rates; /* rate limits over all instances */
+    struct clients *clients;  /* sessions by client, over all instances */
     struct admin *admin;
     struct control *control;
     struct control_owner owner; /* of the control socket */

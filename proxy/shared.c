@@ -112,6 +112,7 @@ bool shared_create(struct process *p)
     const struct counters_ops ops = {
         .arg = p,
         .rates = p->rates,
+        .clients = p->clients,
         .load = tell_load,
         .verdict = tell_verdict,
         .finding = tell_finding,
