@@ -14,6 +14,7 @@
 #define BUCKETS      16384
 #define SLICE        256 /* buckets that are looked at before others get the lock */
 #define PATIENCE     10  /* looks */
+#define CROWD        128 /* that wait in the queue */
 #define LISTENER_MAX 64  /* octets of its name */
 #define WHO_MAX      (LISTENER_MAX + 1 + ADDRESS_TEXT_MAX)
 
@@ -41,7 +42,7 @@ struct clients {
     _Atomic int64_t believed; /* clients_believe() */
     uint64_t key[2];
     bool sharing;
-    size_t n;
+    size_t n, n_queued;
     struct client *first, *last; /* the queue */
     size_t hand, audited;        /* buckets */
     int64_t looked_at;
@@ -88,10 +89,13 @@ static bool is_believed(const struct clients *clients, const struct client *clie
     return client->asked_at >= atomic_load_explicit(&clients->believed, memory_order_relaxed);
 }
 
-/* Near its limit the others are asked about it again and again, for what they have may decide. */
+/* A few more would be too many: the others are asked about it again and again, for what they have may decide.
+ */
 static bool is_near(const struct client *client)
 {
-    return (uint64_t)client->sessions + client->others >= client->limit - client->limit / 4;
+    uint32_t all = client->sessions + client->others, quarter = client->limit / 4;
+
+    return all > 0 && all >= client->limit - (quarter ? quarter : 1);
 }
 
 static bool has_changed(const struct client *client)
@@ -103,8 +107,10 @@ static bool is_needed(const struct clients *clients, const struct client *client
 {
     if (client->sessions || client->there || client->out)
         return true;
-    return client->patience && is_near(client) && clients->n <= CLIENTS_KEPT_MAX &&
-           (clients->sharing || is_believed(clients, client));
+    if (clients->n > CLIENTS_KEPT_MAX)
+        return false;
+    return client->asks ||
+           (client->patience && is_near(client) && (clients->sharing || is_believed(clients, client)));
 }
 
 /* --- the queue --- */
@@ -117,6 +123,7 @@ static void queue(struct clients *clients, struct client *client, bool asks)
     if (client->queued)
         return;
     client->queued = true;
+    clients->n_queued++;
     client->after = NULL;
     client->before = clients->last;
     if (clients->last)
@@ -131,6 +138,7 @@ static void unqueue(struct clients *clients, struct client *client)
     if (!client->queued)
         return;
     client->queued = client->asks = false;
+    clients->n_queued--;
     if (client->before)
         client->before->after = client->after;
     else
@@ -215,6 +223,13 @@ static bool has_room(const struct clients *clients, const struct client *client)
     return client->sessions < client->limit && others < client->limit - client->sessions;
 }
 
+/* Who is not known is asked about, though he may have gone by then: else he who comes for a moment only,
+ * again and again, would never be. Where many wait to be told, that has to do. */
+static bool is_unknown(const struct clients *clients, const struct client *client)
+{
+    return !is_believed(clients, client) && clients->n_queued < CROWD;
+}
+
 bool clients_enter(struct clients *clients, const char *listener, const struct peer *peer, uint32_t limit)
 {
     struct client *client;
@@ -231,7 +246,7 @@ bool clients_enter(struct clients *clients, const char *listener, const struct p
         client->patience = PATIENCE;
         welcome = has_room(clients, client);
         client->sessions += welcome;
-        queue(clients, client, !welcome);
+        queue(clients, client, !welcome || is_unknown(clients, client));
         let_go(clients, client);
     }
     pthread_mutex_unlock(&clients->lock);
@@ -312,21 +327,30 @@ struct look {
     int64_t now, period;
 };
 
+/* Nothing has changed, and yet it is time to say so or to ask. What has changed goes first: one who was not
+ * asked about has his turn at the next look, for by then the others have had theirs. */
+static bool is_due(const struct clients *clients, const struct client *client, const struct look *look)
+{
+    if (client->there && look->now - client->told_at >= CLIENTS_LIFE / 2)
+        return true;
+    if (look->period && clients->n_queued >= CROWD)
+        return false;
+    return is_near(client) && client->asked_at <= look->now - look->period / 2;
+}
+
 static void look_at(struct clients *clients, struct client *client, void *arg)
 {
     const struct look *look = arg;
-    int64_t told = look->now - client->told_at;
 
     if (client->patience && look->period)
         client->patience--;
     if (client->queued || client->out)
         return;
-    if (!client->sessions && told >= CLIENTS_LIFE)
+    if (!client->sessions && look->now - client->told_at >= CLIENTS_LIFE)
         client->there = false; /* it has gone by itself */
     if (has_changed(client))
         queue(clients, client, false);
-    else if ((client->there && told >= CLIENTS_LIFE / 2) ||
-             (is_near(client) && client->asked_at <= look->now - look->period / 2))
+    else if (is_due(clients, client, look))
         queue(clients, client, true);
     let_go(clients, client);
 }

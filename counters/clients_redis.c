@@ -40,6 +40,24 @@ struct clients_redis {
     struct client_item items[CLIENTS_BATCH];
 };
 
+/* --- what is believed --- */
+
+/* As the view does: what is fresh, what was so when Redis went, nothing. */
+static void believe(struct clients_redis *r, int64_t now)
+{
+    if (r->disbelieves) {
+        clients_believe(r->table, INT64_MAX);
+        return;
+    }
+    switch (r->view->state) {
+    case COUNTERS_OFF:
+    case COUNTERS_LOCAL: clients_believe(r->table, INT64_MAX); break;
+    case COUNTERS_HELD: break;
+    case COUNTERS_SHARED:
+    case COUNTERS_REJOIN: clients_believe(r->table, now - r->view->lease); break;
+    }
+}
+
 /* --- what comes back --- */
 
 /* The ids that count at the moment. */
@@ -207,9 +225,10 @@ static void on_batch(void *arg, const struct resp *reply, const char *error)
     give_up(r);
     if (error)
         return; /* the connection says why */
-    r->complain(r->arg, "clients", reply->type == RESP_ERROR ? reply->text : "an odd reply");
     r->disbelieves = resp_fault(reply) == RESP_FAULT_PERMISSION;
     r->rests_until = r->at + (r->disbelieves ? NOPERM_REST : REST);
+    believe(r, r->at);
+    r->complain(r->arg, "clients", reply->type == RESP_ERROR ? reply->text : "an odd reply");
 }
 
 /* --- what goes out --- */
@@ -251,22 +270,6 @@ static bool is_shared(const struct clients_redis *r, int64_t now)
 {
     return r->redis && redis_state(r->redis) == REDIS_READY && now >= r->rests_until &&
            (r->view->state == COUNTERS_SHARED || r->view->state == COUNTERS_REJOIN);
-}
-
-/* As the view does: what is fresh, what was so when Redis went, nothing. */
-static void believe(struct clients_redis *r, int64_t now)
-{
-    if (r->disbelieves) {
-        clients_believe(r->table, INT64_MAX);
-        return;
-    }
-    switch (r->view->state) {
-    case COUNTERS_OFF:
-    case COUNTERS_LOCAL: clients_believe(r->table, INT64_MAX); break;
-    case COUNTERS_HELD: break;
-    case COUNTERS_SHARED:
-    case COUNTERS_REJOIN: clients_believe(r->table, now - r->view->lease); break;
-    }
 }
 
 static void tell(struct clients_redis *r, int64_t now, int64_t period)

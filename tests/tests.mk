@@ -2,7 +2,7 @@
 
 FUZZ_SECONDS ?= 60
 # Unit tests that start threads run under the thread sanitizer too.
-THREADED     := $(filter test_queue test_backend test_log test_rate,$(UNITS))
+THREADED     := $(filter test_queue test_backend test_log test_rate test_clients,$(UNITS))
 THREADED_E2E := balance control flows names operation queue shared
 # End-to-end tests wait more than they work: a few at a time.
 E2E_JOBS     ?= 3
