@@ -159,7 +159,8 @@ static const struct option listener_options[] = {
         STANDARD("10000"), RANGE(1, 1000000), MEANS("Clients at a time.")),
     ROW(.key = "max-connections-per-client", .type = OPTION_NUMBER,
         FIELD(config_listener, max_connections_per_client), STANDARD("0"), RANGE(0, 1000000),
-        MEANS("The same of one address (IPv6: one /64), at this instance. 0: no limit.")),
+        MEANS("The same of one address (IPv6: one /64); with Redis, over the farm ([limits.md](limits.md)). "
+              "0: no limit.")),
     ROW(.key = "max-recipients", .type = OPTION_NUMBER, FIELD(config_listener, max_recipients),
         STANDARD("1000"), RANGE(1, 100000), MEANS("Recipients of one message; more hear 452.")),
     ROW(.key = "max-message-size", .type = OPTION_SIZE, FIELD(config_listener, max_message_size),

@@ -359,7 +359,7 @@ void clients_look(struct clients *clients, int64_t now, int64_t period)
 {
     struct look look = { now, period };
     int64_t passed = now - clients->looked_at;
-    size_t buckets = !period || passed >= period ? BUCKETS : (size_t)(BUCKETS * passed / period);
+    size_t buckets = !period || passed >= period ? BUCKETS : 1 + (size_t)(BUCKETS * passed / period);
 
     if (period)
         clients->looked_at = now;

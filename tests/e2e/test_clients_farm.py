@@ -5,6 +5,8 @@ Clients come from addresses of 127.0.0.0/8 that no epilogue uses.
 """
 
 import re
+import signal
+import time
 
 import pytest
 from test_farm_control import documented_rights
@@ -112,7 +114,9 @@ def test_an_instance_is_killed(farm):
     clients = stay(weirs[0], 4)
     full(weirs[1])
     weirs[0].kill()
+    began = time.monotonic()
     welcome(weirs[1], timeout=LEASE * 10)
+    print("room after %.2f s" % (time.monotonic() - began))
     mine = stay(weirs[1], 4)
     full(weirs[1])
     wait_until(lambda: sorted(counts(server).values()) == [4, 4], 10, lambda: "the dead's still stands there: %s" % counts(server))
@@ -142,9 +146,9 @@ def test_an_instance_is_stopped_and_goes_on(farm):
     weirs, server = farm()
     clients = stay(weirs[0], 4)
     full(weirs[1])
-    weirs[0].signal(19)
+    weirs[0].signal(signal.SIGSTOP)
     welcome(weirs[1])
-    weirs[0].signal(18)
+    weirs[0].signal(signal.SIGCONT)
     full(weirs[1])
     for client in clients:
         client.quit()

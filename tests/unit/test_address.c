@@ -244,6 +244,26 @@ static bool same_client(const char *a, const char *b)
     return memcmp(key_p, key_q, sizeof key_p) == 0;
 }
 
+static void test_client_text(void **state)
+{
+    static const char *const texts[][2] = {
+        {"192.0.2.9:1",                                  "192.0.2.9"               },
+        { "[::ffff:192.0.2.9]:1",                        "192.0.2.9"               },
+        { "[2001:db8:1:2:ffff:ffff:ffff:ffff]:1",        "2001:db8:1:2::/64"       },
+        { "[::1]:1",                                     "::/64"                   },
+        { "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff1]:1", "ffff:ffff:ffff:ffff::/64"},
+        { "unix:/run/x",                                 "unix"                    },
+    };
+    char text[ADDRESS_TEXT_MAX];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct peer peer = peer_of(texts[i][0]);
+
+        assert_string_equal(peer_format_client(&peer, text), texts[i][1]);
+    }
+}
+
 static void test_client_key(void **state)
 {
     (void)state;
