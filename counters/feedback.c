@@ -15,6 +15,18 @@ uint32_t feedback_share(uint64_t depth, uint64_t max)
     return (uint32_t)(FEEDBACK_ALL - 900. * ((double)depth / (double)max - 0.5) / 0.5);
 }
 
+static bool read_number(const struct resp *value, uint64_t *out)
+{
+    char *end;
+
+    if (value->type != RESP_TEXT || value->size == 0 || value->size > 18 || value->text[0] < '0' ||
+        value->text[0] > '9')
+        return false;
+    errno = 0;
+    *out = strtoull(value->text, &end, 10);
+    return !errno && end == value->text + value->size;
+}
+
 static bool read_state(const struct resp *value, enum backend_admin *out)
 {
     for (enum backend_admin admin = 0; admin < BACKEND_ADMINS; admin++) {
@@ -38,11 +50,11 @@ bool feedback_read(const struct resp *hash, struct feedback *out)
         bool good = true;
 
         if (resp_is(field, "depth"))
-            good = resp_number(value, INT64_MAX, &depth);
+            good = read_number(value, &depth);
         else if (resp_is(field, "max"))
-            good = resp_number(value, INT64_MAX, &max);
+            good = read_number(value, &max);
         else if (resp_is(field, "weight"))
-            good = resp_number(value, 100, &weight);
+            good = read_number(value, &weight) && weight <= 100;
         else if (resp_is(field, "state"))
             good = read_state(value, &out->admin);
         if (!good) {

@@ -420,8 +420,9 @@ int main(void)
         cmocka_unit_test(test_literals),    cmocka_unit_test(test_literal_fields),
         cmocka_unit_test(test_names),       cmocka_unit_test(test_bad),
         cmocka_unit_test(test_equal),       cmocka_unit_test(test_peer),
-        cmocka_unit_test(test_client_key),  cmocka_unit_test(test_contains),
-        cmocka_unit_test(test_network_bad), cmocka_unit_test(test_private),
+        cmocka_unit_test(test_client_text), cmocka_unit_test(test_client_key),
+        cmocka_unit_test(test_contains),    cmocka_unit_test(test_network_bad),
+        cmocka_unit_test(test_private),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
