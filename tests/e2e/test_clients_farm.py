@@ -4,8 +4,11 @@ max-connections-per-client over a farm: several instances and one Redis.
 Clients come from addresses of 127.0.0.0/8 that no epilogue uses.
 """
 
+import os
 import re
+import shutil
 import signal
+import subprocess
 import time
 
 import pytest
@@ -13,6 +16,7 @@ from test_farm_control import documented_rights
 from test_shared import LEASE, heard, id_of, instance, redis, wait_state  # noqa: F401: fixtures
 from weirtest.identity import v1
 from weirtest.net import free_port, wait_until
+from weirtest.weir import ROOT
 
 LIMIT = "max-connections-per-client"
 CLIENT = "127.0.0.7"
@@ -327,3 +331,24 @@ def test_a_right_is_missing(farm):
         assert not visits(weir)
         for client in clients:
             client.quit()
+
+
+def test_commands_of_the_documentation(farm, tmp_path):
+    """As they stand, with a redis-cli that knows the port."""
+    weirs, server = farm()
+    wrapper = tmp_path / "redis-cli"
+    wrapper.write_text('#!/bin/sh\nexec %s -p %d "$@"\n' % (shutil.which("redis-cli"), server.port))
+    wrapper.chmod(0o755)
+    clients = stay(weirs[0], 2) + stay(weirs[1], 1) + stay(weirs[1], 1, "127.0.0.8")
+    told(server, weirs, (2, 1))
+    told(server, weirs, (0, 1), "127.0.0.8")
+    with open(os.path.join(ROOT, "docs", "redis.md")) as file:
+        block, = re.findall(r"Sessions of one client.*\n\n((?:    .*\n)+)", file.read())
+    done = subprocess.run(["sh", "-c", block.replace("192.0.2.9", CLIENT)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=20, env=dict(os.environ, PATH="%s:%s" % (tmp_path, os.environ["PATH"])))
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:4] == [id_of(weirs[1]), "1", id_of(weirs[0]), "2"]
+    assert sorted(lines[4:]) == ["%s 3" % key(), "%s 1" % key("127.0.0.8")]
+    for client in clients:
+        client.quit()
