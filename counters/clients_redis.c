@@ -35,6 +35,7 @@ struct clients_redis {
     int64_t audited;
     struct resp_commands commands; /* scratch */
     bool out;                      /* the batch is */
+    bool renamed;                  /* since it went */
     int64_t at;
     size_t n;
     struct client_item items[CLIENTS_BATCH];
@@ -124,9 +125,10 @@ static bool read_member(const struct resp *member, const struct resp *score, uin
 static uint32_t add_up(struct clients_redis *r, const struct client_item *item, const struct resp *members,
                        const struct living *living)
 {
-    struct leftovers leftovers = { 0 };
+    struct leftovers leftovers;
     uint64_t sum = 0, count;
 
+    leftovers.n = 0; /* the words are many */
     for (size_t i = 0; i + 1 < members->n && i < 2 * MEMBERS_MAX; i += 2) {
         const struct resp *member = &members->elements[i];
         bool good = read_member(member, &members->elements[i + 1], &count);
@@ -218,13 +220,13 @@ static void on_batch(void *arg, const struct resp *reply, const char *error)
 
     r->out = false;
     /* A single command is no transaction. */
-    if (!error && (n == 1 || (reply->type == RESP_ARRAY && reply->n == n))) {
+    if (!error && !r->renamed && (n == 1 || (reply->type == RESP_ARRAY && reply->n == n))) {
         take_all(r, n == 1 ? reply : reply->elements);
         return;
     }
     give_up(r);
-    if (error)
-        return; /* the connection says why */
+    if (error || r->renamed)
+        return; /* the connection says why; or it will be told again under the other id */
     r->disbelieves = resp_fault(reply) == RESP_FAULT_PERMISSION;
     r->rests_until = r->at + (r->disbelieves ? NOPERM_REST : REST);
     believe(r, r->at);
@@ -253,6 +255,7 @@ static void say(struct clients_redis *r, const struct client_item *item)
 static void send_batch(struct clients_redis *r, int64_t now)
 {
     r->at = now;
+    r->renamed = false;
     r->n = clients_take(r->table, r->items, CLIENTS_BATCH);
     if (!r->n)
         return;
@@ -341,6 +344,7 @@ void clients_redis_set_id(struct clients_redis *r, const char *id)
     if (!r)
         return;
     (void)snprintf(r->id, sizeof r->id, "%s", id);
+    r->renamed = true;
     clients_doubt(r->table);
 }
 

@@ -112,6 +112,26 @@ def test_counted_over_the_farm(farm):
     wait_until(lambda: server.ask("KEYS", key("*")) == [], 15, lambda: "nothing is left: %s" % server.ask("KEYS", "*"))
 
 
+def test_at_all_of_them_at_once(farm):
+    """What they had not heard of each other gets in; then nothing more does before the sum is below the limit."""
+    weirs, server = farm(instances=3)
+    clients = [client for client in [comes(weir) for _ in range(4) for weir in weirs] if client]
+    print("%d of 12 are let in" % len(clients))
+    assert 4 <= len(clients) <= 12
+    for weir in weirs:
+        full(weir)
+    while len(clients) > 4:
+        clients.pop().quit()
+    wait_until(lambda: sum(counts(server).values()) == 4, 10, lambda: "four are left: %s" % counts(server))
+    for weir in weirs:
+        assert not visits(weir)
+    clients.pop().quit()
+    for weir in weirs:
+        welcome(weir)
+    for client in clients:
+        client.quit()
+
+
 def test_an_instance_is_killed(farm):
     """Its sessions count until its lease is over, and not for the minutes that the key lives."""
     weirs, server = farm()

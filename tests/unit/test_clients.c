@@ -387,6 +387,25 @@ static void test_refused_without_sessions(void **state)
     assert_int_equal(clients_count(clients), 0);
 }
 
+/* However many come that are full elsewhere. */
+static void test_refused_without_end(void **state)
+{
+    char who[32];
+
+    (void)state;
+    for (int i = 0; i < CLIENTS_KEPT_MAX + 1000; i++) {
+        (void)snprintf(who, sizeof who, "10.%d.%d.%d:25", i >> 16, i >> 8 & 255, i & 255);
+        assert_true(enters(who, 1));
+        leaves(who);
+        for (size_t n = i % 100 == 99 ? clients_take(clients, items, 1000) : 0; n;)
+            clients_answer(clients, &items[--n], CLIENT_TOLD, 1, now);
+    }
+    assert_int_equal(clients_count(clients), CLIENTS_KEPT_MAX);
+    assert_false(enters("10.0.0.0:25", 1));
+    assert_true(enters("192.0.2.1:25", 1)); /* a newcomer is let in nevertheless, and counted */
+    assert_false(enters("192.0.2.1:25", 1));
+}
+
 static void test_near_the_limit(void **state)
 {
     (void)state;
@@ -497,6 +516,7 @@ int main(void)
         SHARED(test_others_count),
         SHARED(test_what_is_believed),
         SHARED(test_refused_without_sessions),
+        SHARED(test_refused_without_end),
         SHARED(test_near_the_limit),
         SHARED(test_threads),
     };

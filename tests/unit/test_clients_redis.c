@@ -320,6 +320,23 @@ static void test_freed(void **state)
     assert_non_null(strstr(tick(TOLD "*0\r\n"), "ZADD weir:{other}:clients:smtp:192.0.2.1 2 my\n"));
 }
 
+/* Another id while an answer is outstanding: what was told was told of somebody else. */
+static void test_renamed(void **state)
+{
+    const char *said = "";
+
+    (void)state;
+    assert_true(enters("192.0.2.1", 20));
+    fake.rules[0] = (struct rule){ "EXEC", TOLD "*0\r\n" };
+    clients_redis_tick(clients, now += 35);
+    clients_redis_set_id(clients, "my");
+    AWAIT(redis_outstanding(ear.redis) == 0);
+    for (int i = 0; i < 40 && !strstr(said, "ZADD"); i++)
+        said = tick(TOLD "*0\r\n");
+    assert_non_null(strstr(said, "ZADD weir:{main}:clients:smtp:192.0.2.1 1 my\n"));
+    assert_string_equal(tick(TOLD "*0\r\n"), "");
+}
+
 /* What is left of many that were killed is removed; of a few it stays. */
 static void test_leftovers(void **state)
 {
@@ -353,6 +370,7 @@ int main(void)
         TEST(test_redis_goes),
         TEST(test_no_answer),
         TEST(test_freed),
+        TEST(test_renamed),
         TEST(test_leftovers),
     };
 
