@@ -43,7 +43,8 @@ struct clients_redis {
 
 /* --- what is believed --- */
 
-/* As the view does: what is fresh, what was so when Redis went, nothing. */
+/* As the view does: what is fresh, what was so when Redis went, nothing. A Redis that hangs is not known to
+ * have gone before an answer is late, and what was fresh when it began must still be so then. */
 static void believe(struct clients_redis *r, int64_t now)
 {
     if (r->disbelieves) {
@@ -55,7 +56,7 @@ static void believe(struct clients_redis *r, int64_t now)
     case COUNTERS_LOCAL: clients_believe(r->table, INT64_MAX); break;
     case COUNTERS_HELD: break;
     case COUNTERS_SHARED:
-    case COUNTERS_REJOIN: clients_believe(r->table, now - r->view->lease); break;
+    case COUNTERS_REJOIN: clients_believe(r->table, now - r->view->lease - REDIS_ANSWER_LIMIT); break;
     }
 }
 
