@@ -1,12 +1,14 @@
 """The test house itself: a client against a relay, and every checker shown something it must refuse."""
 
+import os
 import re
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
-from weirtest import identity, logfmt, programs, weir
+from weirtest import identity, logfmt, net, programs, weir
 from weirtest.client import Client, Closed, ProtocolError, stuff, unstuff
 from weirtest.relay import (DROP, RESET, STALL, XCLIENT_RELAY, XFORWARD_RELAY, At, Bytewise, Delay, Relay, assert_one_message,
                             bare_ends)
@@ -301,6 +303,26 @@ def test_ports_are_free():
     for _ in range(20):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", weir.free_port()))
+
+
+def test_ports_are_given_once():
+    """Not twice to one process before all others were, and never to two processes."""
+    own = [net.free_port() for _ in range(net.PORTS_OF_ONE // 2)]
+    assert len(set(own)) == len(own)
+    ask = "from weirtest import net; print(*[net.free_port() for _ in range(%d)])" % len(own)
+    other = subprocess.run([sys.executable, "-c", ask], cwd=os.path.dirname(__file__), capture_output=True, text=True, check=True)
+    assert not set(own) & set(map(int, other.stdout.split()))
+
+
+def test_a_range_of_ports_is_taken_once():
+    first, last = net.PORT_LAST + 1, net.PORT_LAST + 20  # nobody's
+    one, two = net.Ports(first, last, 10), net.Ports(first, last, 10)
+    assert {one.first, two.first} == {first, first + 10}
+    with pytest.raises(AssertionError):
+        net.Ports(first, last, 10)
+    one.claimed.close()
+    assert net.Ports(first, last, 10).first == one.first
+    two.claimed.close()
 
 
 def test_run_reports(tmp_path):

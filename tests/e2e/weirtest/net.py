@@ -3,24 +3,60 @@
 import random
 import socket
 import struct
+import threading
 import time
 
 # Below the kernel's ephemeral range, so that an outgoing connection cannot take a port between our choice and its use.
 PORT_FIRST, PORT_LAST = 18000, 31000
+PORTS_OF_ONE = 250  # more than a process needs before the first of them can be had again
 TCP_ESTABLISHED = 1
 
 
+class Ports:
+    """Ports that no other process of the test house is given: a port is chosen long before somebody listens on it, and is to
+    stay free where something has stopped, or never listens. A process has a range for as long as it lives; what shows that it
+    is taken is an abstract Unix socket, which is of the same network namespace as the ports and goes with the process."""
+
+    def __init__(self, first=PORT_FIRST, last=PORT_LAST, size=PORTS_OF_ONE):
+        ranges = list(range(first, last - size + 2, size))
+        random.SystemRandom().shuffle(ranges)
+        self.first = next((one for one in ranges if self.claim(one)), None)
+        assert self.first, "every range of ports is taken"
+        self.size, self.given = size, 0
+
+    def claim(self, first):
+        self.claimed = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            self.claimed.bind("\0weir-test-ports-%d" % first)
+        except OSError:
+            self.claimed.close()
+            return False
+        return True
+
+    def next(self):
+        """The one that was given the longest ago."""
+        self.given += 1
+        return self.first + self.given % self.size
+
+
+ports = None
+ports_lock = threading.Lock()
+
+
 def free_port(host="127.0.0.1"):
-    """A TCP port that nobody listens on now."""
+    """A TCP port that nobody listens on now, and that nobody else is given."""
+    global ports
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    while True:
-        port = random.SystemRandom().randint(PORT_FIRST, PORT_LAST)
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return port
+    with ports_lock:
+        ports = ports or Ports()
+        while True:
+            port = ports.next()
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                try:
+                    probe.bind((host, port))
+                except OSError:
+                    continue
+                return port
 
 
 def wait_until(condition, timeout=5.0, what="condition", interval=0.01):
