@@ -305,24 +305,38 @@ def test_ports_are_free():
             probe.bind(("127.0.0.1", weir.free_port()))
 
 
-def test_ports_are_given_once():
-    """Not twice to one process before all others were, and never to two processes."""
-    own = [net.free_port() for _ in range(net.PORTS_OF_ONE // 2)]
-    assert len(set(own)) == len(own)
-    ask = "from weirtest import net; print(*[net.free_port() for _ in range(%d)])" % len(own)
+def test_no_port_is_given_to_two():
+    own = [net.free_port() for _ in range(20)]
+    ask = "from weirtest import net; print(*[net.free_port() for _ in range(net.PORT_RANGE)])"
     other = subprocess.run([sys.executable, "-c", ask], cwd=os.path.dirname(__file__), capture_output=True, text=True, check=True)
-    assert not set(own) & set(map(int, other.stdout.split()))
+    assert len(set(own)) == len(own) and not set(own) & set(map(int, other.stdout.split()))
 
 
-def test_a_range_of_ports_is_taken_once():
+def test_ranges_of_ports():
     first, last = net.PORT_LAST + 1, net.PORT_LAST + 20  # nobody's
     one, two = net.Ports(first, last, 10), net.Ports(first, last, 10)
-    assert {one.first, two.first} == {first, first + 10}
+    assert sorted(port for range_of_one in (one, two) for port in range_of_one.ports) == list(range(first, last + 1))
+    assert {one.next() for _ in range(10)} == set(one.ports), "each once before one is given again"
     with pytest.raises(AssertionError):
         net.Ports(first, last, 10)
-    one.claimed.close()
-    assert net.Ports(first, last, 10).first == one.first
-    two.claimed.close()
+    for claim in two.claims:
+        claim.close()
+    three = net.Ports(first, last, 10)
+    assert set(three.ports) == set(two.ports)
+    for claim in one.claims + three.claims:
+        claim.close()
+
+
+def test_one_who_needs_more_ports_gets_them():
+    first, last = net.PORT_LAST + 21, net.PORT_LAST + 40
+    own = net.Ports(first, last, 10)
+    used = [socket.socket() for _ in range(10)]
+    for probe, port in zip(used, sorted(own.ports)):
+        probe.bind(("127.0.0.1", port))
+    assert own.free("127.0.0.1") not in [probe.getsockname()[1] for probe in used]
+    assert sorted(own.ports) == list(range(first, last + 1))
+    for one in used + own.claims:
+        one.close()
 
 
 def test_run_reports(tmp_path):
