@@ -15,6 +15,9 @@ from weirtest.relay import DROP, RESET, Delay
 
 SEED = 20261123
 CLIENTS, SESSIONS = 12, 30
+# An answer may take three backends, and for each a second in the queue, one for its banner, and a late reply to all that is
+# said to it: less than eight. The rest is the machine's.
+PATIENCE = 20
 FAULTS = ("connect", "banner", "ehlo", "mail", "rcpt", "data", "end", "rset", "quit")
 
 
@@ -25,9 +28,10 @@ class Leaves(Exception):
 class Sender(threading.Thread):
     """Sessions of random manners, one after the other. `heard` holds the senders of messages that were answered 250."""
 
-    def __init__(self, number, addresses):
+    def __init__(self, number, weir, addresses):
         super().__init__(daemon=True)
         self.name, self.chance, self.addresses = "c%d" % number, random.Random(SEED + number), addresses
+        self.weir = weir
         self.heard, self.asked, self.trouble = [], [], []
 
     def run(self):
@@ -37,24 +41,32 @@ class Sender(threading.Thread):
             except (Leaves, Closed, ConnectionError, BrokenPipeError):
                 pass
             except (AssertionError, OSError) as problem:  # no SMTP, or nothing within the client's patience
-                self.trouble.append((self.name, session, repr(problem)))
+                self.trouble.append("%s-%d: %s: %s" % (self.name, session, type(problem).__name__, problem))
 
     def session(self, name):
         try:
-            client = Client(self.chance.choice(self.addresses), banner=False, timeout=15)
+            client = Client(self.chance.choice(self.addresses), banner=False, timeout=PATIENCE)
         except (ConnectionError, FileNotFoundError):  # the listener that comes and goes is away
             return
         with client:
+            try:
+                self.dialogue(client, name)
+            except socket.timeout:
+                # While the session is there to be looked at.
+                raise AssertionError("%s hears nothing at %s; its sessions:\n%s" % (
+                    client.sock.getsockname(), client.sock.getpeername(), self.weir.ctl("--json", "sessions")[1])) from None
+
+    def dialogue(self, client, name):
+        self.maybe_leave(client)
+        if client.reply().code != 220:
+            return
+        self.maybe_leave(client)
+        client.ehlo()
+        for message in range(self.chance.choice((1, 1, 2, 4))):
             self.maybe_leave(client)
-            if client.reply().code != 220:
-                return
-            self.maybe_leave(client)
-            client.ehlo()
-            for message in range(self.chance.choice((1, 1, 2, 4))):
-                self.maybe_leave(client)
-                self.transaction(client, "%s-%d@chaos.test" % (name, message))
-            if self.chance.random() < 0.7:
-                client.command("QUIT")
+            self.transaction(client, "%s-%d@chaos.test" % (name, message))
+        if self.chance.random() < 0.7:
+            client.command("QUIT")
 
     def transaction(self, client, sender):
         commands = [b"MAIL FROM:<%s>" % sender.encode(), b"RCPT TO:<a@x>", b"RCPT TO:<b@x>", b"DATA"]
@@ -144,7 +156,8 @@ def change(config, chance, extra):
         spare = backends.pop("r3", None)
         backends.update({} if spare else {"r3": {"address": extra["r3"]}})
     listeners["extra"] = {"address": [extra["tcp"]], "pool": chance.choice(("relays", "second"))}
-    pools["second"] = {"backends": {"r1": None, "r2": None}, "queue-timeout": "1s", "health": pools["relays"]["health"]}
+    pools["second"] = {"backends": {"r1": None, "r2": None}, "queue-timeout": "1s", "connect-timeout": "1s",
+                       "health": pools["relays"]["health"]}
     if chance.random() < 0.3:
         del listeners["extra"], pools["second"]
 
@@ -216,12 +229,12 @@ def test_chaos(start, relays, tmp_path):
         for step in FAULTS:
             relay.on(step, act)
     addresses = [weir.address, weir.address, path, ("127.0.0.1", int(extra["tcp"].rpartition(":")[2]))]
-    senders = [Sender(number, addresses) for number in range(CLIENTS)]
+    senders = [Sender(number, weir, addresses) for number in range(CLIENTS)]
     for sender in senders:
         sender.start()
     turns = unrest(weir, farm, senders, extra)
     trouble = [one for sender in senders for one in sender.trouble]
-    assert not trouble, trouble
+    assert not trouble, "\n".join(trouble)
 
     for relay in farm:
         relay.behave()

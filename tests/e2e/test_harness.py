@@ -1,12 +1,15 @@
 """The test house itself: a client against a relay, and every checker shown something it must refuse."""
 
+import collections
+import os
 import re
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
-from weirtest import identity, logfmt, programs, weir
+from weirtest import identity, logfmt, net, programs, weir
 from weirtest.client import Client, Closed, ProtocolError, stuff, unstuff
 from weirtest.relay import (DROP, RESET, STALL, XCLIENT_RELAY, XFORWARD_RELAY, At, Bytewise, Delay, Relay, assert_one_message,
                             bare_ends)
@@ -301,6 +304,41 @@ def test_ports_are_free():
     for _ in range(20):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", weir.free_port()))
+
+
+def test_no_port_is_given_to_two():
+    own = [net.free_port() for _ in range(20)]
+    ask = "from weirtest import net; print(*[net.free_port() for _ in range(net.PORT_RANGE)])"
+    other = subprocess.run([sys.executable, "-c", ask], cwd=os.path.dirname(__file__), capture_output=True, text=True, check=True)
+    assert len(set(own)) == len(own) and not set(own) & set(map(int, other.stdout.split()))
+
+
+def test_ranges_of_ports():
+    first = 100000 + 20 * os.getpid()  # nobody's, and no ports
+    last = first + 19
+    one, two = net.Ports(first, last, 10), net.Ports(first, last, 10)
+    assert sorted(port for range_of_one in (one, two) for port in range_of_one.ports) == list(range(first, last + 1))
+    assert {one.next() for _ in range(10)} == set(one.ports), "each once before one is given again"
+    with pytest.raises(AssertionError):
+        net.Ports(first, last, 10)
+    for claim in two.claims:
+        claim.close()
+    three = net.Ports(first, last, 10)
+    assert set(three.ports) == set(two.ports)
+    for claim in one.claims + three.claims:
+        claim.close()
+
+
+def test_one_who_needs_more_ports_gets_them():
+    first = net.free_port() // net.PORT_RANGE * net.PORT_RANGE + 1  # in a range of this process
+    own = net.Ports(first, first + 19, 10)
+    used = [socket.socket() for _ in range(10)]
+    for probe in used:
+        probe.bind(("127.0.0.1", 0))
+    own.ports = collections.deque(probe.getsockname()[1] for probe in used)
+    assert first <= own.free("127.0.0.1") < first + 20
+    for one in used + own.claims:
+        one.close()
 
 
 def test_run_reports(tmp_path):

