@@ -13,6 +13,7 @@
 
 #include "admin/report_text.h"
 #include "admin/weirctl_farm.h"
+#include "counters/verdict.h"
 
 #define DIGITS_MAX 18 /* of a number that is believed: sums of them don't overflow soon */
 #define FIELD_MAX  320
@@ -85,33 +86,11 @@ void farm_words(const json_t *keys, const char *name, const char **word, json_in
 
 /* --- what an instance thinks of a backend --- */
 
-/* "state=up since=… limit=… reason=anything". */
-static bool read_word(const char *verdict, const char *key, char out[WORD_MAX])
-{
-    const char *reason = strstr(verdict, "reason="), *at = verdict;
-    size_t size = strlen(key);
-
-    *out = '\0';
-    if (strcmp(key, "reason") == 0) {
-        (void)snprintf(out, WORD_MAX, "%s", reason ? reason + size + 1 : "");
-        return reason;
-    }
-    while (*at && at != reason) {
-        if (strncmp(at, key, size) == 0 && at[size] == '=') {
-            (void)snprintf(out, WORD_MAX, "%.*s", (int)strcspn(at + size + 1, " "), at + size + 1);
-            return true;
-        }
-        at += strcspn(at, " ");
-        at += strspn(at, " ");
-    }
-    return false;
-}
-
 static json_int_t read_figure(const char *verdict, const char *key)
 {
     char text[WORD_MAX];
 
-    return read_word(verdict, key, text) ? read_number(text) : -1;
+    return verdict_word(verdict, key, text, sizeof text) ? read_number(text) : -1;
 }
 
 /* From the best to the worst. */
@@ -166,13 +145,13 @@ static void hear(struct judged *judged, const json_t *instance)
     if (farm_is_alive(instance))
         judged->connections =
             add(judged->connections, number_in(json_object_get(instance, "connections"), judged->name));
-    read_word(verdict, "state", text);
+    verdict_word(verdict, "state", text, sizeof text);
     state = index_of(states, STATES, text);
     if (state == STATES)
         return;
     judged->n++;
     judged->states[state]++;
-    read_word(verdict, "admin", text);
+    verdict_word(verdict, "admin", text, sizeof text);
     admin = index_of(admins, ADMINS, text);
     if (admin < ADMINS)
         judged->admins[admin]++;
@@ -183,8 +162,8 @@ static void hear(struct judged *judged, const json_t *instance)
     judged->max = read_figure(verdict, "max");
     judged->weight = read_figure(verdict, "weight");
     judged->configured = read_figure(verdict, "configured");
-    read_word(verdict, "address", judged->address);
-    read_word(verdict, "pools", judged->pools);
+    verdict_word(verdict, "address", judged->address, sizeof judged->address);
+    verdict_word(verdict, "pools", judged->pools, sizeof judged->pools);
 }
 
 /* The reason of one that agrees, and behind it one that does not. */
@@ -195,8 +174,8 @@ static void hear_reasons(struct judged *judged, const json_t *instance)
     json_int_t since = read_figure(verdict, "since");
     size_t index;
 
-    read_word(verdict, "state", state);
-    read_word(verdict, "reason", reason);
+    verdict_word(verdict, "state", state, sizeof state);
+    verdict_word(verdict, "reason", reason, sizeof reason);
     index = index_of(states, STATES, state);
     if (index == STATES)
         return;

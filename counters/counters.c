@@ -235,7 +235,8 @@ static void on_connection(void *arg, enum redis_state state, const char *reason)
 
     lend_to_rates(c);
     if (state == REDIS_DOWN) {
-        c->publishing = c->resyncing = false;
+        c->publishing = false;
+        c->resyncing = 0;
         lose(c, reason);
     } else if (is_connected(c)) {
         c->accepted = c->refused = c->resynced = false;
@@ -253,7 +254,10 @@ static void disconnect(struct counters *c)
     if (c->ops.rates)
         rate_redis_forget(c->ops.rates);
     ev_timer_stop(c->loop, &c->tick);
-    c->publishing = c->resyncing = c->accepted = c->refused = c->resynced = false;
+    c->publishing = c->accepted = c->refused = c->resynced = false;
+    c->resyncing = 0;
+    free(c->resyncs);
+    c->resyncs = NULL;
 }
 
 static bool connect_both(struct counters *c)

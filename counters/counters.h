@@ -36,7 +36,7 @@ struct counters_ops {
     struct clients *clients;  /* sessions by client; NULL: none */
     /* Sessions of clients open, and waiting for a place. */
     void (*load)(void *arg, uint64_t *sessions, uint64_t *queued);
-    /* What this instance thinks of a backend, for the others: "state=up since=… reason=… limit=…", cut to
+    /* What this instance thinks of a backend, for people and for the others (counters/verdict.h), cut to
      * size. */
     void (*verdict)(void *arg, const struct backend *backend, char *out, size_t size);
     /* Whether this instance can't reach it, and the overload limit that it has found for it: 0 where it has

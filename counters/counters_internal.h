@@ -6,7 +6,7 @@
  *   count.c      what this instance has done, for the statistics
  *   listen.c     the others', in: the channel, resync, operators' words
  *   clients_redis.c   sessions by client, out and in
- *   snapshot.c, view.c   pure
+ *   snapshot.c, keys.c, verdict.c, view.c   pure
  */
 #ifndef WEIR_COUNTERS_COUNTERS_INTERNAL_H
 #define WEIR_COUNTERS_COUNTERS_INTERNAL_H
@@ -37,6 +37,12 @@ struct counted {
     uint32_t down, limit; /* what others have found, as last told */
 };
 
+/* An instance that was asked about at a resync. */
+struct resync {
+    struct counters *c;
+    char id[SNAPSHOT_ID_MAX];
+};
+
 #define COUNTERS_COMPLAINTS 16
 struct complaint {
     const char *what; /* NULL: free */
@@ -65,7 +71,10 @@ struct counters {
     ev_timer tick;
     int64_t ticked, published_at, verdicts_at, resynced_at, heard_at, queues_at;
     uint64_t placements; /* of all pools, when last published */
-    bool publishing, verdicts_due, resyncing, resync_due, news;
+    bool publishing, verdicts_due, resync_due, news;
+    size_t resyncing;                 /* answers that are still to come */
+    bool resync_lost, resync_refused; /* one of them did not, or was no use */
+    struct resync *resyncs;
     bool accepted, refused,
         resynced; /* over these connections: the last snapshot; the others were asked for */
 

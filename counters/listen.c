@@ -3,20 +3,24 @@
  *
  *     channel ──▶ snapshot ──▶ view        a gap in its numbers ──▶ resync
  *     every 5 s, and when Redis is back: resync
- *         ZRANGE instances, HGETALL admin ──▶ of each id: HGETALL instance, HGETALL connections, in one MULTI
+ *         ZRANGE instances, HGETALL admin ──▶ of each id, in a MULTI: HGETALL instance, connections, health
  *
- * What the keys of an instance say is made a snapshot like any other, and is news only if it is newer than
- * what the channel has brought. A key that is missing means nothing: it is silence that ends an instance.
+ * What the keys of an instance say is made a snapshot like any other (keys.c), and is news only if it is
+ * newer than what the channel has brought. A key that is missing means nothing: it is silence that ends an
+ * instance. Each is asked about in a transaction of its own: its keys were written in one, and an answer is
+ * bounded.
  */
 #include <assert.h>
-#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "counters/counters_internal.h"
+#include "counters/keys.h"
 #include "net/clock.h"
 #include "net/log.h"
+
+#define KEYS 3 /* that are read of an instance */
 
 static void count(struct counters *c, uint64_t *counter)
 {
@@ -78,117 +82,16 @@ void listen_message(void *arg, const char *text, size_t size)
 
 /* --- keys --- */
 
-static bool read_number(const struct resp *value, uint64_t most, uint64_t *out)
+static void take_keys(struct counters *c, const char *id, const struct resp *hashes)
 {
-    char *end;
+    struct snapshot snapshot;
 
-    if (value->type != RESP_TEXT || value->size == 0 || value->size > 20 || value->text[0] < '0' ||
-        value->text[0] > '9')
-        return false;
-    errno = 0;
-    *out = strtoull(value->text, &end, 10);
-    return !errno && end == value->text + value->size && *out <= most;
-}
-
-static char *read_name(const struct resp *text)
-{
-    if (text->type != RESP_TEXT || text->size == 0 || text->size >= SNAPSHOT_NAME_MAX ||
-        memchr(text->text, 0, text->size))
-        return NULL;
-    return strdup(text->text);
-}
-
-static bool is_hash(const struct resp *reply)
-{
-    return reply->type == RESP_ARRAY && reply->n % 2 == 0;
-}
-
-static bool add_rate(struct snapshot *snapshot, const struct resp *field, const struct resp *value)
-{
-    static const char prefix[] = "arrival_rate:";
-    struct snapshot_rate *rate = &snapshot->rates[snapshot->n_rates];
-    char *end;
-    double number;
-
-    if (field->size <= sizeof prefix - 1 || strncmp(field->text, prefix, sizeof prefix - 1) != 0)
-        return true;
-    if (value->type != RESP_TEXT)
-        return false;
-    number = strtod(value->text, &end);
-    if (end != value->text + value->size || !(number >= 0 && number <= SNAPSHOT_RATE_MAX))
-        return false;
-    rate->name = strdup(field->text + sizeof prefix - 1);
-    rate->rate = (float)number;
-    snapshot->n_rates += rate->name != NULL;
-    return true;
-}
-
-static bool read_instance(struct snapshot *out, const struct resp *hash)
-{
-    uint64_t schema = 0, started = 0, seq = 0;
-
-    if (!is_hash(hash) || hash->n > 2 * SNAPSHOT_ENTRIES)
-        return false;
-    out->rates = calloc(hash->n / 2 + 1, sizeof *out->rates);
-    if (!out->rates)
-        return false;
-    for (size_t i = 0; i < hash->n; i += 2) {
-        const struct resp *field = &hash->elements[i], *value = &hash->elements[i + 1];
-        bool good = field->type == RESP_TEXT;
-
-        if (good && resp_is(field, "schema"))
-            good = read_number(value, UINT32_MAX, &schema);
-        else if (good && resp_is(field, "started"))
-            good = read_number(value, INT64_MAX, &started);
-        else if (good && resp_is(field, "seq"))
-            good = read_number(value, INT64_MAX, &seq);
-        else if (good && resp_is(field, "sessions"))
-            good = read_number(value, INT64_MAX, &out->sessions);
-        else if (good && resp_is(field, "queued"))
-            good = read_number(value, INT64_MAX, &out->queued);
-        else if (good)
-            good = add_rate(out, field, value);
-        if (!good)
-            return false;
-    }
-    out->started = (int64_t)started;
-    out->seq = seq;
-    return schema == SNAPSHOT_SCHEMA && started && seq;
-}
-
-static bool read_connections(struct snapshot *out, const struct resp *hash)
-{
-    if (!is_hash(hash) || hash->n > 2 * SNAPSHOT_ENTRIES)
-        return false;
-    out->held = calloc(hash->n / 2 + 1, sizeof *out->held);
-    if (!out->held)
-        return false;
-    for (size_t i = 0; i < hash->n; i += 2) {
-        struct snapshot_count *held = &out->held[out->n_held];
-        uint64_t number;
-
-        if (!read_number(&hash->elements[i + 1], SNAPSHOT_COUNT_MAX, &number) ||
-            !(held->name = read_name(&hash->elements[i])))
-            return false;
-        held->count = (uint32_t)number;
-        out->n_held++;
-    }
-    return true;
-}
-
-static void take_keys(struct counters *c, const char *id, const struct resp *instance,
-                      const struct resp *connections)
-{
-    struct snapshot snapshot = { 0 };
-
-    if (instance->type == RESP_ARRAY && instance->n == 0)
+    if (hashes[0].type == RESP_ARRAY && hashes[0].n == 0)
         return; /* gone, or silent: its lease will tell */
-    memcpy(snapshot.id, id, strlen(id) + 1);
-    if (read_instance(&snapshot, instance) && read_connections(&snapshot, connections)) {
+    if (keys_read(&snapshot, id, &hashes[0], &hashes[1], &hashes[2])) {
         take(c, &snapshot);
         return;
     }
-    snapshot_clear(&snapshot);
     count(c, &c->status.refused);
     counters_complain(c, "keys of an instance", "malformed, or of another schema");
 }
@@ -225,7 +128,7 @@ static void read_word(struct counters *c, struct words *words, const struct resp
     weight = size > sizeof suffix - 1 && strcmp(name + size - (sizeof suffix - 1), suffix) == 0;
     if (weight)
         name[size - (sizeof suffix - 1)] = '\0';
-    if (weight ? !read_number(value, 1000, &number)
+    if (weight ? !keys_number(value, 1000, &number)
                : !resp_is(value, "ready") && !resp_is(value, "drain") && !resp_is(value, "maint")) {
         counters_complain(c, "admin", "a value is no word and no weight");
         return;
@@ -244,7 +147,7 @@ static void take_words(struct counters *c, const struct resp *hash)
 {
     struct words *words;
 
-    if (!is_hash(hash)) {
+    if (!keys_is_hash(hash)) {
         counters_complain(c, "admin", hash->type == RESP_ERROR ? hash->text : "it is no hash");
         return;
     }
@@ -348,64 +251,63 @@ static void ask_queues(struct counters *c)
 
 /* --- resync --- */
 
-/* The ids that were asked about, in order. */
-struct resync {
-    struct counters *c;
-    size_t n;
-    char ids[][SNAPSHOT_ID_MAX];
-};
-
 static void on_keys(void *arg, const struct resp *reply, const char *error)
 {
     struct resync *resync = arg;
     struct counters *c = resync->c;
 
-    c->resyncing = false;
-    if (!error && reply->type == RESP_ARRAY && reply->n == 2 * resync->n) {
-        for (size_t i = 0; i < resync->n; i++)
-            take_keys(c, resync->ids[i], &reply->elements[2 * i], &reply->elements[2 * i + 1]);
-        counters_complain(c, "resync", "");
-    } else if (!error) {
+    if (error) {
+        c->resync_lost = true;
+    } else if (reply->type == RESP_ARRAY && reply->n == KEYS) {
+        take_keys(c, resync->id, reply->elements);
+    } else {
         counters_complain(c, "resync", reply->type == RESP_ERROR ? reply->text : "an odd reply");
+        c->resync_refused = true;
     }
-    if (!error) {
-        c->resynced = true;
-        counters_join(c);
-    }
-    free(resync);
+    if (c->resyncing) /* not where the connection is down: then nobody waits */
+        c->resyncing--;
+    if (c->resyncing || c->resync_lost)
+        return;
+    if (!c->resync_refused)
+        counters_complain(c, "resync", "");
+    c->resynced = true;
+    counters_join(c);
+}
+
+static void ask_instance(struct counters *c, struct resync *resync, const struct resp *id)
+{
+    static const char *const keys[KEYS] = { "instance", "connections", "health" };
+    struct resp_commands commands = { 0 };
+    char key[COUNTERS_KEY_MAX];
+
+    resync->c = c;
+    memcpy(resync->id, id->text, id->size + 1);
+    for (size_t i = 0; i < KEYS; i++)
+        resp_commands_say(&commands, "HGETALL", counters_key(c, key, keys[i], resync->id));
+    c->resyncing += redis_send(c->commands, &commands, on_keys, resync);
+    resp_commands_free(&commands);
 }
 
 static void ask_keys(struct counters *c, const struct resp *ids)
 {
     size_t n = ids->n < VIEW_PEERS ? ids->n : VIEW_PEERS;
-    struct resync *resync = calloc(1, sizeof *resync + n * SNAPSHOT_ID_MAX);
-    struct resp_commands commands = { 0 };
-    char key[COUNTERS_KEY_MAX];
 
-    if (!resync)
-        return;
-    resync->c = c;
-    for (size_t i = 0; i < n; i++) {
+    free(c->resyncs); /* all of the last time have been answered */
+    c->resyncs = calloc(n ? n : 1, sizeof *c->resyncs);
+    c->resync_lost = c->resync_refused = false;
+    for (size_t i = 0; c->resyncs && i < n; i++) {
         const struct resp *id = &ids->elements[i];
 
-        if (id->type != RESP_TEXT || !snapshot_id_valid(id->text, id->size))
-            continue;
-        memcpy(resync->ids[resync->n++], id->text, id->size + 1);
-        resp_commands_say(&commands, "HGETALL", counters_key(c, key, "instance", id->text));
-        resp_commands_say(&commands, "HGETALL", counters_key(c, key, "connections", id->text));
+        if (id->type == RESP_TEXT && snapshot_id_valid(id->text, id->size))
+            ask_instance(c, &c->resyncs[i], id);
     }
-    if (resync->n && redis_send(c->commands, &commands, on_keys, resync))
-        c->resyncing = true;
-    else
-        free(resync);
-    resp_commands_free(&commands);
 }
 
 static void on_instances(void *arg, const struct resp *reply, const char *error)
 {
     struct counters *c = arg;
 
-    c->resyncing = false;
+    c->resyncing = 0;
     if (error)
         return;
     if (reply->type == RESP_ARRAY)

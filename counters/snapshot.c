@@ -94,6 +94,11 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct snapshot_count *)a)->name, ((const struct snapshot_count *)b)->name);
 }
 
+void snapshot_sort(struct snapshot *snapshot)
+{
+    qsort(snapshot->limits, snapshot->n_limits, sizeof *snapshot->limits, by_name);
+}
+
 static bool read_down(struct snapshot *out, const json_t *array)
 {
     size_t n = json_array_size(array);
@@ -161,7 +166,7 @@ static bool read_all(struct snapshot *out, json_t *root, bool *other_schema)
         !read_counts(json_object_get(root, "limits"), &out->limits, &out->n_limits) ||
         !read_down(out, json_object_get(root, "down")))
         return false;
-    qsort(out->limits, out->n_limits, sizeof *out->limits, by_name);
+    snapshot_sort(out);
     return true;
 }
 

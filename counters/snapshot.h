@@ -52,6 +52,8 @@ bool snapshot_parse(struct snapshot *out, const char *text, size_t size, bool *o
 /* The text, to be freed; NULL: out of memory. */
 char *snapshot_format(const struct snapshot *snapshot);
 void snapshot_clear(struct snapshot *snapshot);
+/* Its limits, by name. */
+void snapshot_sort(struct snapshot *snapshot);
 
 /* Of the two, the later one of the same instance is to be believed. */
 static inline bool snapshot_is_newer(int64_t started, uint64_t seq, int64_t than_started, uint64_t than_seq)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "balancer/placement.h"
+#include "counters/verdict.h"
 #include "proxy/process_internal.h"
 
 static void tell_load(void *arg, uint64_t *sessions, uint64_t *queued)
@@ -33,12 +34,18 @@ static void name_pools(const struct farm *farm, const struct backend *backend, c
                                          farm->pools[p].state->name);
 }
 
+/* Its own limit, not the one in force: a median of medians would never let go. */
+static uint32_t found_of(const struct health_view *view)
+{
+    return !view->reply_short ? UINT32_MAX : view->limit == BACKEND_NO_CEILING ? 0 : view->limit;
+}
+
 static void tell_verdict(void *arg, const struct backend *backend, char *out, size_t size)
 {
     const struct process *p = arg;
     uint32_t limit = atomic_load_explicit(&backend->limit, memory_order_relaxed);
     enum backend_admin admin = (enum backend_admin)atomic_load(&backend->admin);
-    char number[16] = "none", pools[256], text[ADDRESS_TEXT_MAX] = "none";
+    char number[16] = "none", found[16], pools[256], text[ADDRESS_TEXT_MAX] = "none";
     struct health_view view;
     struct address address;
 
@@ -50,10 +57,11 @@ static void tell_verdict(void *arg, const struct backend *backend, char *out, si
         address_format(&address, text);
     /* The reason may hold what the relay said: last, as it may have blanks. */
     (void)snprintf(out, size,
-                   "state=%s since=%" PRId64 " limit=%s admin=%s weight=%" PRIu32 " configured=%" PRIu32
-                   " max=%" PRIu32 " address=%s pools=%s reason=%s",
-                   backend_state_name(view.state), view.since, number, backend_admin_name(admin), view.weight,
-                   backend->weight, view.max_connections, text, pools, view.reason);
+                   "state=%s since=%" PRId64 " limit=%s found=%s admin=%s weight=%" PRIu32
+                   " configured=%" PRIu32 " max=%" PRIu32 " address=%s pools=%s reason=%s",
+                   backend_state_name(view.state), view.since, number, verdict_found(found_of(&view), found),
+                   backend_admin_name(admin), view.weight, backend->weight, view.max_connections, text, pools,
+                   view.reason);
 }
 
 static void count_whole(void *arg, struct statistics *statistics)
@@ -91,7 +99,6 @@ static void take_queue(void *arg, struct backend *backend, enum backend_admin ad
     health_order(((struct process *)arg)->health, backend, ORDER_QUEUE, &order);
 }
 
-/* Its own limit, not the one in force: a median of medians would never let go. */
 static void tell_finding(void *arg, const struct backend *backend, bool *down, uint32_t *limit)
 {
     struct health_view view;
@@ -99,7 +106,7 @@ static void tell_finding(void *arg, const struct backend *backend, bool *down, u
     (void)arg;
     health_view(backend, &view);
     *down = view.state == BACKEND_DOWN;
-    *limit = !view.reply_short ? UINT32_MAX : view.limit == BACKEND_NO_CEILING ? 0 : view.limit;
+    *limit = found_of(&view);
 }
 
 static void hear_peers(void *arg, struct backend *backend, uint32_t down, uint32_t instances, uint32_t limit)

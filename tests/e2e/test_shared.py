@@ -5,6 +5,7 @@ Each instance has one worker. Health checks are rare, so that what a relay has o
 """
 
 import json
+import re
 import signal
 import socket
 import threading
@@ -13,7 +14,7 @@ import time
 import pytest
 from weirtest.net import free_port, wait_until
 from weirtest.redis import Redis, RedisError
-from weirtest.relay import Relay
+from weirtest.relay import Delay, Relay
 
 RARE = {"interval": "60s", "fast-interval": "60s"}
 LEASE = 1.0  # s
@@ -259,6 +260,38 @@ def test_operators_of_the_farm(redis, instance, relays):
     wait_until(lambda: admin("r1") == [("maint", 1)] * 3, 10, lambda: str(admin("r1")))
     say("DEL", "weir:{main}:admin")
     wait_until(lambda: admin("r1") == admin("r2") == [("ready", 1)] * 3, 10, lambda: str(admin("r2")))
+
+
+def test_what_was_found_before_one_came(redis, instance, relays):
+    """
+    Two can't reach r1, and one has been told by r2 that it is full: a third that joins later hears of it by the keys, for there is
+    no message before a third of the lease is over.
+    """
+    three, server = relays(2), redis()
+    three[1].on("rcpt", Delay(0.01))
+    pool = {"health": {**RARE, "fall": 1, "timeout": "2s"}}
+    weirs = [instance(server.url, {"r1": "127.0.0.1:1", "r2": three[1]}, {"lease": "45s"}, pool=pool) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[0], 12)
+    three[1].on("mail", b"421 4.3.2 Too many at a time\r\n")
+    with weirs[0].client() as client:
+        assert client.ehlo().command("MAIL FROM:<a@x>").code in (421, 451)
+
+    def verdicts(weir):
+        return server.hash("weir:{main}:health:" + id_of(weir))
+    third = instance(server.url, three, joins=False, pool=pool, top={"redis": None})
+    third.wait_log(event="backend-state", backend="r1", to="up")
+    limit = int(wait_until(lambda: re.search(r" found=(\d+) ", verdicts(weirs[0])["r2"]), 20, lambda: str(verdicts(weirs[0])))[1])
+    assert 0 < limit < 12
+    assert all(verdicts(weir)["r1"].startswith("state=down ") for weir in weirs)
+    third.reload(lambda config: config.update(redis=weirs[0].config["redis"]))
+    line = third.wait_log(event="backend-state", backend="r1", to="ejected")
+    assert line["reason"] == "other instances can't reach it"
+    wait_until(lambda: third.metric("weir_backend_limit", backend="r2") == limit, 10, "it goes by their limit")
+    assert third.metric("weir_redis_snapshots_total", result="received") == 0
+    three[1].behave()
+    release(clients)
+    third.mark_baseline()
 
 
 def test_reload_moves_to_another_redis(redis, instance, relays):
