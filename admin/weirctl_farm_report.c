@@ -394,8 +394,22 @@ static bool is_usable(const json_t *backend)
            (strcmp(state, "up") == 0 || strcmp(state, "degraded") == 0 || strcmp(state, "half-open") == 0);
 }
 
+/* Sessions that wait for a place, at every Weir. */
+static json_int_t queued_in(const json_t *keys, const char *pool)
+{
+    char field[FIELD_MAX];
+    json_int_t sum = 0;
+    json_t *instance;
+    size_t i;
+
+    (void)snprintf(field, sizeof field, "queued:%s", pool);
+    for (i = 0; (instance = json_array_get(json_object_get(keys, "instances"), i)); i++)
+        sum = add(sum, number_in(json_object_get(instance, "instance"), field));
+    return sum;
+}
+
 /* They are sorted by pool. */
-static json_t *pools_of(const json_t *backends, bool *ready)
+static json_t *pools_of(const json_t *keys, const json_t *backends, bool *ready)
 {
     json_t *array = json_array(), *backend, *pool = NULL;
     size_t i;
@@ -407,6 +421,7 @@ static json_t *pools_of(const json_t *backends, bool *ready)
         if (!pool || strcmp(show_text(pool, "name"), name) != 0) {
             pool = json_object();
             json_object_set_new(pool, "name", json_string(name));
+            json_object_set_new(pool, "queued", json_integer(queued_in(keys, name)));
             json_array_append_new(array, pool);
         }
         add_to(pool, "backends", 1);
@@ -445,7 +460,7 @@ json_t *farm_status(const json_t *keys, const struct farm_link *link)
     json_object_set_new(object, "delivered", json_integer(delivered_of(json_object_get(keys, "totals"))));
     for (i = 0; (instance = json_array_get(instances, i)); i++)
         add_to(object, "delivered", show_number(instance, "delivered"));
-    json_object_set_new(object, "pools", pools_of(backends, &ready));
+    json_object_set_new(object, "pools", pools_of(keys, backends, &ready));
     json_object_set_new(object, "ready", json_boolean(ready));
     json_object_set_new(object, "draining", json_false());
     json_object_set_new(redis, "state", json_string("shared"));

@@ -142,10 +142,7 @@ void show_status(FILE *out, const json_t *status, const struct style *style)
         put_number(table, show_number(pool, "backends"));
         put_number(table, show_number(pool, "usable"));
         put_number(table, show_number(pool, "connections"));
-        if (json_object_get(pool, "queued"))
-            put_number(table, show_number(pool, "queued"));
-        else
-            table_put(table, "-", NULL);
+        put_number(table, show_number(pool, "queued"));
         table_put(table, panic ? "panic" : "", TABLE_RED);
     }
     table_print(table, out, style->width, style->colours);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "balancer/placement.h"
 #include "counters/counters_internal.h"
 
 #define RATE_TAU    1000.0 /* ms */
@@ -157,9 +158,9 @@ static bool add_connections(struct resp_commands *commands, const struct counter
 static bool add_instance(struct resp_commands *commands, const struct counters *c,
                          const struct snapshot *snapshot)
 {
-    char key[COUNTERS_KEY_MAX], host[256] = "", (*fields)[SNAPSHOT_NAME_MAX + 16];
+    char key[COUNTERS_KEY_MAX], host[256] = "", (*fields)[2][SNAPSHOT_NAME_MAX + 16];
     struct line line;
-    bool good = line_open(&line, 18 + 2 * c->n_pools);
+    bool good = line_open(&line, 18 + 4 * c->n_pools);
 
     fields = calloc(c->n_pools ? c->n_pools : 1, sizeof *fields);
     (void)gethostname(host, sizeof host - 1);
@@ -185,9 +186,12 @@ static bool add_instance(struct resp_commands *commands, const struct counters *
         say(&line, "queued");
         say_number(&line, snapshot->queued);
         for (size_t i = 0; i < c->n_pools; i++) {
-            (void)snprintf(fields[i], sizeof fields[i], "arrival_rate:%s", snapshot->rates[i].name);
-            say(&line, fields[i]);
+            (void)snprintf(fields[i][0], sizeof fields[i][0], "arrival_rate:%s", snapshot->rates[i].name);
+            say(&line, fields[i][0]);
             say_real(&line, (double)snapshot->rates[i].rate);
+            (void)snprintf(fields[i][1], sizeof fields[i][1], "queued:%s", snapshot->rates[i].name);
+            say(&line, fields[i][1]);
+            say_number(&line, placement_waiting(c->pools[i].pool));
         }
         resp_commands_add(commands, line.words, line.n);
         expire(commands, c, key);

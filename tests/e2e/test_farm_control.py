@@ -87,7 +87,7 @@ def test_the_whole(farm):
     status = ask(redis.url, "status")
     assert {"version", "pid", "uptime", "sessions", "queued", "pools", "redis"} <= set(status)
     assert status["instances"] == 2 and status["gone"] == 0 and status["sessions"] == 3 and status["ready"]
-    assert status["pools"] == [{"name": "relays", "backends": 2, "usable": 2, "connections": 3}]
+    assert status["pools"] == [{"name": "relays", "queued": 0, "backends": 2, "usable": 2, "connections": 3}]
     for client in clients:
         client.quit()
 
@@ -102,6 +102,29 @@ def test_tables(farm):
     assert farmctl(redis.url, "names")[1] == "r1\nr2\n"
     _, out, _ = farmctl(redis.url, "instances")
     assert len(out.splitlines()) == 3 and str(weirs[0].pid) in out and str(weirs[1].pid) in out
+
+
+def test_who_waits(redis, start, relay):
+    """Both views of a pool have the same columns, and say who waits; the farm's, at every Weir."""
+    weirs = [start({"r1": {"address": relay, "max-connections": 1}}, pool={"queue-timeout": "30s"}, top=shared(redis)) for _ in range(2)]
+    wait_until(lambda: len(alive(redis)) == 2, 20, "both are in Redis")
+    clients = [weir.client(timeout=30).ehlo() for weir in (weirs[0], weirs[0], weirs[1], weirs[1])]
+    clients[0].envelope()
+    wait_until(lambda: weirs[1].status()["backends"][0]["farm_connections"] == 1, 10, "the place is taken for both")
+    for client in clients[1:]:
+        client.send(b"MAIL FROM:<a@x>\r\n")
+    wait_until(lambda: ask(redis.url, "status")["pools"][0]["queued"] == 3, 10, lambda: str(ask(redis.url, "status")))
+    assert ask(redis.url, "status")["queued"] == 3 and sorted(one["queued"] for one in ask(redis.url, "instances")) == [1, 2]
+
+    def pools(out):
+        """The table behind the blank line: title → figure."""
+        titles, row = out.split("\n\n")[1].splitlines()[:2]
+        return dict(zip(titles.split(), row.split()))
+    whole, own = pools(farmctl(redis.url, "status")[1]), pools(weirs[1].order("status"))
+    assert list(whole) == list(own) == ["POOL", "BACKENDS", "USABLE", "CONNECTIONS", "WAITING"]
+    assert (whole["WAITING"], own["WAITING"]) == ("3", "2")
+    for client in clients:
+        client.close()
 
 
 def test_one_dies(farm):

@@ -184,6 +184,37 @@ static void test_hostile(void **state)
     assert_string_equal(value_of(1, "name"), "(missing)");
 }
 
+/* Who waits, by pool, at those that live; what is no number is nobody. */
+static void test_waiting(void **state)
+{
+    static const char *const counts[][2] = {
+        {"3",   "3"},
+        { "0",  "0"},
+        { "-1", "0"},
+        { "x",  "0"},
+        { "",   "0"}
+    };
+    const struct farm_link link = { .farm = "main", .server = "redis://r:6379" };
+    json_t *first, *second;
+
+    (void)state;
+    begin();
+    first = add("a", "2", "state=up since=1 admin=ready weight=1 pools=bulk,relays reason=");
+    second = add("b", "2", "state=up since=1 admin=ready weight=1 pools=bulk,relays reason=");
+    json_object_set_new(json_object_get(second, "instance"), "queued:bulk", json_string("4"));
+    json_object_set_new(json_object_get(second, "instance"), "queued:relays2", json_string("9"));
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        json_t *status, *pools;
+
+        json_object_set_new(json_object_get(first, "instance"), "queued:relays", json_string(counts[i][0]));
+        status = farm_status(keys, &link);
+        pools = json_object_get(status, "pools");
+        assert_int_equal(show_number(json_array_get(pools, 0), "queued"), 4);
+        assert_int_equal(show_number(json_array_get(pools, 1), "queued"), atoi(counts[i][1]));
+        json_decref(status);
+    }
+}
+
 static void test_pools(void **state)
 {
     json_t *status;
@@ -210,7 +241,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_teardown(name, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_agree), TEST(test_disagree), TEST(test_dead),  TEST(test_words),
-        TEST(test_group), TEST(test_hostile),  TEST(test_pools),
+        TEST(test_group), TEST(test_hostile),  TEST(test_pools), TEST(test_waiting),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
