@@ -56,7 +56,7 @@ static size_t count(const struct redis_request *request)
 
 size_t redis_outstanding(const struct redis *redis)
 {
-    return count(redis->requests) + count(redis->again) + (redis->asked ? 1 : 0);
+    return count(redis->requests) + count(redis->again) + count(redis->asked);
 }
 
 void redis_tell(struct redis_request *request, const struct resp *reply, const char *error)
@@ -70,7 +70,7 @@ void redis_tell(struct redis_request *request, const struct resp *reply, const c
 
 /* Tell all of a list that no reply will come; a callback may free the connection, and then the others are not
  * told. */
-static void bury(struct redis *redis, struct redis_request *list, const char *error)
+void redis_bury(struct redis *redis, struct redis_request *list, const char *error)
 {
     while (list) {
         struct redis_request *request = list;
@@ -204,8 +204,8 @@ static void go_down(struct redis *redis, struct redis_request *orphans, const ch
     redis->stage = REDIS_STAGE_WAITING;
     redis_arm(redis, next_delay(redis));
     redis_set_state(redis, REDIS_DOWN, reason);
-    bury(redis, orphans, reason);
-    bury(redis, again, reason);
+    redis_bury(redis, orphans, reason);
+    redis_bury(redis, again, reason);
 }
 
 void redis_fail(struct redis *redis, const char *format, ...)
@@ -222,7 +222,7 @@ void redis_fail(struct redis *redis, const char *format, ...)
         if (clock_milliseconds() - redis->ready_since >= HELD)
             redis->failures = 0;
     } else if (redis_attempt_next(redis)) {
-        bury(redis, orphans, reason); /* all of them our own */
+        redis_bury(redis, orphans, reason); /* all of them our own */
         return;
     }
     go_down(redis, orphans, reason);
@@ -235,7 +235,7 @@ void redis_redirect(struct redis *redis, const char *reason)
     redis->stage = REDIS_STAGE_RESOLVING;
     if (redis->state == REDIS_READY)
         redis_set_state(redis, REDIS_CONNECTING, reason);
-    bury(redis, orphans, reason);
+    redis_bury(redis, orphans, reason);
     if (!redis->freed)
         redis_approach(redis);
 }
@@ -265,7 +265,7 @@ void redis_ready(struct redis *redis)
         else
             redis_tell(request, NULL, "out of memory");
         if (redis->freed) {
-            bury(redis, again, "");
+            redis_bury(redis, again, "");
             return;
         }
     }
@@ -450,7 +450,7 @@ static void destroy(struct redis *redis)
 {
     redis_carry_end(redis);
     redis->freed = true;
-    bury(redis, redis->again, NULL);
+    redis_bury(redis, redis->again, NULL);
     redis_url_wipe(&redis->url);
     free(redis->name);
     free(redis->key);
@@ -591,7 +591,7 @@ void redis_free(struct redis **redis)
     if (!gone || gone->freed)
         return;
     gone->freed = true;
-    bury(gone, hang_up(gone), NULL);
+    redis_bury(gone, hang_up(gone), NULL);
     if (gone->depth == 0)
         destroy(gone);
 }

@@ -2,8 +2,8 @@
  * Redis Cluster, as far as one slot needs it: all keys of a farm carry the same hash tag.
  *
  * A node that does not hold the slot says MOVED, and the connection moves there for good. While a slot is on
- * its way, the old node says ASK of keys that have gone: such a request is carried to the other node, behind
- * ASKING, and the rest stays where it was.
+ * its way, the old node says ASK of keys that have gone: such requests are carried to the other node, each
+ * behind ASKING, on a connection that lasts as long as there are any; the rest stays where it was.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -125,74 +125,112 @@ void redis_moved(struct redis *redis, struct redis_request *request, const struc
 
 /* --- ASK ------------------------------------------------------------------------------------------------ */
 
-static void carried(struct redis *redis, const struct resp *reply, const char *error)
+/* The first of them is answered. */
+static void on_carried(void *arg, const struct resp *reply, const char *error)
 {
+    struct redis *redis = arg;
     struct redis_request *request = redis->asked;
+
+    redis_enter(redis);
+    redis->asked = request->next;
+    if (!redis->asked)
+        redis_free(&redis->aside);
+    redis_tell(request, reply, error);
+    redis_leave(redis);
+}
+
+/* None of them will be. */
+static void carry_failed(struct redis *redis, const char *reason)
+{
+    struct redis_request *list = redis->asked;
 
     redis_enter(redis);
     redis->asked = NULL;
     redis_free(&redis->aside);
-    if (request && !redis->freed)
-        redis_tell(request, reply, error);
-    else
-        free(request);
+    redis_bury(redis, list, reason);
     redis_leave(redis);
 }
 
-static void on_carried(void *arg, const struct resp *reply, const char *error)
+static bool put_aside(struct redis *redis, const struct redis_request *request)
 {
-    carried(arg, reply, error);
+    struct resp_commands asking = { .n = 0 };
+    struct redis_request like = *request;
+
+    resp_commands_say(&asking, "ASKING");
+    redis_ask(redis->aside, NULL, &asking);
+    resp_commands_free(&asking);
+    like.callback = on_carried;
+    like.arg = redis;
+    return redis_put(redis->aside, &like, request->octets, request->size);
 }
 
 static void on_aside_state(void *arg, enum redis_state state, const char *reason)
 {
     struct redis *redis = arg;
-    struct redis_request *request = redis->asked, like;
-    struct resp_commands asking = { .n = 0 };
+    bool good = true;
 
     switch (state) {
     case REDIS_CONNECTING: break;
-    case REDIS_DOWN: carried(redis, NULL, reason); break;
+    case REDIS_DOWN: carry_failed(redis, reason); break;
     case REDIS_READY:
-        resp_commands_say(&asking, "ASKING");
-        redis_ask(redis->aside, NULL, &asking);
-        resp_commands_free(&asking);
-        like = *request;
-        like.callback = on_carried;
-        like.arg = redis;
-        if (!redis_put(redis->aside, &like, request->octets, request->size))
-            carried(redis, NULL, "out of memory");
+        for (struct redis_request *request = redis->asked; good && request; request = request->next)
+            good = put_aside(redis, request);
+        if (!good)
+            carry_failed(redis, "out of memory");
         break;
     }
 }
 
-void redis_carry(struct redis *redis, struct redis_request *request, const struct resp *reply)
+static void open_aside(struct redis *redis, const struct redis_url_host *to)
 {
     struct redis_url url = redis->url;
-    struct redis_settings settings = { .url = &url,
-                                       .tls = redis->tls,
-                                       .name = redis->name,
-                                       .key = redis->key,
-                                       .nameservers = redis->nameservers };
-    struct redis_handler handler = { .state = on_aside_state, .arg = redis };
+    const struct redis_settings settings = { .url = &url,
+                                             .tls = redis->tls,
+                                             .name = redis->name,
+                                             .key = redis->key,
+                                             .nameservers = redis->nameservers };
+    const struct redis_handler handler = { .state = on_aside_state, .arg = redis };
 
     url.kind = REDIS_URL_TCP;
     url.n_hosts = 1;
-    if (!redis->aside && read_redirection(redis, reply, &url.hosts[0]))
-        redis->aside = redis_open(redis->loop, &settings, &handler);
-    else
-        settings.url = NULL;
+    url.hosts[0] = *to;
+    redis->aside = redis_open(redis->loop, &settings, &handler);
     redis_url_wipe(&url);
-    if (!settings.url || !redis->aside) {
+}
+
+/* There is one node that the slot goes to; whoever names another meanwhile is not followed. */
+static bool is_aside(const struct redis *redis, const struct redis_url_host *to)
+{
+    const struct redis_url_host *host = redis->aside ? &redis->aside->url.hosts[0] : NULL;
+
+    return host && host->port == to->port && strcmp(host->name, to->name) == 0;
+}
+
+void redis_carry(struct redis *redis, struct redis_request *request, const struct resp *reply)
+{
+    struct redis_request **end = &redis->asked;
+    struct redis_url_host to;
+    bool good = read_redirection(redis, reply, &to);
+
+    if (good && !redis->aside)
+        open_aside(redis, &to);
+    if (!good || !is_aside(redis, &to)) {
         redis_tell(request, reply, NULL);
         return;
     }
-    redis->asked = request;
+    while (*end)
+        end = &(*end)->next;
+    *end = request;
+    request->next = NULL;
+    if (redis->aside->stage == REDIS_STAGE_READY && !put_aside(redis, request))
+        carry_failed(redis, "out of memory");
 }
 
 void redis_carry_end(struct redis *redis)
 {
+    struct redis_request *list = redis->asked;
+
     redis_free(&redis->aside);
-    free(redis->asked);
     redis->asked = NULL;
+    redis_bury(redis, list, NULL);
 }

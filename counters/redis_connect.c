@@ -149,6 +149,13 @@ static void on_required(void *arg, const struct resp *reply, const char *error)
         redis_refused(arg, reply);
 }
 
+/* ASK: the key has gone ahead, but the slot is here yet. */
+static void on_slot(void *arg, const struct resp *reply, const char *error)
+{
+    if (resp_fault(reply) != RESP_FAULT_ASK)
+        on_required(arg, reply, error);
+}
+
 /* What comes last. Whether it is allowed does not matter. */
 static void on_named(void *arg, const struct resp *reply, const char *error)
 {
@@ -224,7 +231,7 @@ static void greet_server(struct redis *redis)
     if (redis->url.kind == REDIS_URL_CLUSTER) {
         /* Whether the slot is here; if it is not, the answer is MOVED. */
         say(redis, on_slots, "CLUSTER", "SLOTS", NULL);
-        say(redis, on_required, "EXISTS", redis->key, NULL);
+        say(redis, on_slot, "EXISTS", redis->key, NULL);
     } else {
         say(redis, on_required, "PING", NULL, NULL);
     }

@@ -85,7 +85,7 @@ struct redis {
     struct resp_reader *reader, *reading;           /* `reading`: it is in use, and not to be freed */
     struct redis_request *requests, **requests_end; /* awaiting replies, in order */
     struct redis_request *again;                    /* to be sent when READY */
-    struct redis *aside;                            /* carries `asked` to another node, once */
+    struct redis *aside;                            /* carries `asked` to another node, in order, once each */
     struct redis_request *asked;
 };
 
@@ -110,6 +110,8 @@ void redis_ask(struct redis *redis, redis_callback *callback, const struct resp_
 bool redis_put(struct redis *redis, const struct redis_request *like, const char *octets, size_t size);
 /* Tell what became of a request, and forget it. */
 void redis_tell(struct redis_request *request, const struct resp *reply, const char *error);
+/* Tell all of a list that no reply will come. */
+void redis_bury(struct redis *redis, struct redis_request *list, const char *error);
 void redis_on_stream(struct stream *stream, enum stream_event event);
 void redis_set_state(struct redis *redis, enum redis_state state, const char *reason);
 

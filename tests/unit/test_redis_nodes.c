@@ -343,6 +343,81 @@ static void test_ask(void **state)
     redis_free(&ear.redis);
 }
 
+/* The very key by which the slot is looked for has gone ahead: the node is the right one all the same. */
+static void test_ask_at_first(void **state)
+{
+    (void)state;
+    rule(&nodes[0], "EXISTS", says(0, "ASK", &nodes[3]));
+    open_ear(&ear, cluster());
+    AWAIT(ear.states == 1);
+    assert_int_equal(ear.readies, 1);
+    assert_string_equal(redis_server(ear.redis), server_of(&nodes[0]));
+    assert_string_equal(nodes[3].heard, "");
+}
+
+/* Several at once are carried one behind the other, over one connection. */
+static void test_ask_of_several(void **state)
+{
+    unsigned accepted;
+
+    (void)state;
+    open_ear(&ear, cluster());
+    AWAIT(ear.readies == 1);
+    rule(&nodes[0], "GET a", says(0, "ASK", &nodes[3]));
+    rule(&nodes[3], "GET a", "$4\r\nhere\r\n");
+    rule(&nodes[0], "GET c", "$5\r\nthere\r\n");
+    accepted = nodes[3].accepted;
+    for (const char *const *text = (const char *const[]){ "GET a", "GET c", "GET a 2", "GET a 3", NULL };
+         *text; text++)
+        assert_true(ask(&ear, *text));
+    assert_int_equal(redis_outstanding(ear.redis), 4);
+    AWAIT(ear.answers == 4);
+    assert_string_equal(ear.said, "there\nhere\nhere\nhere\n");
+    assert_string_equal(nodes[3].heard, "PING\nCLIENT SETNAME weir-test\nASKING\nGET a\nASKING\nGET a 2\n"
+                                        "ASKING\nGET a 3\n");
+    assert_int_equal(nodes[3].accepted, accepted + 1);
+    assert_null(ear.redis->aside);
+    /* One more, while one is outstanding there. */
+    rule(&nodes[3], "GET a", "");
+    rule(&nodes[3], "ASKING", "");
+    assert_true(ask(&ear, "GET a 4"));
+    AWAIT(strstr(nodes[3].heard, "GET a 4"));
+    assert_true(ask(&ear, "GET a 5"));
+    AWAIT(strstr(nodes[3].heard, "GET a 5"));
+    /* Another node than that is not believed. */
+    rule(&nodes[0], "GET a", says(1, "ASK", &nodes[2]));
+    assert_memory_equal(answer(&ear, "GET a 6"), "-ASK 15495 ", 11);
+    assert_int_equal(redis_outstanding(ear.redis), 2);
+    /* It goes: both are told, and the connection stays. */
+    fake_stop(&nodes[3]);
+    AWAIT(ear.errors == 2);
+    assert_int_equal(redis_outstanding(ear.redis), 0);
+    assert_string_equal(answer(&ear, "GET c"), "there");
+    assert_int_equal(ear.states, 1);
+}
+
+/* Whoever frees the connection in an answer hears of no other. */
+static void test_ask_and_free(void **state)
+{
+    (void)state;
+    open_ear(&ear, cluster());
+    AWAIT(ear.readies == 1);
+    rule(&nodes[0], "GET a", says(0, "ASK", &nodes[3]));
+    ear.when = FREE_IN_ANSWER;
+    for (int i = 0; i < 3; i++)
+        assert_true(ask(&ear, "GET a"));
+    AWAIT(!ear.redis);
+    assert_int_equal(ear.answers + ear.errors, 1);
+    open_ear(&ear, cluster());
+    AWAIT(ear.readies == 1);
+    fake_stop(&nodes[3]);
+    ear.when = FREE_IN_ERROR;
+    for (int i = 0; i < 3; i++)
+        assert_true(ask(&ear, "GET a"));
+    AWAIT(!ear.redis);
+    assert_int_equal(ear.answers + ear.errors, 1);
+}
+
 /* All seeds are dead, but a node of the slot is known. */
 static void test_known_nodes(void **state)
 {
@@ -393,6 +468,9 @@ int main(void)
         TEST(test_round_and_round),
         TEST(test_moved_to_nowhere),
         TEST(test_ask),
+        TEST(test_ask_at_first),
+        TEST(test_ask_of_several),
+        TEST(test_ask_and_free),
         TEST(test_known_nodes),
         TEST(test_cluster_down),
     };
