@@ -37,7 +37,7 @@ static void complain(void *arg, enum tls_culprit culprit, size_t index, const ch
 
     (void)culprit;
     (void)index;
-    (void)snprintf(client->error, sizeof client->error, "%s", text);
+    (void)snprintf(client->error, sizeof client->error, "--ca: %s", text);
 }
 
 static bool fail(struct client *client, const char *why)

@@ -24,45 +24,7 @@ static json_t *hash_of(const struct resp *reply)
     return object;
 }
 
-static void note_error(json_t *keys, const struct resp *reply)
-{
-    if (reply->type == RESP_ERROR)
-        json_object_set_new(keys, "error", report_text(reply->text));
-}
-
-/* --- one instance --- */
-
-struct one {
-    json_t *keys, *instance;
-};
-
-static void on_instance(void *arg, const struct resp *reply, const char *error)
-{
-    static const char *const names[] = { "instance", "connections", "health", "stats" };
-    struct one *one = arg;
-
-    if (reply)
-        note_error(one->keys, reply);
-    for (size_t i = 0; !error && reply->type == RESP_ARRAY && i < reply->n && i < 4; i++)
-        json_object_set_new(one->instance, names[i], hash_of(&reply->elements[i]));
-}
-
-static bool ask_instance(struct client *client, struct one *one)
-{
-    static const char *const names[] = { "instance", "connections", "health", "stats" };
-    struct resp_commands commands = { 0 };
-    char key[FARM_KEY_MAX];
-    bool sent;
-
-    for (size_t i = 0; i < 4; i++)
-        resp_commands_say(&commands, "HGETALL",
-                          farm_key(client->farm, key, names[i], show_text(one->instance, "id")));
-    sent = farm_send(client, &commands, on_instance, one);
-    resp_commands_free(&commands);
-    return sent;
-}
-
-/* --- the whole --- */
+/* --- which there are --- */
 
 static json_t *find(const json_t *instances, const char *id)
 {
@@ -94,55 +56,87 @@ static void add_instances(json_t *instances, const struct resp *reply)
     }
 }
 
-static void on_whole(void *arg, const struct resp *reply, const char *error)
+/* --- questions --- */
+
+/* Each is a command by itself: in a cluster whose slot moves, some of the keys may be at another node. */
+struct question {
+    json_t *keys, *into; /* where the answer goes, under `name`; `into` NULL: ids of instances */
+    const char *name;
+};
+
+/* What is no hash where an instance has one was not written by a Weir: it is left out. */
+static bool is_to_be_told(const struct question *question, const struct resp *error)
 {
-    json_t *keys = arg, *instances = json_object_get(keys, "instances");
+    bool shared = !question->into || question->into == question->keys;
+
+    return shared || strncmp(error->text, "WRONGTYPE", 9) != 0;
+}
+
+static void on_answer(void *arg, const struct resp *reply, const char *error)
+{
+    const struct question *question = arg;
 
     if (error)
         return;
-    note_error(keys, reply);
-    if (reply->type != RESP_ARRAY || reply->n != 4)
-        return;
-    for (size_t i = 0; i < reply->n; i++)
-        note_error(keys, &reply->elements[i]);
-    add_instances(instances, &reply->elements[0]);
-    add_instances(instances, &reply->elements[1]);
-    json_object_set_new(keys, "admin", hash_of(&reply->elements[2]));
-    json_object_set_new(keys, "totals", hash_of(&reply->elements[3]));
+    if (reply->type == RESP_ERROR && is_to_be_told(question, reply))
+        json_object_set_new(question->keys, "error", report_text(reply->text));
+    if (question->into)
+        json_object_set_new(question->into, question->name, hash_of(reply));
+    else
+        add_instances(json_object_get(question->keys, "instances"), reply);
 }
 
-static bool ask_whole(struct client *client, json_t *keys)
+static bool ask(struct client *client, struct question *question, const char *id)
 {
     struct resp_commands commands = { 0 };
     char key[FARM_KEY_MAX];
     bool sent;
 
-    resp_commands_say(&commands, "ZRANGE", farm_key(client->farm, key, "instances", NULL), "0", "-1",
-                      "WITHSCORES");
-    resp_commands_say(&commands, "ZRANGE", farm_key(client->farm, key, "stats", NULL), "0", "-1",
-                      "WITHSCORES");
-    resp_commands_say(&commands, "HGETALL", farm_key(client->farm, key, "admin", NULL));
-    resp_commands_say(&commands, "HGETALL", farm_key(client->farm, key, "totals", NULL));
-    sent = farm_send(client, &commands, on_whole, keys);
+    farm_key(client->farm, key, question->name, id);
+    if (question->into)
+        resp_commands_say(&commands, "HGETALL", key);
+    else
+        resp_commands_say(&commands, "ZRANGE", key, "0", "-1", "WITHSCORES");
+    sent = farm_send(client, &commands, on_answer, question);
     resp_commands_free(&commands);
-    return sent && farm_settle(client);
+    return sent;
+}
+
+/* --- the whole --- */
+
+static bool ask_whole(struct client *client, json_t *keys)
+{
+    struct question questions[] = {
+        {keys,  NULL, "instances"},
+        { keys, NULL, "stats"    },
+        { keys, keys, "admin"    },
+        { keys, keys, "totals"   }
+    };
+    bool good = true;
+
+    for (size_t i = 0; good && i < sizeof questions / sizeof *questions; i++)
+        good = ask(client, &questions[i], NULL);
+    return farm_settle(client) && good; /* also of those before the one that failed */
 }
 
 static bool ask_instances(struct client *client, json_t *keys)
 {
+    static const char *const names[] = { "instance", "connections", "health", "stats" };
     const json_t *instances = json_object_get(keys, "instances");
-    size_t n = json_array_size(instances);
-    struct one *ones = calloc(n ? n : 1, sizeof *ones);
-    bool good = ones;
+    size_t each = sizeof names / sizeof *names, n = each * json_array_size(instances);
+    struct question *questions = calloc(n ? n : 1, sizeof *questions);
+    bool good = questions;
 
-    if (!ones)
+    if (!questions)
         (void)snprintf(client->error, sizeof client->error, "out of memory");
     for (size_t i = 0; good && i < n; i++) {
-        ones[i] = (struct one){ keys, json_array_get(instances, i) };
-        good = ask_instance(client, &ones[i]);
+        json_t *instance = json_array_get(instances, i / each);
+
+        questions[i] = (struct question){ keys, instance, names[i % each] };
+        good = ask(client, &questions[i], show_text(instance, "id"));
     }
-    good = farm_settle(client) && good; /* also of those before the one that failed */
-    free(ones);
+    good = farm_settle(client) && good;
+    free(questions);
     return good;
 }
 

@@ -44,6 +44,7 @@ static void on_backend_admin(void *arg, struct backend *backend, enum backend_ad
 {
     struct process *p = arg;
 
+    counters_hurry(p->counters);
     if (admin == BACKEND_READY)
         return;
     for (uint32_t i = 0; i < p->n_workers; i++)

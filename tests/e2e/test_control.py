@@ -828,8 +828,8 @@ class RunningTop:
             pass
         return self.seen
 
-    def wait_for(self, *texts):
-        wait_until(lambda: all(text in self.read() for text in texts), 15, lambda: "%s in %r" % (texts, self.seen[-2000:]))
+    def wait_for(self, *texts, timeout=15):
+        wait_until(lambda: all(text in self.read() for text in texts), timeout, lambda: "%s in %r" % (texts, self.seen[-2000:]))
 
     def press(self, key):
         os.write(self.ours, key)

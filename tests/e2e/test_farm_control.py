@@ -363,6 +363,25 @@ def test_rights_suffice(redis, start, relays):
         assert not denied(weir), weir.output()
 
 
+def test_rights_of_operators(farm):
+    """Those of the second line suffice, and without what it says may be left out all can be looked at."""
+    redis, weirs, _ = farm
+    with open(os.path.join(ROOT, "docs", "redis.md")) as file:
+        text = file.read()
+    rights = re.search(r"^ACL SETUSER ops (.*)$", text, re.M)[1].split()
+    only = re.search(r"leave out `(.*?)` for those who may only look", text)[1].split()
+    url = "redis://ops:change-me-too@127.0.0.1:%d" % redis.port
+    assert set(only) < set(rights)
+    redis.cli("ACL", "SETUSER", "ops", "reset", *rights)
+    for order in (("drain", "r1"), ("weight", "r1", "3"), ("weight", "r1", "default"), ("ready", "r1")):
+        ask(url, *order)
+    redis.cli("ACL", "SETUSER", "ops", "reset", *[word for word in rights if word not in only])
+    for command in ("status", "backends", "instances"):
+        assert ask(url, command)
+    code, _, err = farmctl(url, "drain", "r1")
+    assert code == 1 and "NOPERM" in err, err
+
+
 def denied(weir):
     return re.search(r"NOPERM|can't run this command", weir.output())
 

@@ -13,7 +13,7 @@ import time
 
 import pytest
 from weirtest.net import free_port, wait_until
-from weirtest.redis import Redis, RedisError
+from weirtest.redis import Redis, RedisError, SlotMove, cluster_of, sentinels_of
 from weirtest.relay import Delay, Relay
 
 RARE = {"interval": "60s", "fast-interval": "60s"}
@@ -633,16 +633,7 @@ def test_flushed_under_load(redis, instance, relays):
 def test_a_failover_of_sentinels(redis, instance, relays):
     """The master is killed: the other becomes it, and all share their counts there."""
     one = relays(1)
-    master = redis()
-    other = redis("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
-    wait_until(lambda: b"master_link_status:up" in other.ask("INFO", "replication"), 20, "the replica follows")
-    watch = "sentinel monitor mail 127.0.0.1 %d 2\nsentinel down-after-milliseconds mail 500\nsentinel failover-timeout mail 3000\n"
-    sentinels = [redis(program="redis-sentinel", configuration=watch % master.port) for _ in range(3)]
-    for sentinel in sentinels:
-        # Each knows the replica and the two others.
-        wait_until(lambda: len(sentinel.ask("SENTINEL", "replicas", "mail")) == 1 and len(sentinel.ask("SENTINEL", "sentinels", "mail")) == 2,
-                   20, "the sentinels know each other")
-    url = "sentinel://%s/mail" % ",".join("127.0.0.1:%d" % sentinel.port for sentinel in sentinels)
+    url, master, other = sentinels_of(redis)
     weirs = [instance(url, one) for _ in range(2)]
     heard(weirs)
     clients = hold(weirs[0], 2)
@@ -660,46 +651,18 @@ def test_a_failover_of_sentinels(redis, instance, relays):
     release(clients)
 
 
-SLOTS = 16384
-
-
-def cluster_of_three(redis):
-    ports = [free_port() for _ in range(3)]
-    nodes = [redis("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(port)) for port in ports]
-    for n, node in enumerate(nodes):
-        node.ask("CLUSTER", "ADDSLOTSRANGE", n * SLOTS // 3, (n + 1) * SLOTS // 3 - 1)
-        node.ask("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
-    for node, port in zip(nodes[1:], ports[1:]):
-        nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port, port)
-    for node in nodes:
-        wait_until(lambda: b"cluster_state:ok" in node.ask("CLUSTER", "INFO") and node.ask("CLUSTER", "NODES").count(b"connected") == 3,
-                   20, "the cluster is there")
-    return nodes
-
-
 def test_a_cluster(redis, instance, relays):
     """Three nodes; the farm's slot then moves to another, with all that is in it, and the instances go after it."""
-    one, nodes = relays(1), cluster_of_three(redis)
-    url = "cluster://" + ",".join("127.0.0.1:%d" % node.port for node in nodes)
+    one = relays(1)
+    url, nodes = cluster_of(redis)
     weirs = [instance(url, one) for _ in range(2)]
     heard(weirs)
     clients = hold(weirs[0], 2)
     agree(weirs, one)
-    slot = nodes[0].ask("CLUSTER", "KEYSLOT", "weir:{main}:instances")
-    owner = next(node for n, node in enumerate(nodes) if n * SLOTS // 3 <= slot < (n + 1) * SLOTS // 3)
-    heir = nodes[(nodes.index(owner) + 1) % 3]
-    assert weirs[0].status()["redis"]["server"] == "127.0.0.1:%d" % owner.port
-    names = {node: node.ask("CLUSTER", "MYID") for node in nodes}
-    heir.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", names[owner])
-    owner.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", names[heir])
+    move = SlotMove(nodes, "weir:{main}:instances")
+    assert weirs[0].status()["redis"]["server"] == "127.0.0.1:%d" % move.owner.port
     # While it lasts, the instances publish: keys come and go at both ends.
-    while True:
-        keys = owner.ask("CLUSTER", "GETKEYSINSLOT", slot, 100)
-        if not keys:
-            break
-        owner.ask("MIGRATE", "127.0.0.1", heir.port, "", 0, 5000, "KEYS", *keys)
-    for node in [heir, owner] + [node for node in nodes if node not in (heir, owner)]:
-        node.ask("CLUSTER", "SETSLOT", slot, "NODE", names[heir])
+    heir = move.begin().keys().end()
     for weir in weirs:
         wait_until(lambda: weir.status()["redis"]["server"] == "127.0.0.1:%d" % heir.port, 20, lambda: str(weir.status()["redis"]))
         wait_state(weir, "rejoin", "shared")

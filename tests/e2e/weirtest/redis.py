@@ -137,3 +137,64 @@ class Redis:
 
     def members(self, key):
         return [one.decode() for one in self.ask("ZRANGE", key, 0, -1)]
+
+
+# Several of them. `make` starts one, as Redis() does.
+
+def sentinels_of(make):
+    """A master, its replica, and three sentinels that know all of that: (URL, master, replica)."""
+    master = make()
+    other = make("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
+    wait_until(lambda: b"master_link_status:up" in other.ask("INFO", "replication"), 20, "the replica follows")
+    watch = "sentinel monitor mail 127.0.0.1 %d 2\nsentinel down-after-milliseconds mail 500\nsentinel failover-timeout mail 3000\n"
+    sentinels = [make(program="redis-sentinel", configuration=watch % master.port) for _ in range(3)]
+    for sentinel in sentinels:
+        wait_until(lambda: len(sentinel.ask("SENTINEL", "replicas", "mail")) == 1 and len(sentinel.ask("SENTINEL", "sentinels", "mail")) == 2,
+                   20, "the sentinels know each other")
+    return "sentinel://%s/mail" % ",".join("127.0.0.1:%d" % sentinel.port for sentinel in sentinels), master, other
+
+
+SLOTS = 16384
+
+
+def cluster_of(make, count=3):
+    """A cluster of so many nodes, the slots shared out in order: (URL, nodes)."""
+    ports = [free_port() for _ in range(count)]
+    nodes = [make("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(port)) for port in ports]
+    for n, node in enumerate(nodes):
+        node.ask("CLUSTER", "ADDSLOTSRANGE", n * SLOTS // count, (n + 1) * SLOTS // count - 1)
+        node.ask("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
+    for node, port in zip(nodes[1:], ports[1:]):
+        nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port, port)
+    for node in nodes:
+        wait_until(lambda: b"cluster_state:ok" in node.ask("CLUSTER", "INFO") and node.ask("CLUSTER", "NODES").count(b"connected") == count,
+                   20, "the cluster is there")
+    return "cluster://" + ",".join("127.0.0.1:%d" % node.port for node in nodes), nodes
+
+
+class SlotMove:
+    """The slot of a key goes from its `owner` to the next node, its `heir`: SlotMove(nodes, key).begin().keys().end()."""
+
+    def __init__(self, nodes, key):
+        self.nodes, self.slot = nodes, nodes[0].ask("CLUSTER", "KEYSLOT", key)
+        at = next(n for n in range(len(nodes)) if self.slot < (n + 1) * SLOTS // len(nodes))
+        self.owner, self.heir = nodes[at], nodes[(at + 1) % len(nodes)]
+        self.names = {node: node.ask("CLUSTER", "MYID") for node in nodes}
+
+    def begin(self):
+        self.heir.ask("CLUSTER", "SETSLOT", self.slot, "IMPORTING", self.names[self.owner])
+        self.owner.ask("CLUSTER", "SETSLOT", self.slot, "MIGRATING", self.names[self.heir])
+        return self
+
+    def keys(self):
+        """Until none is left, those too that are written meanwhile."""
+        while True:
+            keys = self.owner.ask("CLUSTER", "GETKEYSINSLOT", self.slot, 100)
+            if not keys:
+                return self
+            self.owner.ask("MIGRATE", "127.0.0.1", self.heir.port, "", 0, 5000, "KEYS", *keys)
+
+    def end(self):
+        for node in [self.heir, self.owner] + [node for node in self.nodes if node not in (self.heir, self.owner)]:
+            node.ask("CLUSTER", "SETSLOT", self.slot, "NODE", self.names[self.heir])
+        return self.heir
