@@ -106,6 +106,24 @@ static const char *readiness(const json_t *status)
     return json_is_true(json_object_get(status, "draining")) ? "draining" : "no backend is usable";
 }
 
+/* How it shares its counts, if it does. */
+static void show_shared(FILE *out, const json_t *redis, const struct style *style)
+{
+    char text[512], since[SHOW_SHORT];
+
+    if (!json_is_object(redis))
+        return;
+    show_duration((json_int_t)time(NULL) - show_number(redis, "since"), since);
+    if (*show_text(redis, "reason"))
+        (void)snprintf(text, sizeof text, "redis %s for %s: %.200s (%.128s)", show_text(redis, "state"),
+                       since, show_text(redis, "reason"), show_text(redis, "server"));
+    else
+        (void)snprintf(text, sizeof text, "redis %s for %s: %lld instances (%.128s)",
+                       show_text(redis, "state"), since, (long long)show_number(redis, "instances"),
+                       show_text(redis, "server"));
+    show_line(out, text, style->width);
+}
+
 void show_status(FILE *out, const json_t *status, const struct style *style)
 {
     static const struct table_column columns[] = {
@@ -132,9 +150,12 @@ void show_status(FILE *out, const json_t *status, const struct style *style)
                        (long long)show_number(status, "pid"),
                        show_duration(show_number(status, "uptime"), up), readiness(status));
     show_line(out, text, style->width);
-    fprintf(out, "sessions %lld, waiting %lld; since the start %lld sessions, %lld messages delivered\n\n",
+    fprintf(out, "sessions %lld, waiting %lld; since the start %lld sessions, %lld messages delivered\n",
             (long long)show_number(status, "sessions"), (long long)show_number(status, "queued"),
             (long long)show_number(status, "sessions_total"), (long long)show_number(status, "delivered"));
+    if (!json_object_get(status, "farm"))
+        show_shared(out, json_object_get(status, "redis"), style);
+    fputc('\n', out);
     for (i = 0; (pool = json_array_get(json_object_get(status, "pools"), i)); i++) {
         bool panic = json_is_true(json_object_get(pool, "panic"));
 

@@ -95,21 +95,20 @@ static void tell_state(struct counters *c)
     };
     enum counters_state state = c->view.state;
     struct timespec now;
-    bool changed;
 
-    if (!c->view.ever && c->commands && c->events && !c->refused && redis_state(c->commands) != REDIS_DOWN &&
-        redis_state(c->events) != REDIS_DOWN)
-        return; /* it has only just begun */
     clock_gettime(CLOCK_REALTIME, &now);
     pthread_mutex_lock(&c->status_lock);
-    changed = c->status.state != state;
-    c->status.state = state;
-    if (changed)
+    if (c->status.state != state)
         c->status.since = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    c->status.state = state;
     pthread_mutex_unlock(&c->status_lock);
-    if (changed)
+    if (!c->view.ever && c->commands && c->events && !c->refused && redis_state(c->commands) != REDIS_DOWN &&
+        redis_state(c->events) != REDIS_DOWN)
+        return; /* it has only just begun: that is not worth a warning yet */
+    if (c->told != state)
         log_message(state == COUNTERS_HELD || state == COUNTERS_LOCAL ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO,
                     "counters", "%s: %s", counters_state_name(state), words[state]);
+    c->told = state;
 }
 
 /* What the view means to the balancer. */
@@ -191,12 +190,20 @@ static bool is_connected(const struct counters *c)
            redis_state(c->events) == REDIS_READY;
 }
 
+/* `server` NULL: as it was. */
+static void set_status(struct counters *c, const char *server, const char *reason)
+{
+    pthread_mutex_lock(&c->status_lock);
+    (void)snprintf(c->status.reason, sizeof c->status.reason, "%s", reason);
+    if (server)
+        (void)snprintf(c->status.server, sizeof c->status.server, "%s", server);
+    pthread_mutex_unlock(&c->status_lock);
+}
+
 static void lose(struct counters *c, const char *reason)
 {
     counters_complain(c, "server", reason);
-    pthread_mutex_lock(&c->status_lock);
-    (void)snprintf(c->status.reason, sizeof c->status.reason, "%s", reason);
-    pthread_mutex_unlock(&c->status_lock);
+    set_status(c, NULL, reason);
     c->accepted = false;
     view_lost(&c->view, clock_milliseconds());
     c->news = true;
@@ -213,10 +220,7 @@ void counters_join(struct counters *c)
     if (!c->accepted || !c->resynced || !is_connected(c))
         return;
     counters_complain(c, "server", "");
-    pthread_mutex_lock(&c->status_lock);
-    c->status.reason[0] = '\0';
-    (void)snprintf(c->status.server, sizeof c->status.server, "%s", redis_server(c->commands));
-    pthread_mutex_unlock(&c->status_lock);
+    set_status(c, redis_server(c->commands), "");
     view_connected(&c->view, clock_milliseconds());
     c->news = true;
 }
@@ -398,6 +402,7 @@ static void alone(struct counters *c)
             c->ops.word(c->ops.arg, c->counted[i].backend, NULL, UINT32_MAX);
     view_clear(&c->view);
     c->view.state = COUNTERS_OFF;
+    set_status(c, "", "");
     tell_state(c);
 }
 
@@ -405,6 +410,7 @@ static void begin(struct counters *c, char *nameservers)
 {
     int64_t now = clock_milliseconds();
     const struct config_redis *redis = c->config;
+    char shown[REDIS_URL_TEXT_MAX];
 
     free(c->nameservers);
     c->nameservers = nameservers;
@@ -416,6 +422,7 @@ static void begin(struct counters *c, char *nameservers)
     (void)snprintf(c->prefix, sizeof c->prefix, "weir:{%s}:", redis->farm);
     (void)snprintf(c->channel, sizeof c->channel, "%sevents", c->prefix);
     view_init(&c->view, redis->lease, redis->expected_instances, now);
+    set_status(c, redis_url_show(redis->url, shown), "not connected yet");
     c->ticked = now;
     c->published_at = now - redis->lease;
     if (!connect_both(c))

@@ -57,8 +57,9 @@ struct counters_status {
     enum counters_state state;
     uint32_t instances; /* live, this one too */
     char id[64];
-    char server[128], reason[192];         /* "" when all is well */
-    int64_t since;                         /* Unix ms */
+    char server[128]; /* as it is configured, without a password, until one was reached */
+    char reason[192]; /* "" when all is well */
+    int64_t since;    /* Unix ms */
     uint64_t published, received, refused; /* snapshots; refused: malformed or of another schema */
 };
 

@@ -90,6 +90,7 @@ struct counters {
 
     struct complaint complaints[COUNTERS_COMPLAINTS];
 
+    enum counters_state told; /* in the log */
     pthread_mutex_t status_lock;
     struct counters_status status; /* under it */
 };

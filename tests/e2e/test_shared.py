@@ -541,8 +541,9 @@ def test_no_redis_at_the_start(redis, instance, relay):
     """Local at once, with a share of the cap; and then it joins."""
     server = redis(start=False)
     weir = instance(server.url, {"r1": {"address": relay, "max-connections": 8}}, {"expected-instances": 4}, joins=False)
-    wait_state(weir, "local")
-    assert weir.status()["redis"]["reason"] == "connection refused"
+    wait_until(lambda: weir.status()["redis"]["reason"] == "connection refused", 10, lambda: str(weir.status()["redis"]))
+    assert state(weir) == "local" and weir.status()["redis"]["server"] == server.url
+    assert re.search(r"^redis local for \d+s: connection refused \(%s\)$" % server.url, weir.order("status"), re.M)
     clients = hold(weir, 2)
     waiting = weir.client(timeout=30).ehlo()
     waiting.send(b"MAIL FROM:<w@x>\r\nRCPT TO:<b@x>\r\n")
@@ -552,6 +553,30 @@ def test_no_redis_at_the_start(redis, instance, relay):
     waiting.expect(250)
     waiting.expect(250)
     release(clients + [waiting])
+    weir.mark_baseline()
+
+
+def test_before_the_first_connection(redis, instance, relay):
+    """Redis accepts and says nothing: the state, the server without its password, and why are shown from the start."""
+    silent = Scripted(free_port(), lambda *_: None)
+    port = silent.listener.getsockname()[1]
+    url = "redis://weir:geheim@127.0.0.1:%d/3" % port
+    weir = instance(url, {"r1": relay}, joins=False)
+    shown = weir.status()["redis"]
+    assert shown["state"] == "local" and shown["server"] == "redis://127.0.0.1:%d/3" % port and shown["instances"] == 1
+    assert shown["reason"] and abs(shown["since"] - time.time()) < 60
+    assert set(weir.ask("status")["redis"]) == set(shown)
+    assert re.search(r"^redis local for \d+s: ", weir.order("status"), re.M)
+    assert weir.metric("weir_redis_up") == 0 and weir.metric("weir_redis_state", state="local") == 1
+    # It is no warning before an attempt has failed.
+    weir.wait_log(event="counters", level="warning", timeout=10)
+    assert weir.status()["redis"]["reason"] != "not connected yet"
+    assert "geheim" not in weir.output() + json.dumps(weir.status()) + weir.order("status")
+    # What is configured no more is shown no more.
+    weir.reload(lambda config: config.pop("redis"))
+    wait_until(lambda: weir.status()["redis"] is None, 10, lambda: str(weir.status()["redis"]))
+    assert "redis" not in weir.order("status")
+    silent.stop()
     weir.mark_baseline()
 
 

@@ -102,7 +102,9 @@ def test_the_page_is_all_there_is(weir):
 @pytest.mark.skipif(not BROWSER, reason="no chromium")
 def test_in_a_browser(start, relay, tmp_path):
     """It shows what /api/status says, as text, and the browser has nothing to complain about."""
-    weir = start({"r1": {"address": relay, "weight": 4}, "gone": "127.0.0.1:%d" % free_port()}, top={"hostname": "weir.test"})
+    weir = start({"r1": {"address": relay, "weight": 4}, "gone": "127.0.0.1:%d" % free_port()},
+                 top={"hostname": "weir.test", "redis": {"url": "redis://:geheim@127.0.0.1:1"}})
+    weir.wait_log(event="counters", level="warning")
     weir.deliver()
     weir.order("drain", "r1")
     done = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir=%s" % tmp_path,
@@ -111,7 +113,8 @@ def test_in_a_browser(start, relay, tmp_path):
     dom, err = done.stdout.decode(), done.stderr.decode("utf-8", "replace")
     assert not [line for line in err.splitlines() if "CONSOLE" in line], err
     text = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", dom, flags=re.S)
-    for word in ("r1", "gone", "drain (up)", "down", "refused", "no backend is usable", "weir.test"):
+    for word in ("r1", "gone", "drain (up)", "down", "refused", "no backend is usable", "weir.test", "local", "connection refused (redis://127.0.0.1:1)"):
         assert word in text, (word, text)
+    assert "geheim" not in dom
     assert "No answer" not in text
     weir.order("ready", "r1")
