@@ -383,7 +383,7 @@ def test_rights_of_operators(farm):
 
 
 def denied(weir):
-    return re.search(r"NOPERM|can't run this command", weir.output())
+    return re.search(r"NOPERM|can't run this command|ACL failure in script", weir.output())
 
 
 @pytest.mark.parametrize("command", sorted(set(documented_commands() if os.path.exists(os.path.join(ROOT, "docs", "redis.md")) else ())

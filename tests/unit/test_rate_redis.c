@@ -9,6 +9,7 @@
 #include "counters/rate_redis.h"
 #include "net/clock.h"
 #include "tests/unit/redis_fixture.h"
+#include "tests/unit/redis_program.h"
 
 #define INSTANCES 2
 
@@ -31,7 +32,7 @@ static void start_server(void)
     assert_int_equal(posix_spawn_file_actions_init(&actions), 0);
     assert_int_equal(posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0), 0);
     assert_int_equal(posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0), 0);
-    assert_int_equal(posix_spawnp(&server, "redis-server", &actions, NULL, (char **)arguments, environ), 0);
+    assert_int_equal(posix_spawnp(&server, redis_program(), &actions, NULL, (char **)arguments, environ), 0);
     posix_spawn_file_actions_destroy(&actions);
 }
 

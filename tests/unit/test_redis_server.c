@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 
 #include "tests/unit/redis_fixture.h"
+#include "tests/unit/redis_program.h"
 #include "tests/unit/tls_fixture.h"
 
 #define ARGUMENTS_MAX 32
@@ -70,7 +71,7 @@ static void start(const char *options)
     assert_int_equal(posix_spawn_file_actions_init(&actions), 0);
     assert_int_equal(posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0), 0);
     assert_int_equal(posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0), 0);
-    assert_int_equal(posix_spawnp(&server, "redis-server", &actions, NULL, (char **)arguments, environ), 0);
+    assert_int_equal(posix_spawnp(&server, redis_program(), &actions, NULL, (char **)arguments, environ), 0);
     posix_spawn_file_actions_destroy(&actions);
     free(copy);
 }
@@ -121,8 +122,7 @@ static void test_commands(void **state)
                         "[-WRONGTYPE Operation against a key holding the wrong kind of value nil]");
     assert_string_equal(answer(&ear, "NOSUCH a;GET b"),
                         "-ERR unknown command 'NOSUCH', with args beginning with: 'a' ");
-    assert_string_equal(answer(&ear, "EVALSHA 0123456789012345678901234567890123456789 0"),
-                        "-NOSCRIPT No matching script. Please use EVAL.");
+    assert_memory_equal(answer(&ear, "EVALSHA 0123456789012345678901234567890123456789 0"), "-NOSCRIPT ", 10);
     succeed(url_of("redis://127.0.0.1:%u", port));
     succeed(url_of("redis://localhost:%u", port));
 }

@@ -7,6 +7,7 @@
 
 #include "counters/statistics.h"
 #include "tests/unit/redis_fixture.h"
+#include "tests/unit/redis_program.h"
 #include "tests/unit/tls_fixture.h"
 
 #define PREFIX "weir:{main}:"
@@ -68,7 +69,7 @@ static void start(void)
     (void)snprintf(port_text, sizeof port_text, "%u", port);
     assert_int_equal(posix_spawn_file_actions_init(&actions), 0);
     assert_int_equal(posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0), 0);
-    assert_int_equal(posix_spawnp(&server, "redis-server", &actions, NULL, (char **)arguments, environ), 0);
+    assert_int_equal(posix_spawnp(&server, redis_program(), &actions, NULL, (char **)arguments, environ), 0);
     posix_spawn_file_actions_destroy(&actions);
 }
 

@@ -4,6 +4,8 @@ A real redis-server (or sentinel, or node of a cluster) of the test's own, and a
     redis = Redis()                            options as on its command line: Redis("--maxmemory", "2mb")
     redis.ask("HGETALL", "weir:{main}:admin")  → bytes, int, list, None; RedisError
     redis.stop(); redis.start()                on the same port
+
+REDIS_SERVER in the environment names another program than redis-server: that of Valkey, or of another version.
 """
 
 import os
@@ -14,6 +16,9 @@ import subprocess
 import tempfile
 
 from .net import free_port, wait_until
+
+
+SERVER = os.environ.get("REDIS_SERVER", "redis-server")
 
 
 class RedisError(Exception):
@@ -61,10 +66,10 @@ class RedisClient:
 
 
 class Redis:
-    def __init__(self, *options, program="redis-server", configuration=None, start=True):
+    def __init__(self, *options, configuration=None, sentinel=False, start=True):
         self.directory = tempfile.mkdtemp(prefix="weir-redis-")
         self.port = free_port()
-        self.program, self.options, self.process = program, list(options), None
+        self.options, self.process = list(options), None
         self.arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory, "--loglevel", "warning"]
         if configuration is None:
             self.arguments += ["--save", "", "--appendonly", "no"]
@@ -72,7 +77,7 @@ class Redis:
             path = os.path.join(self.directory, "redis.conf")
             with open(path, "w") as file:
                 file.write(configuration)
-            self.arguments.insert(0, path)
+            self.arguments = [path, *self.arguments, *(["--sentinel"] if sentinel else [])]
         if start:
             self.start()
 
@@ -86,7 +91,7 @@ class Redis:
 
     def start(self, wait=True):
         with open(os.path.join(self.directory, "log"), "ab") as log:
-            self.process = subprocess.Popen([self.program, *self.arguments, *self.options], stdin=subprocess.DEVNULL, stdout=log,
+            self.process = subprocess.Popen([SERVER, *self.arguments, *self.options], stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=log)
         if wait:
             wait_until(self.answers, 20, "redis-server answers")
@@ -147,7 +152,7 @@ def sentinels_of(make):
     other = make("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
     wait_until(lambda: b"master_link_status:up" in other.ask("INFO", "replication"), 20, "the replica follows")
     watch = "sentinel monitor mail 127.0.0.1 %d 2\nsentinel down-after-milliseconds mail 500\nsentinel failover-timeout mail 3000\n"
-    sentinels = [make(program="redis-sentinel", configuration=watch % master.port) for _ in range(3)]
+    sentinels = [make(configuration=watch % master.port, sentinel=True) for _ in range(3)]
     for sentinel in sentinels:
         wait_until(lambda: len(sentinel.ask("SENTINEL", "replicas", "mail")) == 1 and len(sentinel.ask("SENTINEL", "sentinels", "mail")) == 2,
                    20, "the sentinels know each other")
