@@ -69,8 +69,12 @@ bench: deps-bench build/release/weir $(addprefix build/release/bench/,bench_scan
 bench-checks: deps-bench build/release/weir
 	$(PYTHON) tests/bench/checks.py --calls
 
+# What shared counts cost Redis.
+bench-publishers: deps-test build/release/bench/bench_publishers
+	build/release/bench/bench_publishers
+
 demo: deps-demo
 	@$(MAKE) -s build/release/weir
 	@$(PYTHON) tests/demo/demo.py build/release/weir
 
-.PHONY: test check check-threads e2e e2e-threads scorecard fuzz lint bench bench-checks demo
+.PHONY: test check check-threads e2e e2e-threads scorecard fuzz lint bench bench-checks bench-publishers demo
