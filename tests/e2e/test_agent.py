@@ -257,6 +257,7 @@ def test_the_whole_farm_goes_and_comes_back(start, relays):
         one.start()
     weir.wait_metric(16, "weir_backend_up", timeout=15)
     weir.deliver()
+    weir.wait_log(event="backend-state", times=48)
     for number in range(16):
         assert state_lines(weir, "r%d" % (number + 1)) == [("init", "up"), ("up", "down"), ("down", "up")]
     moments = {line["time"][:-2] for line in weir.find_log(event="backend-state", to="up")[16:]}
