@@ -221,7 +221,7 @@ def s_client(port, *options):
     return done.stdout.decode("utf-8", "replace")
 
 
-def testssl(port, name, *options, timeout=55):
+def testssl(port, name, *options, timeout=120):
     """Run testssl.sh for some of its checks; its findings, each a dict with id, severity and finding."""
     program = find_program("testssl.sh") or find_program("testssl")
     with tempfile.TemporaryDirectory(prefix="weir-testssl-") as directory:
@@ -239,7 +239,7 @@ def testssl(port, name, *options, timeout=55):
 def sslscan(port, *options):
     """What sslscan says, without colour."""
     done = subprocess.run([find_program("sslscan"), "--no-colour", *options, "127.0.0.1:%d" % port], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=55)
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
     return done.stdout.decode("utf-8", "replace")
 
 
