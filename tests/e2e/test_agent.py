@@ -63,7 +63,7 @@ def test_weight(weir, agent):
     agent.say(b"0%\n")
     weir.wait_metric(0, "weir_backend_agent_share")
     assert share(weir) == 0
-    assert weir.find_log(event="backend-agent", backend="r1", percent=0)
+    weir.wait_log(event="backend-agent", backend="r1", percent=0)
     agent.say(b"100%\n")
     weir.wait_metric(1, "weir_backend_agent_share")
     assert share(weir) > 5
@@ -171,6 +171,7 @@ def test_half_understood(weir, agent):
     agent.say(b"load=17 40% up")
     weir.wait_metric(0.4, "weir_backend_agent_share")
     agent.wait_asked(3)
+    weir.wait_log(event="backend-agent")
     assert [line["reason"] for line in weir.find_log(event="backend-agent")] == ["unknown word: load=17"]
     assert weir.metric("weir_backend_agent_up") == 1
 

@@ -184,7 +184,12 @@ def assert_promise(weir, relays, senders):
     asked = {name for sender in senders for name in sender.asked}
     assert not [name for name in heard if not stored[name]], "accepted, and in no relay"
     assert not [name for name, times in stored.items() if times > 1], "nobody sent one twice"
-    told = {line["from"].strip("<>"): line for line in weir.find_log(event="transaction")}
+    told = {}
+
+    def all_are_told():
+        told.update({line["from"].strip("<>"): line for line in weir.find_log(event="transaction")})
+        return set(stored) & asked <= set(told)
+    wait_until(all_are_told, 5, lambda: "Weir tells of %s" % (set(stored) & asked - set(told)))
     for name in set(stored) & asked:
         assert told[name]["outcome"] in ("delivered", "unknown"), told[name]
     for name in heard:

@@ -65,7 +65,7 @@ def test_a_relay_killed_under_200_sessions(start, relays):
     # It gets mail again, and in the end its share.
     wait_until(lambda: weir.metric("weir_backend_weight", backend="r1") == 1, 10, "slow start is over")
     before = len(a.committed())
-    for _ in range(6):
+    for _ in range(30):  # by lot, where they are alike: it may miss a few
         weir.deliver()
     assert len(a.committed()) > before
 
@@ -120,7 +120,8 @@ def test_a_relay_that_fails_fast(start, relays, answer):
     weir.wait_log(event="backend-state", backend="bad", to="ejected")
     assert len(weir.find_log(event="backend-state", backend="bad")) == 2, "up, and ejected"
     assert len(good.committed()) == 40
-    assert len(bad.traffic()) == 3, "three failures in a row"
+    # Three failures in a row; another session or two may begin before they have been told of. All 40 would begin there.
+    assert 3 <= len(bad.traffic()) <= 10
 
 
 def test_a_relay_that_comes_and_goes_floods_no_log(start, relays):
@@ -138,6 +139,7 @@ def test_a_relay_that_comes_and_goes_floods_no_log(start, relays):
     checks = len(flapper.connections)
     wait_until(lambda: len(flapper.connections) > checks + 3, 5, "checks go well")
     assert weir.metric("weir_backend_up", backend="flapper") == 0
+    weir.wait_log(event="backend-state", backend="flapper", times=6)
     lines = weir.find_log(event="backend-state", backend="flapper")
     assert [line["to"] for line in lines] == ["up", "down", "up", "down", "up", "down"]
     assert len(good.committed()) + len(flapper.committed()) == 3

@@ -11,6 +11,7 @@ CHECKED = {"health": {"interval": "1h", "fast-interval": "200ms", "rise": 1}}
 
 def up(weir, count):
     wait_until(lambda: weir.metric("weir_backend_up") == count, 5, "all are up")
+    weir.wait_log(event="backend-state", to="up", times=count)
     return weir
 
 
@@ -38,7 +39,7 @@ def test_not_now_degrades(start, relays, step, answer):
         session(weir)
         if ("up", "degraded") in state_lines(weir, "r1"):
             break
-    assert ("up", "degraded") in state_lines(weir, "r1"), weir.output()
+    weir.wait_log(event="backend-state", backend="r1", **{"from": "up", "to": "degraded"})
     assert state_lines(weir, "r2") == [("init", "up")]
     states = {labels["backend"]: value for name, labels, value in weir.metrics()
               if name == "weir_backend_state" and labels["state"] == "degraded"}

@@ -83,6 +83,7 @@ def test_a_farm_by_its_name(start, farm, servers):
     server = servers(Dnsmasq, relay=at(11, 12))
     weir = by_name(start, server, a.port, options={"max-connections": 100}, pool={"slow-start": "1h"})
     up(weir, *full(11, 12))
+    weir.wait_log(event="backend-members")
     first = weir.find_log(event="backend-members")
     assert [(line["backend"], line["added"], line["removed"], line["addresses"]) for line in first] == [
         ("relay", "127.0.0.11 127.0.0.12", "", "2")]
@@ -168,7 +169,7 @@ def test_bad_answers(start, farm, servers):
     server = servers(NameServer, **{name: Answer(*at(11)) for name in bad})
     weir = several(start, server, a.port, bad)
     up(weir, *bad)
-    before = len(weir.find_log(event="backend-members"))
+    weir.wait_log(event="backend-members", times=len(bad))
     server.say(**bad)
     reask(weir)
     weir.deliver()
@@ -178,7 +179,7 @@ def test_bad_answers(start, farm, servers):
     for _ in bad:
         weir.deliver()
     assert len(a.committed()) == 1 + len(bad)
-    assert len(weir.find_log(event="backend-members")) == before
+    assert len(weir.find_log(event="backend-members")) == len(bad)
 
 
 @pytest.mark.parametrize("code", [NOERROR, SERVFAIL])
@@ -190,6 +191,7 @@ def test_half_an_answer(start, farm, servers, code):
     try:
         weir = by_name(start, server, a.port)
         up(weir, "relay@127.0.0.11", "relay@::1")
+        weir.wait_log(event="backend-members")
         server.say(relay=Answer("127.0.0.11", code_of_aaaa=code))
         asked = server.count("relay", AAAA)
         reask(weir)
@@ -215,7 +217,7 @@ def test_addresses_of_no_use_are_left_out(start, farm, servers):
     server = servers(NameServer, relay=Answer("0.0.0.0", "127.0.0.11", "::ffff:127.0.0.11", "ff02::1", "127.0.0.12", "127.0.0.11"))
     weir = by_name(start, server, a.port)
     up(weir, *full(11, 12))
-    assert weir.find_log(event="backend-name", what="an address that no relay can have is left out")
+    weir.wait_log(event="backend-name", what="an address that no relay can have is left out")
     assert not weir.find_log(event="backend-state", to="down")
 
 
@@ -227,6 +229,7 @@ def test_an_answer_of_a_hundred(start, servers):
     try:
         weir = by_name(start, server, everywhere.port)
         up(weir, *["relay@127.0.1.%d" % (n + 1) for n in range(64)])
+        weir.wait_log(event="backend-state", times=64)
         server.say(relay=Answer(*addresses[50:], *addresses[:50]))
         asked = server.count("relay")
         reask(weir)
