@@ -43,7 +43,7 @@ all: build/release/weir build/release/weirctl
 Q   := $(if $(V),,@)
 say = $(if $(V),@:,@printf '%-8s %s\n' $(1) $(2))
 
-SIM_WRAP := -Wl,--wrap=clock_gettime,--wrap=check_start,--wrap=check_abort
+SIM_WRAP := -Wl,--wrap=clock_gettime,--wrap=check_start,--wrap=check_abort,--wrap=getrandom
 
 # One set of rules for each flavour: release, asan (tests), tsan (threads).
 define flavour

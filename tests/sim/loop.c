@@ -2,9 +2,11 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <sys/types.h>
 #include <time.h>
 
 #include "tests/sim/calendar.h"
+#include "tests/sim/draw.h"
 
 struct ev_loop {
     int references;
@@ -176,6 +178,21 @@ void ev_feed_event(struct ev_loop *loop, void *watcher, int events) EV_NOEXCEPT
     abort();
 }
 
+/* Nobody says bye here. */
+int ev_run(struct ev_loop *loop, int flags) EV_NOEXCEPT
+{
+    (void)loop;
+    (void)flags;
+    abort();
+}
+
+void ev_break(struct ev_loop *loop, int how) EV_NOEXCEPT
+{
+    (void)loop;
+    (void)how;
+    abort();
+}
+
 /* --- the clock --------------------------------------------------------------------------------------------
  */
 
@@ -189,4 +206,23 @@ int __wrap_clock_gettime(clockid_t id, struct timespec *now)
     now->tv_sec = milliseconds / 1000;
     now->tv_nsec = milliseconds % 1000 * 1000000;
     return 0;
+}
+
+/* --- chance -----------------------------------------------------------------------------------------------
+ */
+
+static struct stream chance;
+
+void loop_seed(uint64_t seed)
+{
+    chance = stream_of(seed, 6);
+}
+
+ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags);
+ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags)
+{
+    (void)flags;
+    for (size_t i = 0; i < size; i++)
+        ((uint8_t *)out)[i] = (uint8_t)(256 * draw_even(&chance));
+    return (ssize_t)size;
 }

@@ -21,16 +21,28 @@ enum row {
 #define ROWS (ROW_ARGMIN_1000 + 1)
 
 static const struct policy policies[ROWS] = {
-    [ROW_IDEAL] = {"one ideal balancer",                  1, "least-connections", NULL,           false, 0},
-    [ROW_ROUND_ROBIN] = { "one, round-robin",                   1, "round-robin",       NULL,           false, 0},
-    [ROW_RANDOM] = { "one, random",                        1, "random",            NULL,           false, 0},
-    [ROW_P2C] = { "one, p2c",                           1, "p2c",               NULL,           false, 0},
-    [ROW_PEAK_EWMA] = { "one, peak-ewma",                     1, "peak-ewma",         NULL,           false, 0},
-    [ROW_LOCAL] = { "8, each by itself",                  8, "least-connections", NULL,           false, 0},
-    [ROW_SHARED_CAPS] = { "8, each by itself, caps shared out", 8, "least-connections", NULL,           true,  0},
-    [ROW_ARGMIN_100] = { "8, argmin of counts 100 ms old",     8, "least-connections", &policy_argmin, true,
-                   0.1                                                                                    },
-    [ROW_ARGMIN_1000] = { "8, argmin of counts 1 s old",        8, "least-connections", &policy_argmin, true,  1},
+    [ROW_IDEAL] = { .name = "one ideal balancer", .proxies = 1, .algorithm = "least-connections" },
+    [ROW_ROUND_ROBIN] = { .name = "one, round-robin", .proxies = 1, .algorithm = "round-robin" },
+    [ROW_RANDOM] = { .name = "one, random", .proxies = 1, .algorithm = "random" },
+    [ROW_P2C] = { .name = "one, p2c", .proxies = 1, .algorithm = "p2c" },
+    [ROW_PEAK_EWMA] = { .name = "one, peak-ewma", .proxies = 1, .algorithm = "peak-ewma" },
+    [ROW_LOCAL] = { .name = "8, each by itself", .proxies = 8, .algorithm = "least-connections" },
+    [ROW_SHARED_CAPS] = { .name = "8, each by itself, caps shared out",
+                          .proxies = 8,
+                          .algorithm = "least-connections",
+                          .caps_by_share = true },
+    [ROW_ARGMIN_100] = { .name = "8, argmin of counts 100 ms old",
+                         .proxies = 8,
+                         .algorithm = "least-connections",
+                         .naive = &policy_argmin,
+                         .caps_by_share = true,
+                         .interval = 0.1 },
+    [ROW_ARGMIN_1000] = { .name = "8, argmin of counts 1 s old",
+                          .proxies = 8,
+                          .algorithm = "least-connections",
+                          .naive = &policy_argmin,
+                          .caps_by_share = true,
+                          .interval = 1 },
 };
 
 static const uint32_t weights[] = WORKLOAD_RELAYS;

@@ -1,7 +1,14 @@
 #include "tests/sim/world.h"
 
-const struct policy policy_ideal = { "one ideal balancer", 1, "least-connections", NULL, false, 0 };
-const struct policy policy_local = { "8, each on its own", 8, "least-connections", NULL, false, 0 };
+const struct policy policy_ideal = { .name = "one ideal balancer",
+                                     .proxies = 1,
+                                     .algorithm = "least-connections" };
+const struct policy policy_local = { .name = "8, each on its own",
+                                     .proxies = 8,
+                                     .algorithm = "least-connections" };
+const struct policy policy_shared = {
+    .name = "8, counts shared", .proxies = 8, .algorithm = "least-connections", .publish_interval = 250
+};
 
 /* --- what must not be done --------------------------------------------------------------------------------
  *
@@ -23,10 +30,11 @@ void policy_start(struct proxy *proxy, double phase)
 {
     double interval = proxy->world->scenario->policy->interval;
 
+    if (interval <= 0)
+        return;
     world = proxy->world;
     proxy->publish.happen = on_publish;
-    if (interval > 0)
-        calendar_set(&proxy->publish, calendar_now() + phase * interval);
+    calendar_set(&proxy->publish, calendar_now() + phase * interval);
 }
 
 static double published(size_t relay)

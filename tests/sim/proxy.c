@@ -5,8 +5,15 @@
 #include "config/config.h"
 #include "tests/sim/doubles.h"
 #include "tests/sim/loop.h"
+#include "tests/sim/shared.h"
 #include "tests/sim/workload.h"
 #include "tests/sim/world.h"
+
+/* The standard one, or what an interval needs at least. */
+static unsigned lease_of(unsigned publish_interval)
+{
+    return 4 * publish_interval > 3000 ? 4 * publish_interval : 3000;
+}
 
 static struct config *describe(const struct world *world, double share)
 {
@@ -18,9 +25,11 @@ static struct config *describe(const struct world *world, double share)
 
     if (!out)
         abort();
-    fprintf(out,
-            "workers: 1\nlisteners: { smtp: { address: \"127.0.0.1:2525\" } }\n"
-            "pools: { relays: { algorithm: %s, queue-size: %u, queue-timeout: %us%s, backends: {\n",
+    fprintf(out, "workers: 1\nlisteners: { smtp: { address: \"127.0.0.1:2525\" } }\n");
+    if (scenario->policy->publish_interval)
+        fprintf(out, "redis: { url: \"redis://redis.sim\", publish-interval: %ums, lease: %ums }\n",
+                scenario->policy->publish_interval, lease_of(scenario->policy->publish_interval));
+    fprintf(out, "pools: { relays: { algorithm: %s, queue-size: %u, queue-timeout: %us%s, backends: {\n",
             scenario->policy->algorithm, (unsigned)(WORKLOAD_QUEUE / scenario->policy->proxies),
             WORKLOAD_QUEUE_TIMEOUT, scenario->pool_options ? scenario->pool_options : "");
     for (size_t i = 0; i < world->n_relays; i++)
@@ -61,8 +70,9 @@ void proxy_open(struct proxy *proxy, struct world *world, size_t index, uint64_t
     struct config *config = describe(world, share);
 
     proxy->world = world;
+    proxy->opened = calendar_now();
     proxy->random = stream.state;
-    proxy->judged = false;
+    proxy->judged = proxy->dead = false;
     mailbox_open(&proxy->mailbox, loop_virtual(), proxy);
     proxy->farm = farm_create(config, NULL);
     config_release(&config);
@@ -77,12 +87,44 @@ void proxy_open(struct proxy *proxy, struct world *world, size_t index, uint64_t
         abort();
     health_set_farm(proxy->health, proxy->farm);
     policy_start(proxy, draw_even(&stream));
+    shared_open(proxy, draw_even(&stream));
+}
+
+static void count_publications(struct proxy *proxy)
+{
+    struct result *result = proxy->world->result;
+    struct counters_status status;
+
+    counters_status(proxy->counters, &status);
+    result->publications += status.published;
+    result->proxy_time += calendar_now() - proxy->opened;
 }
 
 void proxy_close(struct proxy *proxy)
 {
     calendar_cancel(&proxy->publish);
+    if (proxy->dead)
+        return;
+    count_publications(proxy);
+    shared_close(proxy);
     health_close(&proxy->health);
     mailbox_close(&proxy->mailbox);
     farm_release(&proxy->farm);
+}
+
+void proxy_kill(struct proxy *proxy)
+{
+    sessions_abort(proxy->world, proxy);
+    calendar_settle(); /* mail to those that waited */
+    proxy_close(proxy);
+    proxy->dead = true;
+}
+
+struct proxy *proxy_alive(struct proxy *proxy)
+{
+    struct world *world = proxy->world;
+
+    while (proxy->dead)
+        proxy = proxy + 1 < world->proxies + world->n_proxies ? proxy + 1 : world->proxies;
+    return proxy;
 }

@@ -136,6 +136,47 @@ double relay_delivered(struct relay *relay)
     return relay->delivered;
 }
 
+/* --- places -----------------------------------------------------------------------------------------------
+ */
+
+static bool is_over(const struct relay *relay)
+{
+    return relay->max_connections && relay->places > relay->max_connections;
+}
+
+bool relay_enter(struct relay *relay)
+{
+    bool before = is_over(relay);
+
+    relay->places++;
+    if (relay->places > relay->most)
+        relay->most = relay->places;
+    if (is_over(relay) && !before)
+        relay->over_since = calendar_now();
+    return is_over(relay);
+}
+
+void relay_leave(struct relay *relay)
+{
+    bool before = is_over(relay);
+
+    relay->places--;
+    if (before && !is_over(relay))
+        relay->over += calendar_now() - relay->over_since;
+}
+
+void relay_count_anew(struct relay *relay)
+{
+    relay->most = relay->places;
+    relay->over = 0;
+    relay->over_since = calendar_now();
+}
+
+double relay_over(const struct relay *relay)
+{
+    return relay->over + (is_over(relay) ? calendar_now() - relay->over_since : 0);
+}
+
 /* --- connections ------------------------------------------------------------------------------------------
  */
 

@@ -39,8 +39,10 @@ struct relay {
     enum relay_mood mood;
     uint32_t max_connections; /* as the proxies are told; 0: none */
 
-    uint32_t places; /* taken by all proxies, connecting included */
-    uint32_t hosted; /* guests with a worker */
+    uint32_t places;         /* taken by all proxies, connecting included */
+    uint32_t most;           /* places, at most */
+    double over, over_since; /* s that it had more than max_connections; since when it has */
+    uint32_t hosted;         /* guests with a worker */
     struct guest *first, *last;
     struct job **jobs; /* heap by target, from 1 */
     size_t n_jobs, size;
@@ -54,6 +56,13 @@ struct relay {
 void relay_open(struct relay *relay, double promise, double capacity, uint32_t workers);
 /* Nobody is on it any more. */
 void relay_close(struct relay *relay);
+
+/* A place is taken, or given back. True: it is one above max_connections. */
+bool relay_enter(struct relay *relay);
+void relay_leave(struct relay *relay);
+/* From now on, its most places and the time above max_connections. */
+void relay_count_anew(struct relay *relay);
+double relay_over(const struct relay *relay); /* s, up to now */
 
 /* Calls guest->greeted, now or when a worker comes free. */
 void relay_connect(struct relay *relay, struct guest *guest);

@@ -19,10 +19,13 @@ void report_at_least(const char *name, double value, double goal);
 unsigned report_missed(void);
 
 /* The scenarios. */
-void policies_run(const struct extent *extent); /* policies.c: who balances how well */
-void slow_run(const struct extent *extent);     /* overload.c: a relay that has become slow … */
-void flood_run(const struct extent *extent);    /* … one that gets too much … */
-void day_run(const struct extent *extent);      /* … and a day and a night with which nothing is wrong */
-void trouble_run(const struct extent *extent);  /* trouble.c: one that says no to everybody, spam */
+void policies_run(const struct extent *extent);  /* policies.c: who balances how well */
+void instances_run(const struct extent *extent); /* instances.c: … when several share their counts, … */
+void crash_run(const struct extent *extent);     /* … one of which is killed, … */
+void outage_run(const struct extent *extent);    /* … and when Redis goes */
+void slow_run(const struct extent *extent);      /* overload.c: a relay that has become slow … */
+void flood_run(const struct extent *extent);     /* … one that gets too much … */
+void day_run(const struct extent *extent);       /* … and a day and a night with which nothing is wrong */
+void trouble_run(const struct extent *extent);   /* trouble.c: one that says no to everybody, spam */
 
 #endif

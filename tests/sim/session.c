@@ -65,17 +65,23 @@ static void leave(struct session *s)
     if (s->connected)
         relay_disconnect(s->relay, &s->guest);
     s->connected = false;
-    s->relay->places--;
+    relay_leave(s->relay);
     placement_return(&s->place, calendar_milliseconds());
 }
 
-void sessions_abort(struct world *world)
+void sessions_abort(struct world *world, const struct proxy *proxy)
 {
+    struct session *next;
+
     for (struct session *s = world->sessions; s; s = s->next)
-        waiter_leave(&s->waiter);
-    while (world->sessions) {
-        leave(world->sessions);
-        session_free(world->sessions);
+        if (!proxy || s->proxy == proxy)
+            waiter_leave(&s->waiter);
+    for (struct session *s = world->sessions; s; s = next) {
+        next = s->next;
+        if (proxy && s->proxy != proxy)
+            continue;
+        leave(s);
+        session_free(s);
     }
 }
 
@@ -310,10 +316,10 @@ static void on_place(struct session *s, struct place place)
 {
     s->place = place;
     s->relay = relay_of(s->proxy, place.member);
-    if (s->relay->places++ >= s->relay->max_connections && s->relay->max_connections)
-        s->proxy->world->result->over_cap++;
+    s->proxy->world->result->over_cap += relay_enter(s->relay);
     s->wish.tried[s->wish.n_tried++] = backend_hold(place.member->backend);
     s->placed = calendar_now();
+    histogram_add(&s->proxy->pool->state->stats[0].queue_wait, (uint32_t)((s->placed - s->asked) * 1000));
     count_attempt(s);
     if (s->wish.n_tried == 1 && is_measured(s))
         spread_add(&s->proxy->world->result->wait, s->placed - s->asked);

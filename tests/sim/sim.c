@@ -16,11 +16,14 @@ static const struct {
     const char *name;
     void (*run)(const struct extent *);
 } scenarios[] = {
-    {"policies", policies_run},
-    { "slow",    slow_run    },
-    { "flood",   flood_run   },
-    { "day",     day_run     },
-    { "trouble", trouble_run },
+    {"policies",   policies_run },
+    { "instances", instances_run},
+    { "crash",     crash_run    },
+    { "outage",    outage_run   },
+    { "slow",      slow_run     },
+    { "flood",     flood_run    },
+    { "day",       day_run      },
+    { "trouble",   trouble_run  },
 };
 #define SCENARIOS (sizeof scenarios / sizeof *scenarios)
 
@@ -52,7 +55,9 @@ int main(int argc, char **argv)
 
     for (int i = 1; i < argc; i++) {
         if (!is_known(argv[i])) {
-            fprintf(stderr, "usage: sim [--quick] [--log] [policies|slow|flood|day|trouble]...\n");
+            fprintf(
+                stderr,
+                "usage: sim [--quick] [--log] [policies|instances|crash|outage|slow|flood|day|trouble]...\n");
             return 2;
         }
         if (strcmp(argv[i], "--quick") == 0)

@@ -40,7 +40,7 @@ static void arrive(struct traffic *traffic, struct proxy *proxy, uint64_t client
 
     for (int i = 0; i < STAGES; i++)
         work[i] = draw_lognormal(&traffic->work, mean * shares[i], WORKLOAD_SIGMA);
-    session_begin(proxy, work, client);
+    session_begin(proxy_alive(proxy), work, client);
 }
 
 static void on_single(struct event *event)

@@ -72,6 +72,8 @@
 #define WORKLOAD_DAY_MOST    0.95
 #define WORKLOAD_NIGHT_LEAST 0.05
 
+#define WORKLOAD_REDIS_WAY 0.0005 /* s to Redis, and back again */
+
 #define WORKLOAD_CHECK 0.02 /* s that a health check takes on a relay that greets at once */
 
 /* --- what came out elsewhere ------------------------------------------------------------------------------

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "tests/sim/doubles.h"
+#include "tests/sim/loop.h"
+#include "tests/sim/redis.h"
 #include "tests/sim/workload.h"
 
 #define SAMPLE        0.1 /* s */
@@ -35,14 +37,14 @@ static bool is_disturbed(const struct world *world, size_t relay)
 static void sample_limits(const struct world *world)
 {
     for (size_t p = 0; p < world->n_proxies; p++) {
-        for (size_t i = 0; i < world->n_relays; i++) {
+        for (size_t i = 0; !world->proxies[p].dead && i < world->n_relays; i++) {
             const struct backend *backend = world->proxies[p].farm->backends[i];
             uint32_t most = backend->max_connections;
             double share;
 
             if (!most || is_disturbed(world, i))
                 continue;
-            share = atomic_load(&backend->ceiling) / (double)most;
+            share = atomic_load(&backend->limit) / (double)most;
             if (share < world->result->lowest_limit)
                 world->result->lowest_limit = share;
             world->result->limit_samples++;
@@ -58,6 +60,32 @@ static void on_sample(struct event *event)
     calendar_set(event, calendar_now() + SAMPLE);
     sample_imbalance(world);
     sample_limits(world);
+    if (world->scenario->look)
+        world->scenario->look(world);
+}
+
+static void on_start(struct event *event)
+{
+    struct world *world = CALENDAR_OF(event, struct world, sample);
+
+    for (size_t i = 0; i < world->n_relays; i++)
+        relay_count_anew(&world->relays[i]);
+    event->happen = on_sample;
+    on_sample(event);
+}
+
+static void sum_up(const struct world *world)
+{
+    struct result *result = world->result;
+
+    for (size_t i = 0; i < world->n_relays; i++) {
+        const struct relay *relay = &world->relays[i];
+        double most = relay->max_connections ? relay->most / (double)relay->max_connections : 0;
+
+        result->over_time += relay_over(relay);
+        result->relay_time += calendar_now() - world->start;
+        result->over_most = most > result->over_most ? most : result->over_most;
+    }
 }
 
 /* --- what goes wrong --------------------------------------------------------------------------------------
@@ -118,10 +146,12 @@ static void world_open(struct world *world, const struct scenario *scenario, uin
     open_relays(world, seed);
     doubles_set_relays(world->relays, world->n_relays);
     world->n_proxies = scenario->policy->proxies;
+    loop_seed(seed);
+    redis_server_open(seed);
     for (size_t i = 0; i < world->n_proxies; i++)
         proxy_open(&world->proxies[i], world, i, seed);
     traffic_open(&world->traffic, world, seed);
-    world->sample.happen = on_sample;
+    world->sample.happen = on_start;
     calendar_set(&world->sample, world->start);
     world->from.happen = on_from;
     world->until.happen = on_until;
@@ -137,10 +167,12 @@ static void world_close(struct world *world)
     calendar_cancel(&world->from);
     calendar_cancel(&world->until);
     traffic_close(&world->traffic);
-    sessions_abort(world);
+    sum_up(world);
+    sessions_abort(world, NULL);
     calendar_settle();
     for (size_t i = 0; i < world->n_proxies; i++)
         proxy_close(&world->proxies[i]);
+    redis_server_close();
     for (size_t i = 0; i < world->n_relays; i++)
         relay_close(&world->relays[i]);
     calendar_restart();

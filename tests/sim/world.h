@@ -12,6 +12,7 @@
 
 #include "balancer/algorithm.h"
 #include "balancer/placement.h"
+#include "counters/counters.h"
 #include "health/health.h"
 #include "tests/sim/draw.h"
 #include "tests/sim/relay.h"
@@ -28,9 +29,11 @@ struct policy {
     const char *algorithm;         /* the product's, by its name in the configuration */
     const struct algorithm *naive; /* in its place, the simulator's own; NULL: none */
     bool caps_by_share; /* a proxy's max-connections are its share of the traffic; else all of it */
-    double interval;    /* s between two publications of a proxy's counts; 0: they see only themselves */
+    double interval;    /* of the simulator's own: s between two publications of a proxy's counts; 0: none */
+    unsigned publish_interval; /* the product's, ms: counts are shared through Redis; 0: they are not */
 };
-extern const struct policy policy_ideal, policy_local; /* one proxy; each on its own: least-connections */
+/* Least-connections: one proxy; each on its own; all of them as one, by default settings. */
+extern const struct policy policy_ideal, policy_local, policy_shared;
 
 struct scenario {
     const char *name;
@@ -52,6 +55,7 @@ struct scenario {
     double from, until;
     void (*begin)(struct world *world, struct relay *relay);
     void (*end)(struct world *world, struct relay *relay);
+    void (*look)(struct world *world); /* ten times a second; NULL: nobody does */
 };
 
 /* Over all seeds that were run into it. */
@@ -63,6 +67,11 @@ struct result {
     uint64_t lost;             /* every relay that was tried failed it */
     uint64_t ejections, downs; /* of backends, by any proxy */
     uint64_t over_cap;         /* places taken above a max-connections */
+    double over_time;          /* s that relays had more than theirs */
+    double over_most;          /* the most that one had, over its max-connections; 0 without any */
+    double relay_time;         /* s, of all relays */
+    uint64_t publications;     /* of counts, by all proxies … */
+    double proxy_time;         /* … in so many seconds of theirs */
 
     /* Of sessions under way between from and until (without those: at any time). Slowdown is the time on the
      * relay over what it had taken alone there. */
@@ -92,11 +101,14 @@ struct proxy {
     struct farm *farm;
     struct pool *pool;
     struct health *health;
+    struct counters *counters; /* NULL: it shares nothing */
     struct mailbox mailbox;
+    bool dead;
+    double opened;
     uint64_t random;
     bool judged; /* the last relay is out, since something went wrong with it */
     uint32_t published[RELAYS_MAX];
-    struct event publish;
+    struct event publish; /* or when the counters begin */
 };
 
 struct burst;
@@ -134,12 +146,16 @@ static inline struct relay *world_last(struct world *world)
 /* proxy.c */
 void proxy_open(struct proxy *proxy, struct world *world, size_t index, uint64_t seed);
 void proxy_close(struct proxy *proxy);
+/* Its process is killed: its sessions end, and it is not there any more. */
+void proxy_kill(struct proxy *proxy);
+/* That one, or where it is dead the next that lives, as clients try the next address. */
+struct proxy *proxy_alive(struct proxy *proxy);
 
 /* session.c. */
 enum stage { STAGE_MAIL, STAGE_RCPT, STAGE_MESSAGE };
 #define STAGES (STAGE_MESSAGE + 1)
 void session_begin(struct proxy *proxy, const double work[STAGES], uint64_t client);
-void sessions_abort(struct world *world);
+void sessions_abort(struct world *world, const struct proxy *proxy); /* of this proxy; NULL: all */
 
 /* traffic.c */
 void traffic_open(struct traffic *traffic, struct world *world, uint64_t seed);
