@@ -20,29 +20,27 @@ enum row {
 };
 #define ROWS (ROW_ARGMIN_1000 + 1)
 
+#define ONE(text, which)                                                                                     \
+    {                                                                                                        \
+        .name = text, .proxies = 1, .algorithm = which                                                       \
+    }
+#define EIGHT(text, ...)                                                                                     \
+    {                                                                                                        \
+        .name = text, .proxies = 8, .algorithm = "least-connections", __VA_ARGS__                            \
+    }
+
 static const struct policy policies[ROWS] = {
-    [ROW_IDEAL] = { .name = "one ideal balancer", .proxies = 1, .algorithm = "least-connections" },
-    [ROW_ROUND_ROBIN] = { .name = "one, round-robin", .proxies = 1, .algorithm = "round-robin" },
-    [ROW_RANDOM] = { .name = "one, random", .proxies = 1, .algorithm = "random" },
-    [ROW_P2C] = { .name = "one, p2c", .proxies = 1, .algorithm = "p2c" },
-    [ROW_PEAK_EWMA] = { .name = "one, peak-ewma", .proxies = 1, .algorithm = "peak-ewma" },
-    [ROW_LOCAL] = { .name = "8, each by itself", .proxies = 8, .algorithm = "least-connections" },
-    [ROW_SHARED_CAPS] = { .name = "8, each by itself, caps shared out",
-                          .proxies = 8,
-                          .algorithm = "least-connections",
-                          .caps_by_share = true },
-    [ROW_ARGMIN_100] = { .name = "8, argmin of counts 100 ms old",
-                         .proxies = 8,
-                         .algorithm = "least-connections",
-                         .naive = &policy_argmin,
-                         .caps_by_share = true,
-                         .interval = 0.1 },
-    [ROW_ARGMIN_1000] = { .name = "8, argmin of counts 1 s old",
-                          .proxies = 8,
-                          .algorithm = "least-connections",
-                          .naive = &policy_argmin,
-                          .caps_by_share = true,
-                          .interval = 1 },
+    [ROW_IDEAL] = ONE("one ideal balancer", "least-connections"),
+    [ROW_ROUND_ROBIN] = ONE("one, round-robin", "round-robin"),
+    [ROW_RANDOM] = ONE("one, random", "random"),
+    [ROW_P2C] = ONE("one, p2c", "p2c"),
+    [ROW_PEAK_EWMA] = ONE("one, peak-ewma", "peak-ewma"),
+    [ROW_LOCAL] = EIGHT("8, each by itself", .interval = 0),
+    [ROW_SHARED_CAPS] = EIGHT("8, each by itself, caps shared out", .caps_by_share = true),
+    [ROW_ARGMIN_100] = EIGHT("8, argmin of counts 100 ms old", .naive = &policy_argmin, .caps_by_share = true,
+                             .interval = 0.1),
+    [ROW_ARGMIN_1000] =
+        EIGHT("8, argmin of counts 1 s old", .naive = &policy_argmin, .caps_by_share = true, .interval = 1),
 };
 
 static const uint32_t weights[] = WORKLOAD_RELAYS;
