@@ -77,10 +77,17 @@ static size_t at_weight(const struct algorithm_input *in, uint64_t point, size_t
  * imbalance (balancing.md): of what the others hold, the part `trust` is believed to be where they say it is,
  * and the rest to lie as it should, in proportion to the weights. News is trusted wholly when fresh, and less
  * the more the others will have placed since.
+ *
+ * The +1 of (connections + 1) / weight is D'Hondt's rounding: it keeps the light ones half a session short.
+ * That is as it should be for the farm as a whole, but each of N instances that has but a session or so for
+ * each unit of weight would do so again. So what it does not leave to the others' counts it rounds the nearer
+ * to Sainte-Laguë's + 1/2, the fewer sessions it has on the lightest. (32 instances, sessions of 0.5 s in
+ * tests/sim: imbalance 1.145 without, 1.106 with.)
  */
 struct farm_load {
     bool alone; /* nobody else is known of */
     double trust;
+    double unrounded;  /* of its own rounding, in connections, what it gives back */
     double per_weight; /* (1 − trust) of all that the others hold, by milliweight */
 };
 
@@ -99,15 +106,23 @@ static struct farm_load farm_load(const struct algorithm_input *in)
     double others_rate = atomic_load_explicit(&state->others_rate, memory_order_relaxed);
     struct farm_load load = { .alone = !atomic_load_explicit(&state->others, memory_order_relaxed),
                               .trust = 1 };
-    uint64_t others = 0, weights;
+    uint64_t own = 0, others = 0, weights, least = UINT64_MAX;
 
     if (load.alone || !(others_rate > 0))
         return load;
-    for (size_t i = 0; i < in->n; i++)
+    for (size_t i = 0; i < in->n; i++) {
+        uint64_t weight = weight_of(in->candidates[i]);
+
+        own += connections_of(in->candidates[i]);
         others += others_of(in->candidates[i]);
+        least = weight < least ? weight : least;
+    }
     load.trust = trust_in_news(state, others_rate, in->now);
     weights = total_weight(in);
-    load.per_weight = weights ? (1 - load.trust) * (double)others / (double)weights : 0;
+    if (!weights)
+        return load;
+    load.per_weight = (1 - load.trust) * (double)others / (double)weights;
+    load.unrounded = (1 - load.trust) / 2 / (1 + (double)own * (double)least / (double)weights);
     return load;
 }
 
@@ -116,9 +131,9 @@ static inline double load_of(const struct farm_load *load, const struct member *
 {
     double own = (double)connections_of(member);
 
-    return load->alone
-               ? own
-               : own + load->trust * (double)others_of(member) + load->per_weight * (double)weight_of(member);
+    return load->alone ? own
+                       : own - load->unrounded + load->trust * (double)others_of(member) +
+                             load->per_weight * (double)weight_of(member);
 }
 
 /* --- least-connections ---------------------------------------------------------------------------------- */

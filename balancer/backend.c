@@ -130,7 +130,8 @@ bool backend_set_limit(struct backend *backend, uint32_t limit)
 bool backend_set_news(struct backend *backend, const struct backend_news *news)
 {
     backend->news = *news;
-    backend->held_at_news = atomic_load_explicit(&backend->connections, memory_order_relaxed);
+    if (news->anew)
+        backend->held_at_news = atomic_load_explicit(&backend->connections, memory_order_relaxed);
     atomic_store_explicit(&backend->others, news->others, memory_order_relaxed);
     return set_ceiling(backend);
 }

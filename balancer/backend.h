@@ -52,6 +52,7 @@ struct backend_news {
     uint32_t others;    /* places that they hold */
     uint32_t instances; /* live ones, this one too; at least 1 */
     uint32_t share;     /* thousandths of the limit that this instance may use; all but in an outage: 1000 */
+    bool anew;          /* what is placed from now on counts against the allowance; else, as before */
 };
 #define BACKEND_WHOLE 1000
 
@@ -89,7 +90,7 @@ struct backend {
     uint32_t weight, max_connections, priority;
     /* What the ceiling is made of, beside the limit; the control thread's alone. */
     struct backend_news news;
-    uint32_t held_at_news; /* places held here when the news came */
+    uint32_t held_at_news; /* places held here when the allowance was last counted anew */
     uint64_t farm_serial;  /* of the newest farm that has it */
     bool left;             /* the farm has it no more, or had it no more until now */
     /* Where it is: a name may resolve to another address at any time. */
@@ -117,10 +118,11 @@ static inline const char *backend_name(const struct backend *backend)
 bool backend_set_limit(struct backend *backend, uint32_t limit);
 /* News of the others. Control thread. As above.
  *
- * Of the room that is left each of N instances takes at most a share of 2/N before the next news (rounded
- * up), so that they don't all fill the same hole (balancing.md, "allow"). What was placed less what was
- * released since is the change of our own count, so the allowance is but another ceiling on it, and placement
- * goes on comparing two numbers. */
+ * Of the room that is left each of N instances takes at most a share of 2/N before it is counted anew
+ * (rounded up), so that they don't all fill the same hole (balancing.md, "allow"). News of one other instance
+ * is no reason for that while the rest has not been heard, so it is the caller who says when. What was placed
+ * less what was released since is the change of our own count: the allowance is but another ceiling on it,
+ * and placement goes on comparing two numbers. */
 bool backend_set_news(struct backend *backend, const struct backend_news *news);
 
 /* Take a place if the ceiling allows it. Exact: over any number of threads never one more than the ceiling.

@@ -8,7 +8,6 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#include "balancer/placement.h"
 #include "counters/counters_internal.h"
 #include "net/clock.h"
 #include "net/log.h"
@@ -111,74 +110,60 @@ static void tell_state(struct counters *c)
     c->told = state;
 }
 
-/* What the view means to the balancer. */
-static void apply(struct counters *c, int64_t now)
+/* What can wait for the next tick. */
+static void tick(struct counters *c, int64_t now)
 {
-    struct backend_news news = { .instances = view_instances(&c->view, now), .share = view_share(&c->view) };
-    uint64_t own = 0, others = 0;
-    bool more = false;
-
-    view_held(&c->view, c->names, c->n, c->others, now);
-    for (size_t i = 0; i < c->n; i++) {
-        news.others = c->others[i];
-        more |= backend_set_news(c->counted[i].backend, &news);
-        own += atomic_load_explicit(&c->counted[i].backend->connections, memory_order_relaxed);
-        others += c->others[i];
-    }
-    for (size_t i = 0; i < c->n_pools; i++) {
-        struct pool_news pool = { .others = news.instances > 1 || others > 0, .own_rate = c->pools[i].rate };
-
-        view_rates(&c->view, c->pools[i].pool->state->name, now, &pool.others_rate, &pool.others_at);
-        pool_set_news(c->pools[i].pool, &pool);
-    }
-    view_note_share(&c->view, own, others, now);
-    pthread_mutex_lock(&c->status_lock);
-    c->status.instances = news.instances;
-    pthread_mutex_unlock(&c->status_lock);
-    c->news = false;
-    if (more)
-        placement_serve(c->farm, now);
+    listen_tick(c, now);
+    statistics_tick(c->statistics, now);
+    clients_redis_tick(c->clients, now);
+    if (now - c->heard_at >= HEAR_EVERY)
+        counters_hear(c, now);
+    c->ticked = now;
 }
 
-/* What the others have found out: twice a second, for it changes seldom. */
-static void hear(struct counters *c, int64_t now)
+static bool is_news(struct counters *c, int64_t now)
 {
-    uint32_t *scratch = calloc(c->view.n ? c->view.n : 1, sizeof *scratch),
-             instances = view_instances(&c->view, now);
+    bool changed = view_tick(&c->view, now);
+    uint32_t instances = view_instances(&c->view, now);
 
-    c->heard_at = now;
-    for (size_t i = 0; scratch && i < c->n; i++) {
-        struct counted *counted = &c->counted[i];
-        uint32_t down, limit;
-
-        view_verdict(&c->view, c->names[i], scratch, &down, &limit, now);
-        if (down == counted->down && limit == counted->limit)
-            continue;
-        counted->down = down;
-        counted->limit = limit;
-        c->ops.hear(c->ops.arg, counted->backend, down, instances, limit);
-    }
-    free(scratch);
+    return changed || c->news || instances != c->status.instances ||
+           counters_allows_anew(c, instances, now);
 }
 
-static void on_tick(struct ev_loop *loop, ev_timer *timer, int events)
+/* The balance is as good as what is known is fresh. But where nothing is placed, here or elsewhere, nobody
+ * need look so often. */
+static int pace(const struct counters *c, bool news)
+{
+    for (size_t i = 0; i < c->n_pools && !news; i++)
+        news = c->pools[i].rate > 1;
+    return news ? COUNTERS_LOOK : COUNTERS_TICK;
+}
+
+static void look_again(struct counters *c, int milliseconds)
+{
+    c->pace = milliseconds;
+    c->look.repeat = milliseconds / 1000.;
+    ev_timer_again(c->loop, &c->look);
+}
+
+static void on_look(struct ev_loop *loop, ev_timer *timer, int events)
 {
     struct counters *c = timer->data;
     int64_t now = clock_milliseconds();
-    uint32_t instances = view_instances(&c->view, now);
+    bool news;
 
     (void)loop;
     (void)events;
     publish_tick(c, now);
-    listen_tick(c, now);
-    statistics_tick(c->statistics, now);
-    if (view_tick(&c->view, now) || c->news || instances != c->status.instances)
-        apply(c, now);
-    clients_redis_tick(c->clients, now);
-    if (now - c->heard_at >= HEAR_EVERY)
-        hear(c, now);
+    news = is_news(c, now);
+    if (news)
+        counters_apply(c, now);
+    if (now - c->ticked >= COUNTERS_TICK)
+        tick(c, now);
     tell_state(c);
-    c->ticked = now;
+    c->looked_at = now;
+    if (pace(c, news) != c->pace)
+        look_again(c, pace(c, news));
 }
 
 /* --- connections --- */
@@ -257,7 +242,7 @@ static void disconnect(struct counters *c)
     lend_to_rates(c);
     if (c->ops.rates)
         rate_redis_forget(c->ops.rates);
-    ev_timer_stop(c->loop, &c->tick);
+    ev_timer_stop(c->loop, &c->look);
     c->publishing = c->accepted = c->refused = c->resynced = false;
     c->resyncing = 0;
     free(c->resyncs);
@@ -281,8 +266,7 @@ static bool connect_both(struct counters *c)
     clients_redis_use(c->clients, c->commands, c->prefix);
     settings.channel = c->channel;
     c->events = redis_open(c->loop, &settings, &events);
-    ev_timer_set(&c->tick, COUNTERS_TICK / 1000., COUNTERS_TICK / 1000.);
-    ev_timer_start(c->loop, &c->tick);
+    look_again(c, COUNTERS_TICK);
     return c->commands && c->events;
 }
 
@@ -386,7 +370,7 @@ static bool same_place(const struct counters *c, const struct config_redis *next
 /* Without Redis all is one's own. */
 static void alone(struct counters *c)
 {
-    static const struct backend_news none = { .instances = 1, .share = BACKEND_WHOLE };
+    static const struct backend_news none = { .instances = 1, .share = BACKEND_WHOLE, .anew = true };
 
     for (size_t i = 0; i < c->n; i++)
         (void)backend_set_news(c->counted[i].backend, &none);
@@ -423,11 +407,12 @@ static void begin(struct counters *c, char *nameservers)
     (void)snprintf(c->channel, sizeof c->channel, "%sevents", c->prefix);
     view_init(&c->view, redis->lease, redis->expected_instances, now);
     set_status(c, redis_url_show(redis->url, shown), "not connected yet");
-    c->ticked = now;
+    c->looked_at = c->ticked = now;
+    c->allowed_at = now - COUNTERS_ANEW;
     c->published_at = now - redis->lease;
     if (!connect_both(c))
         log_message(LOG_LEVEL_ERROR, "redis", "out of memory: counts are this instance's own");
-    apply(c, now);
+    counters_apply(c, now);
     tell_state(c);
 }
 
@@ -456,7 +441,7 @@ void counters_set_farm(struct counters *c, struct farm *farm)
         view_configure(&c->view, redis->lease, redis->expected_instances);
         c->resync_due = c->verdicts_due = true;
         if (redis->url)
-            apply(c, clock_milliseconds());
+            counters_apply(c, clock_milliseconds());
     } else {
         begin(c, nameservers);
     }
@@ -487,8 +472,8 @@ struct counters *counters_open(struct ev_loop *loop, const struct counters_ops *
     c->loop = loop;
     c->ops = *ops;
     pthread_mutex_init(&c->status_lock, NULL);
-    ev_init(&c->tick, on_tick);
-    c->tick.data = c;
+    ev_init(&c->look, on_look);
+    c->look.data = c;
     make_id(c);
     if (!count_create(c) || !create_clients(c))
         counters_close(&c);
@@ -513,7 +498,7 @@ static void say_bye(struct counters *c)
 {
     ev_timer limit;
 
-    ev_timer_stop(c->loop, &c->tick);
+    ev_timer_stop(c->loop, &c->look);
     if (!c->commands || redis_state(c->commands) != REDIS_READY)
         return;
     statistics_final(c->statistics);

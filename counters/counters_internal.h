@@ -1,7 +1,8 @@
 /*
  * Inside the counters: what its files share.
  *
- *   counters.c   life, the tick, what the view means to the balancer, states and their log lines
+ *   counters.c   life, looking, states and their log lines
+ *   apply.c      what the view means to the balancer and to health
  *   publish.c    this instance's counts, out
  *   count.c      what this instance has done, for the statistics
  *   listen.c     the others', in: the channel, resync, operators' words
@@ -20,8 +21,10 @@
 #include "counters/statistics.h"
 #include "counters/view.h"
 
-#define COUNTERS_TICK       35 /* ms: the least time between two snapshots, and between two looks at the view */
-#define COUNTERS_EARLY      4    /* placements that are worth one before its time */
+#define COUNTERS_TICK       35 /* ms: the least time between two snapshots */
+#define COUNTERS_LOOK       5  /* ms between two looks at the counts and the view while they move */
+#define COUNTERS_EARLY      2  /* placements that are worth a snapshot before its time */
+#define COUNTERS_ANEW       640  /* ms between two allowances, over the instances: see apply() */
 #define COUNTERS_RESYNC     5000 /* ms */
 #define COUNTERS_RETRY      1000 /* ms until what Redis refused is said again */
 #define COUNTERS_PREFIX_MAX 96
@@ -68,10 +71,12 @@ struct counters {
     int64_t started; /* Unix ms */
     uint64_t seq;
     struct redis *commands, *events; /* NULL: OFF */
-    ev_timer tick;
-    int64_t ticked, published_at, verdicts_at, resynced_at, heard_at, queues_at;
+    ev_timer look;
+    int pace; /* ms to the next */
+    int64_t looked_at, ticked, allowed_at, published_at, verdicts_at, resynced_at, heard_at, queues_at;
     uint64_t placements; /* of all pools, when last published */
     bool publishing, verdicts_due, resync_due, news;
+    bool allowance_due;               /* there was news since it was counted anew */
     size_t resyncing;                 /* answers that are still to come */
     bool resync_lost, resync_refused; /* one of them did not, or was no use */
     struct resync *resyncs;
@@ -108,6 +113,14 @@ void counters_refused(struct counters *c, const char *reason);
 /* Something is not as it should be in Redis: logged once for each reason, and again after five minutes or
  * when it comes back behind a "", which says that all is well. `what` is static. */
 void counters_complain(struct counters *c, const char *what, const char *reason);
+
+/* apply.c */
+/* What is known of the others, to the balancer: when there is news of them, and when their allowance is due. */
+void counters_apply(struct counters *c, int64_t now);
+/* Others have been heard since the last allowance, and it is time for another. */
+bool counters_allows_anew(const struct counters *c, uint32_t instances, int64_t now);
+/* What the others have found out, to health: twice a second, for it changes seldom. */
+void counters_hear(struct counters *c, int64_t now);
 
 /* publish.c */
 /* Fill in rates and decide; `now` in ms, monotonic. */

@@ -1,7 +1,7 @@
 /*
  * This instance's counts, out: one MULTI with everything, so that whoever reads the keys reads one moment.
  *
- * The snapshot goes out when a count has changed, at most every `publish-interval`; sooner, when four
+ * The snapshot goes out when a count has changed, at most every `publish-interval`; sooner, when two
  * placements are unknown to the others; and three times in a lease, changed or not. Never while an answer is
  * outstanding.
  */
@@ -22,7 +22,7 @@
 
 static void look_at_rates(struct counters *c, int64_t now)
 {
-    double passed = (double)(now - c->ticked), past = exp(-passed / RATE_TAU);
+    double passed = (double)(now - c->looked_at), past = exp(-passed / RATE_TAU);
 
     if (passed <= 0)
         return;

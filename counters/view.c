@@ -327,5 +327,5 @@ void view_verdict(const struct view *view, const char *name, uint32_t *scratch, 
     if (!n)
         return;
     qsort(scratch, n, sizeof *scratch, by_size);
-    *limit = scratch[n / 2];
+    *limit = scratch[n < 2 ? 0 : n / 4 ? n / 4 : 1];
 }

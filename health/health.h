@@ -77,7 +77,7 @@ struct orders health_orders(const struct backend *backend);
 struct health_peers {
     uint32_t down;      /* so many can't reach it */
     uint32_t instances; /* live ones, this one too */
-    uint32_t limit;     /* the median of their overload limits; BACKEND_NO_CEILING: none */
+    uint32_t limit;     /* an overload limit on which enough of them agree; BACKEND_NO_CEILING: none */
 };
 /* One more that can't reach it: looked at here within a second, each instance at a moment of its own. As many
  * as max(2, half of the instances): ejected without evidence of one's own. Their limit counts beside one's

@@ -34,7 +34,7 @@ static void name_pools(const struct farm *farm, const struct backend *backend, c
                                          farm->pools[p].state->name);
 }
 
-/* Its own limit, not the one in force: a median of medians would never let go. */
+/* Its own limit, not the one in force: what all have from each other would never let go. */
 static uint32_t found_of(const struct health_view *view)
 {
     return !view->reply_short ? UINT32_MAX : view->limit == BACKEND_NO_CEILING ? 0 : view->limit;

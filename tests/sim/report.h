@@ -14,6 +14,9 @@ struct extent {
 void report_title(const char *title);
 /* A line of what is to be reached: `name` is `value`. */
 void report_at_most(const char *name, double value, double goal);
+/* One that is known not to be reached (docs/balancing.md): it is said, and a miss beyond `at_worst` is one.
+ */
+void report_short(const char *name, double value, double goal, double at_worst);
 void report_at_least(const char *name, double value, double goal);
 /* Goals that were missed so far. */
 unsigned report_missed(void);

@@ -127,19 +127,22 @@ static void test_least_connections_fills_by_weight(void **state)
     near(t.farm->backends[2]->connections, 100, 1);
 }
 
-/* The formula as it stands in the design, of all candidates. */
+/* The formula as it stands in docs/balancing.md, of all candidates. */
 static double score(size_t i, double own_rate, double others_rate, double age)
 {
     const struct backend *backend = t.farm->backends[i];
-    double O = 0, W = 0, w = backend->milliweight / 1000.0;
+    double O = 0, W = 0, own = 0, lightest = HUGE_VAL, rounding, w = backend->milliweight / 1000.0;
     double A = others_rate > 0 ? age : 0;
     double beta = (1 + own_rate * A) / (1 + (own_rate + others_rate) * A);
 
     for (size_t k = 0; k < t.in.n; k++) {
         O += t.farm->backends[k]->others;
         W += t.farm->backends[k]->milliweight / 1000.0;
+        own += t.farm->backends[k]->connections;
+        lightest = fmin(lightest, t.farm->backends[k]->milliweight / 1000.0);
     }
-    return (backend->connections + 1 + beta * backend->others + (1 - beta) * w * O / W) / w;
+    rounding = others_rate > 0 ? 1 - (1 - beta) / 2 / (1 + own * lightest / W) : 1;
+    return (backend->connections + rounding + beta * backend->others + (1 - beta) * w * O / W) / w;
 }
 
 static void test_news_of_others(void **state)

@@ -74,7 +74,7 @@ static void test_ceiling(void **state)
         {100,                 0,        1,  1000, 40,             100               },
         { BACKEND_NO_CEILING, 0,        1,  1000, 40,             BACKEND_NO_CEILING},
         { 100,                30,       1,  1000, 40,             70                }, /* one that has just gone still counts */
-  /* with others: of 40 free places at most 2/4, rounded up, before the next news */
+  /* with others: of 40 free places at most 2/4, rounded up, for a time */
         { 100,                40,       4,  1000, 20,             40                },
         { 101,                40,       4,  1000, 20,             41                },
         { 100,                40,       2,  1000, 20,             60                }, /* two: all that is free */
@@ -96,14 +96,15 @@ static void test_ceiling(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         b->connections = rows[i].held;
         (void)backend_set_limit(b, rows[i].limit);
-        (void)backend_set_news(b, &(struct backend_news){ rows[i].others, rows[i].instances, rows[i].share });
+        (void)backend_set_news(
+            b, &(struct backend_news){ rows[i].others, rows[i].instances, rows[i].share, true });
         if (b->ceiling != rows[i].ceiling)
             fail_msg("row %zu: %u, not %u", i, b->ceiling, rows[i].ceiling);
     }
     /* What was placed since the news counts against it, and a limit that moves goes by the same news. */
     b->connections = 20;
     assert_false(backend_set_limit(b, 1));
-    assert_true(backend_set_news(b, &(struct backend_news){ 40, 4, BACKEND_WHOLE }) == false);
+    assert_true(backend_set_news(b, &(struct backend_news){ 40, 4, BACKEND_WHOLE, true }) == false);
     assert_true(backend_set_limit(b, 100));
     assert_int_equal(b->ceiling, 40);
     b->connections = 40;
@@ -113,6 +114,14 @@ static void test_ceiling(void **state)
     assert_false(backend_set_limit(b, 100));
     b->connections = 30;
     assert_true(backend_has_room(b));
+    /* News alone gives no new allowance: half of what is free now, from where the last one began. */
+    b->connections = 40;
+    assert_true(backend_set_news(b, &(struct backend_news){ 20, 4, BACKEND_WHOLE, false }));
+    assert_int_equal(b->ceiling, 50);
+    assert_false(backend_set_news(b, &(struct backend_news){ 70, 4, BACKEND_WHOLE, false }));
+    assert_int_equal(b->ceiling, 25);
+    assert_true(backend_set_news(b, &(struct backend_news){ 20, 4, BACKEND_WHOLE, true }));
+    assert_int_equal(b->ceiling, 60);
     b->connections = 0;
     backend_release(&b);
 }

@@ -353,7 +353,7 @@ static void test_rates(void **state)
     assert_int_equal(now - at, LEASE - 400);
 }
 
-/* How many of the others can't reach a backend, and the median of the limits that they have found. */
+/* How many of the others can't reach a backend, and the limit on which enough of them agree. */
 static void test_verdicts(void **state)
 {
     uint32_t scratch[8], down, limit;
@@ -377,7 +377,12 @@ static void test_verdicts(void **state)
     view_verdict(&view, "r3", scratch, &down, &limit, now);
     assert_int_equal(down, 1);
     view_verdict(&view, "r1", scratch, &down, &limit, now);
-    assert_true(down == 0 && limit == BACKEND_NO_CEILING);
+    assert_true(down == 0 && limit == BACKEND_NO_CEILING); /* b alone has found one */
+    (void)take("d", 1, 1, "\"limits\":{\"r1\":20}");
+    (void)take("e", 1, 1, "\"limits\":{\"r1\":0}");
+    (void)take("f", 1, 1, "\"limits\":{\"r1\":0}");
+    view_verdict(&view, "r1", scratch, &down, &limit, now);
+    assert_int_equal(limit, 20); /* two of five are more than a quarter */
 }
 
 static void test_too_many(void **state)
