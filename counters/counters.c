@@ -126,8 +126,7 @@ static bool is_news(struct counters *c, int64_t now)
     bool changed = view_tick(&c->view, now);
     uint32_t instances = view_instances(&c->view, now);
 
-    return changed || c->news || instances != c->status.instances ||
-           counters_allows_anew(c, instances, now);
+    return changed || c->news || instances != c->status.instances || counters_allows_anew(c, instances, now);
 }
 
 /* The balance is as good as what is known is fresh. But where nothing is placed, here or elsewhere, nobody

@@ -21,9 +21,9 @@
 #include "counters/statistics.h"
 #include "counters/view.h"
 
-#define COUNTERS_TICK       35 /* ms: the least time between two snapshots */
-#define COUNTERS_LOOK       5  /* ms between two looks at the counts and the view while they move */
-#define COUNTERS_EARLY      2  /* placements that are worth a snapshot before its time */
+#define COUNTERS_TICK       35   /* ms: the least time between two snapshots */
+#define COUNTERS_LOOK       5    /* ms between two looks at the counts and the view while they move */
+#define COUNTERS_EARLY      2    /* placements that are worth a snapshot before its time */
 #define COUNTERS_ANEW       640  /* ms between two allowances, over the instances: see apply() */
 #define COUNTERS_RESYNC     5000 /* ms */
 #define COUNTERS_RETRY      1000 /* ms until what Redis refused is said again */
@@ -115,7 +115,8 @@ void counters_refused(struct counters *c, const char *reason);
 void counters_complain(struct counters *c, const char *what, const char *reason);
 
 /* apply.c */
-/* What is known of the others, to the balancer: when there is news of them, and when their allowance is due. */
+/* What is known of the others, to the balancer: when there is news of them, and when their allowance is due.
+ */
 void counters_apply(struct counters *c, int64_t now);
 /* Others have been heard since the last allowance, and it is time for another. */
 bool counters_allows_anew(const struct counters *c, uint32_t instances, int64_t now);
