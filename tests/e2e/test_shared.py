@@ -521,6 +521,7 @@ def test_mail_flows(redis, instance, relays, name):
     for weir in weirs:
         weir.deliver()
         assert state(weir) == "held"
+        wait_until(lambda: len(weir.find_log(event="counters")) >= 2, 5, "both states are logged")
         told = [line["message"] for line in weir.find_log(event="counters")]
         assert len(told) == len(set(told)) == 2, told
         told = [line["message"] for line in weir.find_log(event="redis")]
