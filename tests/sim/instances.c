@@ -197,7 +197,7 @@ void crash_run(const struct extent *extent)
     scenario.until = FROM + 30;
     scenario.begin = kill_first;
     scenario.look = look_for_it;
-    figures = run(&scenario, extent->seeds);
+    figures = run(&scenario, extent->full ? extent->seeds : 1);
     report_title("  goals");
     report_at_most("s until nobody counts it any more", gone_after > 0 ? gone_after : HUGE_VAL, LEASE + 1);
     report_at_most("sessions refused, %", figures.refused * 100, 0.1);
@@ -247,7 +247,7 @@ void outage_run(const struct extent *extent)
     scenario.begin = stop_redis;
     scenario.end = start_redis;
     scenario.look = look_at_states;
-    figures = run(&scenario, extent->seeds);
+    figures = run(&scenario, extent->full ? extent->seeds : 1);
     printf("  after it went an instance was shared %.0f s, held %.0f s, local %.0f s, rejoining %.0f s\n",
            states[COUNTERS_SHARED] / 80., states[COUNTERS_HELD] / 80., states[COUNTERS_LOCAL] / 80.,
            states[COUNTERS_REJOIN] / 80.);

@@ -87,6 +87,11 @@ static void slow_header(void)
            "limit");
 }
 
+static bool is_run(const struct slow_row *row, const struct extent *extent)
+{
+    return extent->full || (row->seconds <= WORKLOAD_SLOW_SECONDS && row->policy != &policy_local);
+}
+
 void slow_run(const struct extent *extent)
 {
     const struct slow_row rows[] = {
@@ -104,6 +109,8 @@ void slow_run(const struct extent *extent)
     report_title("A relay slowed to a quarter of its capacity");
     slow_header();
     for (size_t i = 0; i < n; i++) {
+        if (!is_run(&rows[i], extent))
+            continue;
         without[i] = slow_one(&rows[i], OFF, extent->seeds);
         with[i] = slow_one(&rows[i], ON, extent->seeds);
     }
@@ -112,7 +119,7 @@ void slow_run(const struct extent *extent)
     for (size_t i = 0; i < n; i++) {
         char name[80];
 
-        if (rows[i].policy == &policy_local)
+        if (rows[i].policy == &policy_local || !is_run(&rows[i], extent))
             continue;
         (void)snprintf(name, sizeof name, "p99 slowdown, %s, adaptive-limit on", rows[i].name);
         if (rows[i].policy == &policy_shared)
