@@ -1,22 +1,9 @@
 #include "counters/keys.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "counters/verdict.h"
-
-bool keys_number(const struct resp *value, uint64_t most, uint64_t *out)
-{
-    char *end;
-
-    if (value->type != RESP_TEXT || value->size == 0 || value->size > 20 || value->text[0] < '0' ||
-        value->text[0] > '9')
-        return false;
-    errno = 0;
-    *out = strtoull(value->text, &end, 10);
-    return !errno && end == value->text + value->size && *out <= most;
-}
 
 static char *read_name(const struct resp *text)
 {
@@ -65,15 +52,15 @@ static bool read_instance(struct snapshot *out, const struct resp *hash)
         bool good = field->type == RESP_TEXT;
 
         if (good && resp_is(field, "schema"))
-            good = keys_number(value, UINT32_MAX, &schema);
+            good = resp_number(value, UINT32_MAX, &schema);
         else if (good && resp_is(field, "started"))
-            good = keys_number(value, INT64_MAX, &started);
+            good = resp_number(value, INT64_MAX, &started);
         else if (good && resp_is(field, "seq"))
-            good = keys_number(value, INT64_MAX, &seq);
+            good = resp_number(value, INT64_MAX, &seq);
         else if (good && resp_is(field, "sessions"))
-            good = keys_number(value, INT64_MAX, &out->sessions);
+            good = resp_number(value, INT64_MAX, &out->sessions);
         else if (good && resp_is(field, "queued"))
-            good = keys_number(value, INT64_MAX, &out->queued);
+            good = resp_number(value, INT64_MAX, &out->queued);
         else if (good)
             good = add_rate(out, field, value);
         if (!good)
@@ -95,7 +82,7 @@ static bool read_connections(struct snapshot *out, const struct resp *hash)
         struct snapshot_count *held = &out->held[out->n_held];
         uint64_t number;
 
-        if (!keys_number(&hash->elements[i + 1], SNAPSHOT_COUNT_MAX, &number) ||
+        if (!resp_number(&hash->elements[i + 1], SNAPSHOT_COUNT_MAX, &number) ||
             !(held->name = read_name(&hash->elements[i])))
             return false;
         held->count = (uint32_t)number;

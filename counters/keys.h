@@ -15,7 +15,5 @@ bool keys_read(struct snapshot *out, const char *id, const struct resp *instance
                const struct resp *connections, const struct resp *health);
 /* Fields and values, one behind the other. */
 bool keys_is_hash(const struct resp *reply);
-/* A whole number of at most `most`: digits and nothing else. */
-bool keys_number(const struct resp *value, uint64_t most, uint64_t *out);
 
 #endif

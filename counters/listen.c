@@ -128,7 +128,7 @@ static void read_word(struct counters *c, struct words *words, const struct resp
     weight = size > sizeof suffix - 1 && strcmp(name + size - (sizeof suffix - 1), suffix) == 0;
     if (weight)
         name[size - (sizeof suffix - 1)] = '\0';
-    if (weight ? !keys_number(value, 1000, &number)
+    if (weight ? !resp_number(value, 1000, &number)
                : !resp_is(value, "ready") && !resp_is(value, "drain") && !resp_is(value, "maint")) {
         counters_complain(c, "admin", "a value is no word and no weight");
         return;
