@@ -5,12 +5,13 @@
 
 #include "counters/verdict.h"
 
-static char *read_name(const struct resp *text)
+/* Behind the first `prefix` octets. */
+static char *read_name(const struct resp *text, size_t prefix)
 {
-    if (text->type != RESP_TEXT || text->size == 0 || text->size >= SNAPSHOT_NAME_MAX ||
+    if (text->type != RESP_TEXT || text->size <= prefix || text->size - prefix >= SNAPSHOT_NAME_MAX ||
         memchr(text->text, 0, text->size))
         return NULL;
-    return strdup(text->text);
+    return strdup(text->text + prefix);
 }
 
 bool keys_is_hash(const struct resp *reply)
@@ -27,15 +28,15 @@ static bool add_rate(struct snapshot *snapshot, const struct resp *field, const 
 
     if (field->size <= sizeof prefix - 1 || strncmp(field->text, prefix, sizeof prefix - 1) != 0)
         return true;
-    if (value->type != RESP_TEXT)
+    if (value->type != RESP_TEXT || value->size == 0)
         return false;
     number = strtod(value->text, &end);
     if (end != value->text + value->size || !(number >= 0 && number <= SNAPSHOT_RATE_MAX))
         return false;
-    rate->name = strdup(field->text + sizeof prefix - 1);
+    rate->name = read_name(field, sizeof prefix - 1);
     rate->rate = (float)number;
     snapshot->n_rates += rate->name != NULL;
-    return true;
+    return rate->name != NULL;
 }
 
 static bool read_instance(struct snapshot *out, const struct resp *hash)
@@ -83,7 +84,7 @@ static bool read_connections(struct snapshot *out, const struct resp *hash)
         uint64_t number;
 
         if (!resp_number(&hash->elements[i + 1], SNAPSHOT_COUNT_MAX, &number) ||
-            !(held->name = read_name(&hash->elements[i])))
+            !(held->name = read_name(&hash->elements[i], 0)))
             return false;
         held->count = (uint32_t)number;
         out->n_held++;
@@ -102,13 +103,13 @@ static bool read_verdict(struct snapshot *out, const struct resp *field, const s
         return false;
     verdict_finding(value->text, &down, &found);
     if (down) {
-        if (!(out->down[out->n_down] = read_name(field)))
+        if (!(out->down[out->n_down] = read_name(field, 0)))
             return false;
         out->n_down++;
     }
     if (found == UINT32_MAX)
         return true;
-    if (!(limit->name = read_name(field)))
+    if (!(limit->name = read_name(field, 0)))
         return false;
     limit->count = found;
     out->n_limits++;
