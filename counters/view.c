@@ -308,7 +308,7 @@ static bool is_down(const struct snapshot *snapshot, const char *name)
 void view_verdict(const struct view *view, const char *name, uint32_t *scratch, uint32_t *down,
                   uint32_t *limit, int64_t now)
 {
-    size_t n = 0;
+    size_t n = 0, enough;
 
     *down = 0;
     *limit = BACKEND_NO_CEILING;
@@ -327,5 +327,8 @@ void view_verdict(const struct view *view, const char *name, uint32_t *scratch, 
     if (!n)
         return;
     qsort(scratch, n, sizeof *scratch, by_size);
-    *limit = scratch[n < 2 ? 0 : n / 4 ? n / 4 : 1];
+    enough = (n + 3) / 4;
+    if (enough < 2 && n >= 2)
+        enough = 2;
+    *limit = scratch[enough - 1];
 }

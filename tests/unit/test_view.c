@@ -356,7 +356,7 @@ static void test_rates(void **state)
 /* How many of the others can't reach a backend, and the limit on which enough of them agree. */
 static void test_verdicts(void **state)
 {
-    uint32_t scratch[8], down, limit;
+    uint32_t scratch[16], down, limit;
 
     (void)state;
     view_verdict(&view, "r1", scratch, &down, &limit, now);
@@ -383,6 +383,14 @@ static void test_verdicts(void **state)
     (void)take("f", 1, 1, "\"limits\":{\"r1\":0}");
     view_verdict(&view, "r1", scratch, &down, &limit, now);
     assert_int_equal(limit, 20); /* two of five are more than a quarter */
+    (void)take("g", 1, 1, "\"limits\":{\"r1\":0}");
+    (void)take("h", 1, 1, "\"limits\":{\"r1\":0}");
+    (void)take("i", 1, 1, "\"limits\":{\"r1\":0}");
+    view_verdict(&view, "r1", scratch, &down, &limit, now);
+    assert_int_equal(limit, 20); /* two of eight are one */
+    (void)take("j", 1, 1, "\"limits\":{\"r1\":0}");
+    view_verdict(&view, "r1", scratch, &down, &limit, now);
+    assert_int_equal(limit, BACKEND_NO_CEILING); /* and two of nine are not */
 }
 
 static void test_too_many(void **state)
