@@ -313,9 +313,11 @@ static void walk(struct clients *clients, size_t buckets,
 
 static void doubt(struct clients *clients, struct client *client, void *arg)
 {
-    (void)clients;
     (void)arg;
     client->settled = false;
+    /* While nothing could be taken back, others may have renewed the key. */
+    if (client->told_at < clients->looked_at)
+        client->told_at = clients->looked_at;
 }
 
 void clients_doubt(struct clients *clients)
@@ -338,6 +340,13 @@ static bool is_due(const struct clients *clients, const struct client *client, c
     return is_near(client) && client->asked_at <= look->now - look->period / 2;
 }
 
+/* What could not be taken back for so long has gone by itself. Where nobody is told there will be no more of
+ * it: it is kept until Redis is back, for its key may live as long as the client has sessions elsewhere. */
+static bool is_forgotten(const struct clients *clients, const struct client *client, int64_t now)
+{
+    return now - client->told_at >= CLIENTS_LIFE && (clients->sharing || clients->n > CLIENTS_KEPT_MAX);
+}
+
 static void look_at(struct clients *clients, struct client *client, void *arg)
 {
     const struct look *look = arg;
@@ -346,8 +355,8 @@ static void look_at(struct clients *clients, struct client *client, void *arg)
         client->patience--;
     if (client->queued || client->out)
         return;
-    if (!client->sessions && look->now - client->told_at >= CLIENTS_LIFE)
-        client->there = false; /* it has gone by itself */
+    if (!client->sessions && is_forgotten(clients, client, look->now))
+        client->there = false;
     if (has_changed(client))
         queue(clients, client, false);
     else if (is_due(clients, client, look))

@@ -10,7 +10,8 @@
  * at the same moment gets past the limit by what they had not heard of each other yet.
  *
  * Memory is bounded by the sessions, and by CLIENTS_KEPT_MAX for clients that are refused here because of
- * what they have elsewhere. Those are remembered for ten looks after they last tried.
+ * what they have elsewhere. Those are remembered for ten looks after they last tried; and those of whom Redis
+ * still has something, for as long as it can't be told that they have gone.
  */
 #ifndef WEIR_COUNTERS_CLIENTS_H
 #define WEIR_COUNTERS_CLIENTS_H

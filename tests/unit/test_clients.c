@@ -274,6 +274,23 @@ static void test_doubt(void **state)
     assert_int_equal(clients_count(clients), 2);
 }
 
+/* Others may have renewed the key meanwhile: what stands there is taken back, however long Redis was away. */
+static void test_away_for_long(void **state)
+{
+    (void)state;
+    assert_true(enters("192.0.2.1:1", 20));
+    answer("smtp:192.0.2.1=1", CLIENT_TOLD, 0);
+    clients_share(clients, false);
+    leaves("192.0.2.1:1");
+    pass(2 * CLIENTS_LIFE);
+    pass(PERIOD);
+    clients_share(clients, true);
+    clients_doubt(clients);
+    clients_look(clients, now, 0);
+    answer("smtp:192.0.2.1=0 there", CLIENT_TOLD, 0);
+    assert_int_equal(clients_count(clients), 0);
+}
+
 /* Redis keeps what is renewed before it goes, and what could never be taken back has gone by then. */
 static void test_renewed(void **state)
 {
@@ -511,6 +528,7 @@ int main(void)
         SHARED(test_come_and_gone),
         SHARED(test_refused),
         SHARED(test_doubt),
+        SHARED(test_away_for_long),
         SHARED(test_renewed),
         SHARED(test_audit),
         SHARED(test_others_count),
