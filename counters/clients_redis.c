@@ -214,14 +214,24 @@ static void give_up(struct clients_redis *r)
         clients_answer(r->table, &r->items[i], CLIENT_UNANSWERED, 0, r->at);
 }
 
+/* Whether each command has a reply of its own. A single one is no transaction: what is not its key's affair
+ * is a refusal of all. */
+static bool is_whole(const struct resp *reply, size_t n)
+{
+    enum resp_fault fault = resp_fault(reply);
+
+    if (n == 1)
+        return fault == RESP_FAULT_NONE || fault == RESP_FAULT_OTHER;
+    return reply->type == RESP_ARRAY && reply->n == n;
+}
+
 static void on_batch(void *arg, const struct resp *reply, const char *error)
 {
     struct clients_redis *r = arg;
     size_t n = all_replies(r);
 
     r->out = false;
-    /* A single command is no transaction. */
-    if (!error && !r->renamed && (n == 1 || (reply->type == RESP_ARRAY && reply->n == n))) {
+    if (!error && !r->renamed && is_whole(reply, n)) {
         take_all(r, n == 1 ? reply : reply->elements);
         return;
     }

@@ -241,6 +241,23 @@ static void test_a_right_is_missing(void **state)
         strstr(tick(TOLD "*2\r\n" HAS("a", "1")), "ZADD weir:{main}:clients:smtp:192.0.2.1 2 me"));
 }
 
+/* The same, and it is one question alone that is refused. */
+static void test_a_question_is_refused(void **state)
+{
+    (void)state;
+    assert_string_equal(tick(NULL), ""); /* now counts are shared */
+    assert_true(enters("192.0.2.1", 20));
+    leaves("192.0.2.1");
+    fake.rules[1] = (struct rule){ "ZRANGE", "-NOPERM this user\r\n" };
+    assert_non_null(strstr(tick(NULL), "ZRANGE"));
+    assert_string_equal(complaints, "clients: NOPERM this user\n");
+    assert_true(enters("192.0.2.1", 20));
+    for (int i = 0; i < 100; i++) {
+        heard("a", false);
+        assert_string_equal(tick(NULL), "");
+    }
+}
+
 /* A ZADD that has to add what was there already: all are told again. */
 static void test_redis_has_lost_all(void **state)
 {
@@ -386,6 +403,7 @@ int main(void)
         TEST(test_an_instance_falls_silent),
         cmocka_unit_test(test_hostile_replies),
         TEST(test_a_right_is_missing),
+        TEST(test_a_question_is_refused),
         TEST(test_redis_has_lost_all),
         TEST(test_redis_goes),
         TEST(test_old_figures),
