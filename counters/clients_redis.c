@@ -12,6 +12,7 @@
 #define NOPERM_REST (60 * 1000) /* ms, when it is a right that is missing */
 #define MEMBERS_MAX 512         /* of one key that are read, the largest counts first */
 #define LEFTOVERS   8           /* of instances that are gone, beside as many as live: more are removed */
+#define CLEARED_MAX 2048        /* of them at a time, so that what is said stays far below REDIS_UNSENT_MAX */
 #define PREFIX_MAX  96
 #define KEY_MAX     (PREFIX_MAX + sizeof "clients:" + 64 + 1 + ADDRESS_TEXT_MAX)
 
@@ -37,6 +38,7 @@ struct clients_redis {
     bool out;                      /* the batch is */
     bool renamed;                  /* since it went */
     int64_t at;
+    size_t cleared; /* leftovers, of this batch */
     size_t n;
     struct client_item items[CLIENTS_BATCH];
 };
@@ -106,8 +108,10 @@ static void clear_away(struct clients_redis *r, const struct client_item *item, 
 {
     char key[KEY_MAX];
 
-    if (r->view->state != COUNTERS_SHARED || leftovers->n <= living->n + LEFTOVERS)
+    if (r->view->state != COUNTERS_SHARED || leftovers->n <= living->n + LEFTOVERS ||
+        r->cleared + leftovers->n > CLEARED_MAX)
         return;
+    r->cleared += leftovers->n;
     leftovers->words[0] = (struct resp_word){ "ZREM", 4 };
     leftovers->words[1].text = key_of(r, item, key);
     leftovers->words[1].size = strlen(key);
@@ -140,7 +144,7 @@ static uint32_t add_up(struct clients_redis *r, const struct client_item *item, 
             continue;
         if (good && lives(living, member->text))
             sum += count; /* MEMBERS_MAX times SNAPSHOT_COUNT_MAX fits */
-        else if (member->type == RESP_TEXT)
+        else if (member->type == RESP_TEXT && member->size < SNAPSHOT_ID_MAX) /* no Weir wrote a longer one */
             leftovers.words[2 + leftovers.n++] = (struct resp_word){ member->text, member->size };
     }
     clear_away(r, item, &leftovers, living);
@@ -195,6 +199,7 @@ static void take_all(struct clients_redis *r, const struct resp *elements)
     bool lost = false;
 
     list_living(r->view, r->at, &living);
+    r->cleared = 0;
     for (size_t i = 0; i < r->n; i++) {
         size_t n = replies(&r->items[i]); /* the item is gone when it is answered */
 

@@ -393,6 +393,26 @@ static void test_leftovers(void **state)
     assert_non_null(strstr(said, "ZREM weir:{main}:clients:smtp:192.0.2.1 g h i j k l m n o p \r\n\n"));
 }
 
+/* Members as long as nobody's id are no reason to say so much to Redis that the connection is given up. */
+static void test_long_leftovers(void **state)
+{
+    static char reply[3 << 20];
+    size_t size = (size_t)snprintf(reply, sizeof reply, TOLD "*40\r\n");
+
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        size += (size_t)snprintf(reply + size, sizeof reply - size, "$100000\r\n");
+        memset(reply + size, 'a' + i, 100000);
+        size += 100000;
+        size += (size_t)snprintf(reply + size, sizeof reply - size, "\r\n$1\r\n1\r\n");
+    }
+    assert_true(enters("192.0.2.1", 20));
+    assert_null(strstr(tick(reply), "ZREM"));
+    assert_true(ask(&ear, "PING"));
+    AWAIT(ear.answers == 1);
+    assert_string_equal(ear.reason, "");
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -411,6 +431,7 @@ int main(void)
         TEST(test_freed),
         TEST(test_renamed),
         TEST(test_leftovers),
+        TEST(test_long_leftovers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
