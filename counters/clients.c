@@ -12,7 +12,7 @@
  * and once when it ends, and never held for more than a part of the table. */
 
 #define BUCKETS      16384
-#define SLICE        256 /* buckets that are looked at before others get the lock */
+#define SLICE        256 /* buckets, or of the queue, that are looked at before others get the lock */
 #define PATIENCE     10  /* looks */
 #define CROWD        128 /* that wait in the queue */
 #define LISTENER_MAX 64  /* octets of its name */
@@ -271,17 +271,30 @@ void clients_leave(struct clients *clients, const char *listener, const struct p
 
 /* --- telling --- */
 
-void clients_share(struct clients *clients, bool on)
+/* Nobody is told: some of those that wait need not. False: there are no more of them. */
+static bool dismiss(struct clients *clients)
 {
+    bool more;
+
     pthread_mutex_lock(&clients->lock);
-    clients->sharing = on;
-    while (!on && clients->first) {
+    for (int i = 0; i < SLICE && clients->first; i++) {
         struct client *client = clients->first;
 
         unqueue(clients, client);
         let_go(clients, client);
     }
+    more = clients->first;
     pthread_mutex_unlock(&clients->lock);
+    return more;
+}
+
+void clients_share(struct clients *clients, bool on)
+{
+    pthread_mutex_lock(&clients->lock);
+    clients->sharing = on;
+    pthread_mutex_unlock(&clients->lock);
+    while (!on && dismiss(clients))
+        ;
 }
 
 void clients_believe(struct clients *clients, int64_t since)

@@ -274,6 +274,24 @@ static void test_doubt(void **state)
     assert_int_equal(clients_count(clients), 2);
 }
 
+static void test_nobody_is_told(void **state)
+{
+    char who[32];
+
+    (void)state;
+    for (int i = 0; i < 1000; i++) {
+        (void)snprintf(who, sizeof who, "192.0.%d.%d:1", i / 250, i % 250);
+        assert_true(enters(who, 20));
+        if (i % 2)
+            leaves(who);
+    }
+    clients_share(clients, false);
+    taken("");
+    assert_int_equal(clients_count(clients), 500);
+    clients_share(clients, true);
+    taken("");
+}
+
 /* Others may have renewed the key meanwhile: what stands there is taken back, however long Redis was away. */
 static void test_away_for_long(void **state)
 {
@@ -528,6 +546,7 @@ int main(void)
         SHARED(test_come_and_gone),
         SHARED(test_refused),
         SHARED(test_doubt),
+        SHARED(test_nobody_is_told),
         SHARED(test_away_for_long),
         SHARED(test_renewed),
         SHARED(test_audit),
