@@ -223,8 +223,7 @@ static void on_connection(void *arg, enum redis_state state, const char *reason)
 
     lend_to_rates(c);
     if (state == REDIS_DOWN) {
-        c->publishing = false;
-        c->resyncing = 0;
+        /* Of the two, the other may still owe answers: each says itself that it is over. */
         lose(c, reason);
     } else if (is_connected(c)) {
         c->accepted = c->refused = c->resynced = false;

@@ -264,8 +264,7 @@ static void on_keys(void *arg, const struct resp *reply, const char *error)
         counters_complain(c, "resync", reply->type == RESP_ERROR ? reply->text : "an odd reply");
         c->resync_refused = true;
     }
-    if (c->resyncing) /* not where the connection is down: then nobody waits */
-        c->resyncing--;
+    c->resyncing--;
     if (c->resyncing || c->resync_lost)
         return;
     if (!c->resync_refused)
