@@ -76,9 +76,9 @@ void view_rates(const struct view *view, const char *pool, int64_t now, float *r
 /* Places of the others on the backends of these names, which are sorted (strcmp); `others` is filled in. */
 void view_held(const struct view *view, const char *const *names, size_t n, uint32_t *others, int64_t now);
 
-/* Of the backend of this name: how many of the others can't reach it, and the limit on which a quarter of them
- * agree, two at least where there are two: that many have found it, or a lower one. `scratch` has room for
- * `view->n`. */
+/* Of the backend of this name: how many of the others can't reach it, and the limit on which a quarter of
+ * them agree, two at least where there are two: that many have found it, or a lower one. `scratch` has room
+ * for `view->n`. */
 void view_verdict(const struct view *view, const char *name, uint32_t *scratch, uint32_t *down,
                   uint32_t *limit, int64_t now);
 
