@@ -408,8 +408,12 @@ static void begin(struct counters *c, char *nameservers)
     c->looked_at = c->ticked = now;
     c->allowed_at = now - COUNTERS_ANEW;
     c->published_at = now - redis->lease;
-    if (!connect_both(c))
+    if (!connect_both(c)) {
         log_message(LOG_LEVEL_ERROR, "redis", "out of memory: counts are this instance's own");
+        disconnect(c);
+        alone(c);
+        return;
+    }
     counters_apply(c, now);
     tell_state(c);
 }
