@@ -167,23 +167,6 @@ bool view_tick(struct view *view, int64_t now)
     return changed;
 }
 
-int64_t view_next(const struct view *view, int64_t now)
-{
-    int64_t next = INT64_MAX;
-
-    if (view->state == COUNTERS_HELD)
-        return view->lost + VIEW_HOLD;
-    if (view->state == COUNTERS_REJOIN)
-        next = view->joined + VIEW_REJOIN;
-    for (size_t i = 0; i < view->n; i++) {
-        int64_t end = view->peers[i].heard + view->lease;
-
-        if (end > now && end < next)
-            next = end;
-    }
-    return next;
-}
-
 /* --- what is told --- */
 
 static enum view_take add(struct view *view, struct snapshot *snapshot, int64_t now)

@@ -58,8 +58,6 @@ enum view_take view_take(struct view *view, struct snapshot *snapshot, int64_t n
 
 /* Time passes: those whose lease is over are forgotten. True: some were, or the state has changed. */
 bool view_tick(struct view *view, int64_t now);
-/* When view_tick() may have something to do. */
-int64_t view_next(const struct view *view, int64_t now);
 
 /* How many live, this one too. */
 uint32_t view_instances(const struct view *view, int64_t now);
