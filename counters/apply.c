@@ -4,9 +4,9 @@
 #include "balancer/placement.h"
 #include "counters/counters_internal.h"
 
-/* Of the room on a backend an instance gets 2/N at a time, so that N of them don't fill it N times. Each may
- * get it so often that one alone, to which all the clients of a moment have come, can fill it in half a
- * second, however many there are. */
+/* Of the room on a backend an instance gets 2/N at a time, so that N of them don't fill it N times. Each gets
+ * it so often that one alone, to which all the clients of a moment have come, fills two thirds of it within
+ * half a second, however many there are (from 28 on it takes longer). */
 static bool is_allowance_old(const struct counters *c, uint32_t instances, int64_t now)
 {
     int64_t period = COUNTERS_ANEW / instances;

@@ -24,7 +24,7 @@
 #define COUNTERS_TICK       35   /* ms: the least time between two snapshots */
 #define COUNTERS_LOOK       5    /* ms between two looks at the counts and the view while they move */
 #define COUNTERS_EARLY      2    /* placements that are worth a snapshot before its time */
-#define COUNTERS_ANEW       1000 /* ms between two allowances, over the instances: see apply() */
+#define COUNTERS_ANEW       1000 /* ms between two allowances, over the instances: counters_apply() */
 #define COUNTERS_RESYNC     5000 /* ms */
 #define COUNTERS_RETRY      1000 /* ms until what Redis refused is said again */
 #define COUNTERS_PREFIX_MAX 96

@@ -29,22 +29,23 @@ static void count(struct counters *c, uint64_t *counter)
     pthread_mutex_unlock(&c->status_lock);
 }
 
-/* Takes the snapshot over, or clears it. */
-static void take(struct counters *c, struct snapshot *snapshot)
+/* Takes the snapshot over, or clears it. True: some before it were missed. */
+static bool take(struct counters *c, struct snapshot *snapshot)
 {
-    bool own = strcmp(snapshot->id, c->id) == 0;
+    bool own = strcmp(snapshot->id, c->id) == 0, gap = false;
 
     if (own && (snapshot->started != c->started || snapshot->seq > c->seq))
         counters_rename(c, "another instance has this id");
     if (!own) {
         switch (view_take(&c->view, snapshot, clock_milliseconds())) {
         case VIEW_OLD: break;
-        case VIEW_GAP: c->resync_due = c->news = true; break;
+        case VIEW_GAP: gap = c->news = true; break;
         case VIEW_NEWS: c->news = true; break;
         case VIEW_FULL: counters_complain(c, "instances", "there are too many"); break;
         }
     }
     snapshot_clear(snapshot);
+    return gap;
 }
 
 /* --- the channel --- */
@@ -70,7 +71,7 @@ void listen_message(void *arg, const char *text, size_t size)
     if (snapshot_parse(&snapshot, text, size, &other_schema)) {
         if (strcmp(snapshot.id, c->id) != 0)
             count(c, &c->status.received);
-        take(c, &snapshot);
+        c->resync_due |= take(c, &snapshot);
         return;
     }
     count(c, &c->status.refused);
@@ -89,7 +90,7 @@ static void take_keys(struct counters *c, const char *id, const struct resp *has
     if (hashes[0].type == RESP_ARRAY && hashes[0].n == 0)
         return; /* gone, or silent: its lease will tell */
     if (keys_read(&snapshot, id, &hashes[0], &hashes[1], &hashes[2])) {
-        take(c, &snapshot);
+        (void)take(c, &snapshot); /* a gap is just what the keys have closed */
         return;
     }
     count(c, &c->status.refused);

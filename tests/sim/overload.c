@@ -37,7 +37,7 @@ static void recover(struct world *world, struct relay *relay)
     relay_slow(relay, 1);
 }
 
-#define SHORT_SHARED 4.5 /* what eight come to, each of which sees an eighth of the replies */
+#define SHORT_SHARED 6.5 /* what eight come to, each of which sees an eighth of the replies */
 
 struct slow_row {
     const char *name;
