@@ -17,6 +17,7 @@
 #include "balancer/farm.h"
 #include "counters/clients.h"
 #include "counters/rate_redis.h"
+#include "counters/snapshot.h"
 #include "counters/statistics.h"
 
 enum counters_state {
@@ -42,6 +43,11 @@ struct counters_ops {
     /* Whether this instance can't reach it, and the overload limit that it has found for it: 0 where it has
      * seen replies and found none, UINT32_MAX where it has seen none. */
     void (*finding)(void *arg, const struct backend *backend, bool *down, uint32_t *limit);
+    /* The replies to MAIL and RCPT that this instance has had from it since it began. False: nobody needs
+     * them. */
+    bool (*replies)(void *arg, const struct backend *backend, struct snapshot_replies *totals);
+    /* Another instance has had so many more. */
+    void (*hear_replies)(void *arg, struct backend *backend, const struct snapshot_replies *more);
     /* What others have found, as in health_hear(). */
     void (*hear)(void *arg, struct backend *backend, uint32_t down, uint32_t instances, uint32_t limit);
     /* Cumulative counters that are not a backend's: tell each with statistics_count(). */

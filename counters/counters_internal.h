@@ -4,6 +4,7 @@
  *   counters.c   life, looking, states and their log lines
  *   apply.c      what the view means to the balancer and to health
  *   publish.c    this instance's counts, out
+ *   pooled.c     replies of relays, out and in
  *   count.c      what this instance has done, for the statistics
  *   listen.c     the others', in: the channel, resync, operators' words
  *   clients_redis.c   sessions by client, out and in
@@ -73,7 +74,8 @@ struct counters {
     struct redis *commands, *events; /* NULL: OFF */
     ev_timer look;
     int pace; /* ms to the next */
-    int64_t looked_at, ticked, allowed_at, published_at, verdicts_at, resynced_at, heard_at, queues_at;
+    int64_t looked_at, ticked, allowed_at, published_at, verdicts_at, resynced_at, heard_at, queues_at,
+        replies_at;
     uint64_t placements; /* of all pools, when last published */
     bool publishing, verdicts_due, resync_due, news;
     bool allowance_due;               /* there was news since it was counted anew */
@@ -122,6 +124,15 @@ void counters_apply(struct counters *c, int64_t now);
 bool counters_allows_anew(const struct counters *c, uint32_t instances, int64_t now);
 /* What the others have found out, to health: twice a second, for it changes seldom. */
 void counters_hear(struct counters *c, int64_t now);
+
+#define POOLED_MAX     1000000          /* replies between two reports of them; more is a lie, … */
+#define POOLED_LONGEST (60 * 60 * 1000) /* … and so is a longer mean, ms */
+/* pooled.c */
+/* To what is published: not to the early ones, for they are many, and the replies are no news by themselves.
+ */
+void pooled_add(struct counters *c, struct snapshot *snapshot, int64_t now);
+/* From what is heard, before the view takes it over. */
+void pooled_take(struct counters *c, const struct snapshot *next);
 
 /* publish.c */
 /* Fill in rates and decide; `now` in ms, monotonic. */

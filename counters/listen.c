@@ -37,6 +37,7 @@ static bool take(struct counters *c, struct snapshot *snapshot)
     if (own && (snapshot->started != c->started || snapshot->seq > c->seq))
         counters_rename(c, "another instance has this id");
     if (!own) {
+        pooled_take(c, snapshot);
         switch (view_take(&c->view, snapshot, clock_milliseconds())) {
         case VIEW_OLD: break;
         case VIEW_GAP: gap = c->news = true; break;

@@ -316,6 +316,7 @@ static void publish(struct counters *c, int64_t now)
             (struct snapshot_rate){ c->pools[i].pool->state->name, c->pools[i].rate };
     if (snapshot.limits && snapshot.down)
         add_findings(c, &snapshot);
+    pooled_add(c, &snapshot, now);
     if (snapshot.held && snapshot.rates && send_all(c, &snapshot, verdicts)) {
         c->seq = snapshot.seq;
         c->publishing = true;
@@ -335,6 +336,7 @@ static void publish(struct counters *c, int64_t now)
     free(snapshot.rates);
     free(snapshot.limits);
     free(snapshot.down);
+    free(snapshot.replies);
 }
 
 void publish_tick(struct counters *c, int64_t now)

@@ -25,6 +25,9 @@ void snapshot_clear(struct snapshot *snapshot)
         free(snapshot->limits[i].name);
     for (size_t i = 0; i < snapshot->n_down; i++)
         free(snapshot->down[i]);
+    for (size_t i = 0; i < snapshot->n_replies; i++)
+        free(snapshot->replies[i].name);
+    free(snapshot->replies);
     free(snapshot->limits);
     free(snapshot->down);
     free(snapshot->held);
@@ -87,6 +90,54 @@ static bool read_counts(json_t *object, struct snapshot_count **counts, size_t *
         ++*n;
     }
     return true;
+}
+
+static bool read_total(const json_t *array, size_t i, uint64_t *out)
+{
+    const json_t *value = json_array_get(array, i);
+
+    if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+        json_integer_value(value) > SNAPSHOT_TOTAL_MAX)
+        return false;
+    *out = (uint64_t)json_integer_value(value);
+    return true;
+}
+
+static bool read_replies(struct snapshot *out, json_t *object)
+{
+    const char *name;
+    json_t *value;
+
+    if (!is_mapping(object))
+        return false;
+    out->replies = calloc(json_object_size(object) + 1, sizeof *out->replies);
+    if (!out->replies)
+        return false;
+    json_object_foreach(object, name, value)
+    {
+        struct snapshot_replies *replies = &out->replies[out->n_replies];
+
+        if (json_array_size(value) != 3 || !read_total(value, 0, &replies->replies) ||
+            !read_total(value, 1, &replies->milliseconds) || !read_total(value, 2, &replies->squares) ||
+            !(replies->name = read_name(name)))
+            return false;
+        out->n_replies++;
+    }
+    return true;
+}
+
+static int by_name_of_replies(const void *a, const void *b)
+{
+    return strcmp(((const struct snapshot_replies *)a)->name, ((const struct snapshot_replies *)b)->name);
+}
+
+const struct snapshot_replies *snapshot_replies_of(const struct snapshot *snapshot, const char *name)
+{
+    struct snapshot_replies wanted = { .name = (char *)(uintptr_t)name };
+
+    return snapshot->n_replies
+               ? bsearch(&wanted, snapshot->replies, snapshot->n_replies, sizeof wanted, by_name_of_replies)
+               : NULL;
 }
 
 static int by_name(const void *a, const void *b)
@@ -164,9 +215,11 @@ static bool read_all(struct snapshot *out, json_t *root, bool *other_schema)
     if (!read_rates(out, json_object_get(root, "rates")) ||
         !read_counts(json_object_get(root, "held"), &out->held, &out->n_held) ||
         !read_counts(json_object_get(root, "limits"), &out->limits, &out->n_limits) ||
-        !read_down(out, json_object_get(root, "down")))
+        !read_down(out, json_object_get(root, "down")) ||
+        !read_replies(out, json_object_get(root, "replies")))
         return false;
     snapshot_sort(out);
+    qsort(out->replies, out->n_replies, sizeof *out->replies, by_name_of_replies);
     return true;
 }
 
@@ -198,7 +251,7 @@ static void put(json_t *object, const char *name, json_t *value)
 
 char *snapshot_format(const struct snapshot *snapshot)
 {
-    json_t *root = json_object(), *rates, *held, *limits, *down;
+    json_t *root = json_object(), *rates, *held, *limits, *down, *replies = NULL;
     char *text;
 
     put(root, "schema", json_integer(SNAPSHOT_SCHEMA));
@@ -214,6 +267,15 @@ char *snapshot_format(const struct snapshot *snapshot)
         put(root, "held", held = json_object());
         put(root, "limits", limits = json_object());
         put(root, "down", down = json_array());
+        if (snapshot->n_replies)
+            put(root, "replies", replies = json_object());
+        for (size_t i = 0; i < snapshot->n_replies; i++) {
+            const struct snapshot_replies *one = &snapshot->replies[i];
+
+            put(replies, one->name,
+                json_pack("[I,I,I]", (json_int_t)one->replies, (json_int_t)one->milliseconds,
+                          (json_int_t)one->squares));
+        }
         for (size_t i = 0; i < snapshot->n_limits; i++)
             put(limits, snapshot->limits[i].name, json_integer(snapshot->limits[i].count));
         for (size_t i = 0; i < snapshot->n_down; i++)

@@ -5,11 +5,14 @@
  * On the channel it is one JSON object, readable with `redis-cli SUBSCRIBE`:
  *
  *     {"schema":1,"id":"mx1-0badcafe","started":1790000000000,"seq":17,"sessions":12,"queued":0,
- *      "rates":{"relays":3.5},"held":{"relay1":8,"relay2":4},"limits":{"relay1":0,"relay2":40},"down":["relay3"]}
+ *      "rates":{"relays":3.5},"held":{"relay1":8,"relay2":4},"limits":{"relay1":0,"relay2":40},"down":["relay3"],
+ *      "replies":{"relay1":[812,40600,2436000]}}
  *
  * `limits` are the overload limits that it has found, 0 where it has seen replies and found none; `down` is
- * what it can't reach. `bye` takes the place of all but the first four in the last one. What is read is
- * hostile: whatever is not just that is refused whole.
+ * what it can't reach; `replies` are the replies to MAIL and RCPT that it has had since it began, the sum of
+ * their times in ms, and of the squares of these. They need not stand in each one. `bye` takes the place of
+ * all but the first four in the last one. What is read is hostile: whatever is not just that is refused
+ * whole.
  */
 #ifndef WEIR_COUNTERS_SNAPSHOT_H
 #define WEIR_COUNTERS_SNAPSHOT_H
@@ -25,6 +28,7 @@
 #define SNAPSHOT_SIZE_MAX  (512 << 10) /* octets */
 #define SNAPSHOT_COUNT_MAX 1000000     /* connections of one instance to one backend; more is a lie */
 #define SNAPSHOT_RATE_MAX  1e6
+#define SNAPSHOT_TOTAL_MAX (INT64_C(1) << 53) /* what JSON can carry everywhere */
 
 struct snapshot_count {
     char *name;
@@ -34,17 +38,23 @@ struct snapshot_rate {
     char *name;
     float rate; /* placements a second */
 };
+/* Since the beginning; they never fall. */
+struct snapshot_replies {
+    char *name;
+    uint64_t replies, milliseconds, squares;
+};
 struct snapshot {
     char id[SNAPSHOT_ID_MAX];
     int64_t started; /* Unix ms, of its own clock: with `seq` it orders its snapshots, and nothing else */
     uint64_t seq;
     uint64_t sessions, queued;
     bool bye;
-    size_t n_held, n_rates, n_limits, n_down;
+    size_t n_held, n_rates, n_limits, n_down, n_replies;
     struct snapshot_count *held; /* only those that hold something need be there */
     struct snapshot_rate *rates;
     struct snapshot_count *limits; /* by name, when read */
     char **down;
+    struct snapshot_replies *replies; /* by name, when read */
 };
 
 /* Read one. False: it is malformed, or (*other_schema) of another version; nothing is left of it. */
@@ -60,6 +70,9 @@ static inline bool snapshot_is_newer(int64_t started, uint64_t seq, int64_t than
 {
     return started > than_started || (started == than_started && seq > than_seq);
 }
+
+/* The replies of this name; NULL: none are told. Of one that was read. */
+const struct snapshot_replies *snapshot_replies_of(const struct snapshot *snapshot, const char *name);
 
 /* An id: letters, digits, '-', '.', '_'. */
 bool snapshot_id_valid(const char *id, size_t size);

@@ -44,6 +44,13 @@ static struct view_peer *find(const struct view *view, const char *id)
     return NULL;
 }
 
+const struct snapshot *view_last(const struct view *view, const char *id)
+{
+    const struct view_peer *peer = find(view, id);
+
+    return peer ? &peer->last : NULL;
+}
+
 bool view_counts(const struct view *view, const struct view_peer *peer, int64_t now)
 {
     if (peer->last.bye)
@@ -189,6 +196,18 @@ static enum view_take add(struct view *view, struct snapshot *snapshot, int64_t 
     return VIEW_NEWS;
 }
 
+/* They are not told each time: what was told last is what the next is measured by. */
+static void keep_replies(struct snapshot *last, struct snapshot *next)
+{
+    if (next->n_replies || next->started != last->started)
+        return;
+    free(next->replies);
+    next->replies = last->replies;
+    next->n_replies = last->n_replies;
+    last->replies = NULL;
+    last->n_replies = 0;
+}
+
 enum view_take view_take(struct view *view, struct snapshot *snapshot, int64_t now)
 {
     struct view_peer *peer = find(view, snapshot->id);
@@ -200,6 +219,7 @@ enum view_take view_take(struct view *view, struct snapshot *snapshot, int64_t n
         return VIEW_OLD;
     if (!snapshot->bye && snapshot->started == peer->last.started && snapshot->seq != peer->last.seq + 1)
         result = VIEW_GAP;
+    keep_replies(&peer->last, snapshot);
     snapshot_clear(&peer->last);
     peer->last = *snapshot;
     peer->heard = now;
@@ -291,7 +311,7 @@ static bool is_down(const struct snapshot *snapshot, const char *name)
 void view_verdict(const struct view *view, const char *name, uint32_t *scratch, uint32_t *down,
                   uint32_t *limit, int64_t now)
 {
-    size_t n = 0, enough;
+    size_t n = 0;
 
     *down = 0;
     *limit = BACKEND_NO_CEILING;
@@ -310,8 +330,5 @@ void view_verdict(const struct view *view, const char *name, uint32_t *scratch, 
     if (!n)
         return;
     qsort(scratch, n, sizeof *scratch, by_size);
-    enough = (n + 3) / 4;
-    if (enough < 2 && n >= 2)
-        enough = 2;
-    *limit = scratch[enough - 1];
+    *limit = scratch[n / 2];
 }

@@ -66,6 +66,9 @@ uint32_t view_share(const struct view *view);
 /* The farm's places as they are now: for the own share. */
 void view_note_share(struct view *view, uint64_t own, uint64_t others, int64_t now);
 
+/* What was last heard of this one; NULL: nothing. */
+const struct snapshot *view_last(const struct view *view, const char *id);
+
 /* Whose counts count now. */
 bool view_counts(const struct view *view, const struct view_peer *peer, int64_t now);
 /* Of pool `name`: the others' placements a second, and the mean time that their reports are of, weighted by
@@ -74,9 +77,8 @@ void view_rates(const struct view *view, const char *pool, int64_t now, float *r
 /* Places of the others on the backends of these names, which are sorted (strcmp); `others` is filled in. */
 void view_held(const struct view *view, const char *const *names, size_t n, uint32_t *others, int64_t now);
 
-/* Of the backend of this name: how many of the others can't reach it, and the limit on which a quarter of
- * them agree, two at least where there are two: that many have found it, or a lower one. `scratch` has room
- * for `view->n`. */
+/* Of the backend of this name: how many of the others can't reach it, and the median of the limits that they
+ * have found, BACKEND_NO_CEILING where most have found none. `scratch` has room for `view->n`. */
 void view_verdict(const struct view *view, const char *name, uint32_t *scratch, uint32_t *down,
                   uint32_t *limit, int64_t now);
 

@@ -77,12 +77,23 @@ struct orders health_orders(const struct backend *backend);
 struct health_peers {
     uint32_t down;      /* so many can't reach it */
     uint32_t instances; /* live ones, this one too */
-    uint32_t limit;     /* an overload limit on which enough of them agree; BACKEND_NO_CEILING: none */
+    uint32_t limit;     /* the median of their overload limits; BACKEND_NO_CEILING: none */
 };
 /* One more that can't reach it: looked at here within a second, each instance at a moment of its own. As many
  * as max(2, half of the instances): ejected without evidence of one's own. Their limit counts beside one's
  * own, whichever is lower. Control thread. */
 void health_hear(struct health *health, struct backend *backend, const struct health_peers *peers);
+
+/* Replies to MAIL and RCPT, 2xx and 3xx: so many, the sum of their times in ms, and of the squares of these.
+ */
+struct health_replies {
+    uint64_t replies, milliseconds, squares;
+};
+/* Other instances have had so many more: they count for the overload limit as one's own do. Control thread.
+ */
+void health_hear_replies(struct backend *backend, const struct health_replies *more);
+/* One's own since the beginning. False: the overload limit does not go by them. Control thread. */
+bool health_replies(const struct backend *backend, struct health_replies *totals);
 
 /* What all checks spent their time on. Written by the control thread; any thread. */
 extern struct histogram health_stage_times[CHECK_STAGES];
@@ -102,6 +113,7 @@ struct health_view {
     uint32_t limit, limit_wanted;
     bool limit_observed;
     uint64_t reply_short, reply_baseline; /* of MAIL and RCPT now, and as usual, µs; 0: not known */
+    bool own_replies;                     /* there were some here lately, not only at other instances */
     struct check_times check;             /* of the last that ended */
     bool has_agent;
     bool agent_answers; /* it could be reached and understood when it was last asked */

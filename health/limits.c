@@ -12,7 +12,6 @@
 
 static void sum(const struct record *record, struct limit_totals *totals)
 {
-    *totals = (struct limit_totals){ 0 };
     for (uint32_t i = 0; i < record->workers; i++) {
         const struct record_counts *counts = &record->counts[i];
 
@@ -98,7 +97,21 @@ void limits_show(struct record *record, int64_t now)
     record->view.limit_observed = observed;
     record->view.reply_short = limit_short(limit);
     record->view.reply_baseline = limit_baseline(limit);
+    record->view.own_replies = record->own_at && now - record->own_at < LIMIT_FORGET;
     pthread_mutex_unlock(&record->view_lock);
+}
+
+/* The others' and one's own. */
+static void sum_up(struct record *record, int64_t now)
+{
+    uint64_t own;
+
+    record->totals = record->others;
+    sum(record, &record->totals);
+    own = record->totals.replies - record->others.replies;
+    if (own != record->own_replies)
+        record->own_at = now;
+    record->own_replies = own;
 }
 
 bool limits_tick(struct record *record, int64_t now)
@@ -111,7 +124,7 @@ bool limits_tick(struct record *record, int64_t now)
 
     if (!record->pool)
         return false;
-    sum(record, &record->totals);
+    sum_up(record, now);
     if (judge_replies(&record->judge, &record->totals, places, now))
         publish(record, now);
     else if (limit->decided != decided)
@@ -127,4 +140,27 @@ bool health_at_work(const struct backend *backend)
     const struct record *record = record_of(backend);
 
     return record && atomic_load_explicit(&record->at_work, memory_order_relaxed);
+}
+
+void health_hear_replies(struct backend *backend, const struct health_replies *more)
+{
+    struct record *record = record_of(backend);
+
+    if (!record)
+        return;
+    record->others.replies += more->replies;
+    record->others.milliseconds += more->milliseconds;
+    record->others.squares += more->squares;
+}
+
+bool health_replies(const struct backend *backend, struct health_replies *totals)
+{
+    const struct record *record = record_of(backend);
+    struct limit_totals own = { 0 };
+
+    if (!record || !record->pool || record->pool->adaptive_limit == CONFIG_ADAPTIVE_OFF)
+        return false;
+    sum(record, &own);
+    *totals = (struct health_replies){ own.replies, own.milliseconds, own.squares };
+    return true;
 }

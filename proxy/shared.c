@@ -34,10 +34,10 @@ static void name_pools(const struct farm *farm, const struct backend *backend, c
                                          farm->pools[p].state->name);
 }
 
-/* Its own limit, not the one in force: what all have from each other would never let go. */
+/* Its own limit, not the one in force: a median of medians would never let go. */
 static uint32_t found_of(const struct health_view *view)
 {
-    return !view->reply_short ? UINT32_MAX : view->limit == BACKEND_NO_CEILING ? 0 : view->limit;
+    return !view->own_replies ? UINT32_MAX : view->limit == BACKEND_NO_CEILING ? 0 : view->limit;
 }
 
 static void tell_verdict(void *arg, const struct backend *backend, char *out, size_t size)
@@ -114,6 +114,26 @@ static void hear_peers(void *arg, struct backend *backend, uint32_t down, uint32
     health_hear(((struct process *)arg)->health, backend, &(struct health_peers){ down, instances, limit });
 }
 
+static bool tell_replies(void *arg, const struct backend *backend, struct snapshot_replies *totals)
+{
+    struct health_replies own;
+
+    (void)arg;
+    if (!health_replies(backend, &own))
+        return false;
+    totals->replies = own.replies;
+    totals->milliseconds = own.milliseconds;
+    totals->squares = own.squares;
+    return true;
+}
+
+static void hear_replies(void *arg, struct backend *backend, const struct snapshot_replies *more)
+{
+    (void)arg;
+    health_hear_replies(backend,
+                        &(struct health_replies){ more->replies, more->milliseconds, more->squares });
+}
+
 bool shared_create(struct process *p)
 {
     const struct counters_ops ops = {
@@ -124,6 +144,8 @@ bool shared_create(struct process *p)
         .verdict = tell_verdict,
         .finding = tell_finding,
         .hear = hear_peers,
+        .replies = tell_replies,
+        .hear_replies = hear_replies,
         .queue = take_queue,
         .count = count_whole,
         .word = take_word,

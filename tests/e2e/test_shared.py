@@ -262,6 +262,23 @@ def test_operators_of_the_farm(redis, instance, relays):
     wait_until(lambda: admin("r1") == admin("r2") == [("ready", 1)] * 3, 10, lambda: str(admin("r2")))
 
 
+def test_replies_count_for_all(redis, instance, relay):
+    """One instance has all the mail: the other knows all the same what is usual of the relay, and says that it has found nothing itself."""
+    relay.on("rcpt", Delay(0.02))
+    server = redis()
+    busy, idle = [instance(server.url, {"r1": relay}) for _ in range(2)]
+    heard([busy, idle])
+
+    def short(weir):
+        busy.deliver()
+        return [value for name, labels, value in weir.metrics() if name == "weir_backend_reply_short_seconds"]
+    wait_until(lambda: short(busy), 30, "it is known where the mail is")
+    told = wait_until(lambda: short(idle), 10, "and where none is")
+    assert told[0] > 0.005
+    wait_until(lambda: " found=none " in server.hash("weir:{main}:health:" + id_of(busy))["r1"], 10, "what one has found")
+    assert " found=unknown " in server.hash("weir:{main}:health:" + id_of(idle))["r1"]
+
+
 def test_what_was_found_before_one_came(redis, instance, relays):
     """
     Two can't reach r1, and one has been told by r2 that it is full: a third that joins later hears of it by the keys, for there is

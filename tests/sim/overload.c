@@ -37,8 +37,6 @@ static void recover(struct world *world, struct relay *relay)
     relay_slow(relay, 1);
 }
 
-#define SHORT_SHARED 6.5 /* what eight come to, each of which sees an eighth of the replies */
-
 struct slow_row {
     const char *name;
     const uint32_t *weights;
@@ -122,10 +120,7 @@ void slow_run(const struct extent *extent)
         if (rows[i].policy == &policy_local || !is_run(&rows[i], extent))
             continue;
         (void)snprintf(name, sizeof name, "p99 slowdown, %s, adaptive-limit on", rows[i].name);
-        if (rows[i].policy == &policy_shared)
-            report_short(name, with[i], 3, SHORT_SHARED);
-        else
-            report_at_most(name, with[i], 3);
+        report_at_most(name, with[i], 3);
         (void)snprintf(name, sizeof name, "negative control: the same, off");
         report_at_least(name, without[i], 8);
     }

@@ -31,7 +31,7 @@ static void tell_finding(void *arg, const struct backend *backend, bool *down, u
     (void)arg;
     health_view(backend, &view);
     *down = view.state == BACKEND_DOWN;
-    *limit = !view.reply_short ? UINT32_MAX : view.limit == BACKEND_NO_CEILING ? 0 : view.limit;
+    *limit = !view.own_replies ? UINT32_MAX : view.limit == BACKEND_NO_CEILING ? 0 : view.limit;
 }
 
 static void hear(void *arg, struct backend *backend, uint32_t down, uint32_t instances, uint32_t limit)
@@ -39,6 +39,26 @@ static void hear(void *arg, struct backend *backend, uint32_t down, uint32_t ins
     const struct proxy *proxy = arg;
 
     health_hear(proxy->health, backend, &(struct health_peers){ down, instances, limit });
+}
+
+static bool tell_replies(void *arg, const struct backend *backend, struct snapshot_replies *totals)
+{
+    struct health_replies own;
+
+    (void)arg;
+    if (!health_replies(backend, &own))
+        return false;
+    totals->replies = own.replies;
+    totals->milliseconds = own.milliseconds;
+    totals->squares = own.squares;
+    return true;
+}
+
+static void hear_replies(void *arg, struct backend *backend, const struct snapshot_replies *more)
+{
+    (void)arg;
+    health_hear_replies(backend,
+                        &(struct health_replies){ more->replies, more->milliseconds, more->squares });
 }
 
 static void count_nothing(void *arg, struct statistics *statistics)
@@ -84,6 +104,8 @@ void shared_open(struct proxy *proxy, double phase)
         .verdict = tell_verdict,
         .finding = tell_finding,
         .hear = hear,
+        .replies = tell_replies,
+        .hear_replies = hear_replies,
         .count = count_nothing,
         .queue = take_queue,
         .word = take_word,

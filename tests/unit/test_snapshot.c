@@ -60,6 +60,10 @@ static void test_round_trip(void **state)
         { slow, 0   }
     };
     char dead[] = "relay3", *down[] = { dead };
+    struct snapshot_replies replies[] = {
+        {dead,  3,                  60,          1400              },
+        { utf8, SNAPSHOT_TOTAL_MAX, UINT64_C(0), SNAPSHOT_TOTAL_MAX}
+    };
     struct snapshot out = { .id = "mx1-0badcafe",
                             .started = 1790000000000,
                             .seq = 17,
@@ -69,10 +73,12 @@ static void test_round_trip(void **state)
                             .n_rates = 2,
                             .n_limits = 3,
                             .n_down = 1,
+                            .n_replies = 2,
                             .held = held,
                             .limits = held,
                             .down = down,
-                            .rates = rates };
+                            .rates = rates,
+                            .replies = replies };
     char *text = snapshot_format(&out);
 
     (void)state;
@@ -100,6 +106,11 @@ static void test_round_trip(void **state)
     assert_int_equal(snapshot.limits[1].count, 0);
     assert_int_equal(snapshot.n_down, 1);
     assert_string_equal(snapshot.down[0], "relay3");
+    assert_int_equal(snapshot.n_replies, 2);
+    assert_true(snapshot_replies_of(&snapshot, "relay3")->milliseconds == 60);
+    assert_true(snapshot_replies_of(&snapshot, "relay3")->squares == 1400);
+    assert_true(snapshot_replies_of(&snapshot, utf8)->replies == SNAPSHOT_TOTAL_MAX);
+    assert_null(snapshot_replies_of(&snapshot, "relay2"));
     snapshot_clear(&snapshot);
     free(text);
 }
@@ -210,6 +221,14 @@ static void test_malformed(void **state)
         "\"limits\":[]",
         "\"limits\":{\"r\":-1}",
         "\"limits\":{\"r\":1000001}",
+        "\"replies\":[]",
+        "\"replies\":{\"r\":1}",
+        "\"replies\":{\"r\":[1,2]}",
+        "\"replies\":{\"r\":[1,2,3,4]}",
+        "\"replies\":{\"r\":[1,-2,3]}",
+        "\"replies\":{\"r\":[1,2,9007199254740993]}",
+        "\"replies\":{\"r\":[1,2.5,3]}",
+        "\"replies\":{\"ok\":[1,2,3],\"\":[1,2,3]}",
         "\"down\":{}",
         "\"down\":\"r\"",
         "\"down\":[1]",

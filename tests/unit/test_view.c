@@ -353,7 +353,7 @@ static void test_rates(void **state)
     assert_int_equal(now - at, LEASE - 400);
 }
 
-/* How many of the others can't reach a backend, and the limit on which enough of them agree. */
+/* How many of the others can't reach a backend, and the median of the limits that they have found. */
 static void test_verdicts(void **state)
 {
     uint32_t scratch[16], down, limit;
@@ -377,20 +377,27 @@ static void test_verdicts(void **state)
     view_verdict(&view, "r3", scratch, &down, &limit, now);
     assert_int_equal(down, 1);
     view_verdict(&view, "r1", scratch, &down, &limit, now);
-    assert_true(down == 0 && limit == BACKEND_NO_CEILING); /* b alone has found one */
-    (void)take("d", 1, 1, "\"limits\":{\"r1\":20}");
-    (void)take("e", 1, 1, "\"limits\":{\"r1\":0}");
-    (void)take("f", 1, 1, "\"limits\":{\"r1\":0}");
-    view_verdict(&view, "r1", scratch, &down, &limit, now);
-    assert_int_equal(limit, 20); /* two of five are more than a quarter */
-    (void)take("g", 1, 1, "\"limits\":{\"r1\":0}");
-    (void)take("h", 1, 1, "\"limits\":{\"r1\":0}");
-    (void)take("i", 1, 1, "\"limits\":{\"r1\":0}");
-    view_verdict(&view, "r1", scratch, &down, &limit, now);
-    assert_int_equal(limit, 20); /* two of eight are one */
-    (void)take("j", 1, 1, "\"limits\":{\"r1\":0}");
-    view_verdict(&view, "r1", scratch, &down, &limit, now);
-    assert_int_equal(limit, BACKEND_NO_CEILING); /* and two of nine are not */
+    assert_true(down == 0 && limit == BACKEND_NO_CEILING);
+}
+
+/* Replies are not told each time: what was told last stays, for the next to be measured by. */
+static void test_replies(void **state)
+{
+    const struct snapshot_replies *replies;
+
+    (void)state;
+    assert_null(view_last(&view, "a"));
+    assert_int_equal(take("a", 1, 1, "\"replies\":{\"r2\":[1,2,3],\"r1\":[10,200,4000]}"), VIEW_NEWS);
+    assert_int_equal(take("a", 1, 2, "\"held\":{\"r1\":1}"), VIEW_NEWS);
+    replies = snapshot_replies_of(view_last(&view, "a"), "r1");
+    assert_non_null(replies);
+    assert_true(replies->replies == 10 && replies->milliseconds == 200 && replies->squares == 4000);
+    assert_null(snapshot_replies_of(view_last(&view, "a"), "r3"));
+    assert_int_equal(take("a", 1, 3, "\"replies\":{\"r1\":[11,210,4100]}"), VIEW_NEWS);
+    assert_int_equal(snapshot_replies_of(view_last(&view, "a"), "r1")->replies, 11);
+    assert_null(snapshot_replies_of(view_last(&view, "a"), "r2"));
+    assert_int_equal(take("a", 2, 1, "\"held\":{}"), VIEW_NEWS); /* begun anew: of another count */
+    assert_null(snapshot_replies_of(view_last(&view, "a"), "r1"));
 }
 
 static void test_too_many(void **state)
@@ -439,6 +446,7 @@ int main(void)
         TEST(test_a_start_during_an_outage),
         TEST(test_rates),
         TEST(test_verdicts),
+        TEST(test_replies),
         TEST(test_too_many),
         TEST(test_another_lease),
     };

@@ -1,0 +1,56 @@
+/*
+ * The replies of the whole farm: one relay's overload shows in the replies of all instances long before there
+ * are enough of them at each. So every instance tells what it has had, in sums since it began, and judges by
+ * its own and the others' together (health/limits.c).
+ */
+#include <stdlib.h>
+
+#include "counters/counters_internal.h"
+
+void pooled_add(struct counters *c, struct snapshot *snapshot, int64_t now)
+{
+    if (now - c->replies_at < c->config->publish_interval)
+        return;
+    snapshot->replies = calloc(c->n ? c->n : 1, sizeof *snapshot->replies);
+    for (size_t i = 0; snapshot->replies && i < c->n; i++) {
+        struct snapshot_replies *replies = &snapshot->replies[snapshot->n_replies];
+
+        if (!c->ops.replies(c->ops.arg, c->counted[i].backend, replies) || !replies->replies)
+            continue;
+        replies->name = (char *)(uintptr_t)c->names[i];
+        snapshot->n_replies++;
+    }
+    c->replies_at = now;
+}
+
+/* False: it is not more of the same, whatever it is. */
+static bool subtract(const struct snapshot_replies *next, const struct snapshot_replies *last,
+                     struct snapshot_replies *more)
+{
+    if (next->replies <= last->replies || next->milliseconds < last->milliseconds ||
+        next->squares < last->squares || next->replies - last->replies > POOLED_MAX ||
+        next->milliseconds - last->milliseconds > (next->replies - last->replies) * POOLED_LONGEST)
+        return false;
+    *more = (struct snapshot_replies){ .replies = next->replies - last->replies,
+                                       .milliseconds = next->milliseconds - last->milliseconds,
+                                       .squares = next->squares - last->squares };
+    return true;
+}
+
+void pooled_take(struct counters *c, const struct snapshot *next)
+{
+    const struct snapshot *last = view_last(&c->view, next->id);
+    static const struct snapshot_replies none = { 0 };
+
+    if (!last || !last->n_replies || !next->n_replies || last->started != next->started ||
+        next->seq <= last->seq)
+        return;
+    for (size_t i = 0; i < c->n; i++) {
+        const struct snapshot_replies *now = snapshot_replies_of(next, c->names[i]),
+                                      *before = snapshot_replies_of(last, c->names[i]);
+        struct snapshot_replies more;
+
+        if (now && subtract(now, before ? before : &none, &more))
+            c->ops.hear_replies(c->ops.arg, c->counted[i].backend, &more);
+    }
+}
