@@ -132,7 +132,7 @@ void counters_hear(struct counters *c, int64_t now);
  */
 void pooled_add(struct counters *c, struct snapshot *snapshot, int64_t now);
 /* From what is heard, before the view takes it over. */
-void pooled_take(struct counters *c, const struct snapshot *next);
+void pooled_take(struct counters *c, const struct snapshot *next, int64_t now);
 
 /* publish.c */
 /* Fill in rates and decide; `now` in ms, monotonic. */

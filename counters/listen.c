@@ -33,12 +33,13 @@ static void count(struct counters *c, uint64_t *counter)
 static bool take(struct counters *c, struct snapshot *snapshot)
 {
     bool own = strcmp(snapshot->id, c->id) == 0, gap = false;
+    int64_t now = clock_milliseconds();
 
     if (own && (snapshot->started != c->started || snapshot->seq > c->seq))
         counters_rename(c, "another instance has this id");
     if (!own) {
-        pooled_take(c, snapshot);
-        switch (view_take(&c->view, snapshot, clock_milliseconds())) {
+        pooled_take(c, snapshot, now);
+        switch (view_take(&c->view, snapshot, now)) {
         case VIEW_OLD: break;
         case VIEW_GAP: gap = c->news = true; break;
         case VIEW_NEWS: c->news = true; break;

@@ -37,20 +37,22 @@ static bool subtract(const struct snapshot_replies *next, const struct snapshot_
     return true;
 }
 
-void pooled_take(struct counters *c, const struct snapshot *next)
+/* What came while nothing was heard of it (Redis was away) did not come in this moment, as it would look. */
+void pooled_take(struct counters *c, const struct snapshot *next, int64_t now)
 {
-    const struct snapshot *last = view_last(&c->view, next->id);
+    const struct view_peer *peer = view_peer_of(&c->view, next->id);
     static const struct snapshot_replies none = { 0 };
 
-    if (!last || !last->n_replies || !next->n_replies || last->started != next->started ||
-        next->seq <= last->seq)
+    if (!peer || !peer->last.n_replies || !next->n_replies ||
+        !snapshot_is_newer(next->started, next->seq, peer->last.started, peer->last.seq) ||
+        next->started != peer->last.started || now - peer->replies_at >= c->config->lease)
         return;
     for (size_t i = 0; i < c->n; i++) {
-        const struct snapshot_replies *now = snapshot_replies_of(next, c->names[i]),
-                                      *before = snapshot_replies_of(last, c->names[i]);
+        const struct snapshot_replies *here = snapshot_replies_of(next, c->names[i]),
+                                      *before = snapshot_replies_of(&peer->last, c->names[i]);
         struct snapshot_replies more;
 
-        if (now && subtract(now, before ? before : &none, &more))
+        if (here && subtract(here, before ? before : &none, &more))
             c->ops.hear_replies(c->ops.arg, c->counted[i].backend, &more);
     }
 }

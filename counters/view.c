@@ -44,11 +44,9 @@ static struct view_peer *find(const struct view *view, const char *id)
     return NULL;
 }
 
-const struct snapshot *view_last(const struct view *view, const char *id)
+const struct view_peer *view_peer_of(const struct view *view, const char *id)
 {
-    const struct view_peer *peer = find(view, id);
-
-    return peer ? &peer->last : NULL;
+    return find(view, id);
 }
 
 bool view_counts(const struct view *view, const struct view_peer *peer, int64_t now)
@@ -191,7 +189,7 @@ static enum view_take add(struct view *view, struct snapshot *snapshot, int64_t 
         view->peers = grown;
         view->capacity = capacity;
     }
-    view->peers[view->n++] = (struct view_peer){ .last = *snapshot, .heard = now };
+    view->peers[view->n++] = (struct view_peer){ .last = *snapshot, .heard = now, .replies_at = now };
     memset(snapshot, 0, sizeof *snapshot);
     return VIEW_NEWS;
 }
@@ -219,6 +217,8 @@ enum view_take view_take(struct view *view, struct snapshot *snapshot, int64_t n
         return VIEW_OLD;
     if (!snapshot->bye && snapshot->started == peer->last.started && snapshot->seq != peer->last.seq + 1)
         result = VIEW_GAP;
+    if (snapshot->n_replies)
+        peer->replies_at = now;
     keep_replies(&peer->last, snapshot);
     snapshot_clear(&peer->last);
     peer->last = *snapshot;

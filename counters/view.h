@@ -22,6 +22,7 @@
 struct view_peer {
     struct snapshot last; /* its names belong to it */
     int64_t heard;        /* when it was news */
+    int64_t replies_at;   /* when it last told its replies, if it has */
     int64_t kept_until;   /* counts until then, heard or not; 0: no */
 };
 
@@ -66,8 +67,8 @@ uint32_t view_share(const struct view *view);
 /* The farm's places as they are now: for the own share. */
 void view_note_share(struct view *view, uint64_t own, uint64_t others, int64_t now);
 
-/* What was last heard of this one; NULL: nothing. */
-const struct snapshot *view_last(const struct view *view, const char *id);
+/* What is known of this one; NULL: nothing. The view's, until it takes another snapshot. */
+const struct view_peer *view_peer_of(const struct view *view, const char *id);
 
 /* Whose counts count now. */
 bool view_counts(const struct view *view, const struct view_peer *peer, int64_t now);

@@ -10,7 +10,8 @@
 
 #include "counters/counters_internal.h"
 
-static struct config_redis redis = { .publish_interval = 250 };
+static struct config_redis redis = { .publish_interval = 250, .lease = 3000 };
+static int64_t now;
 static const char *names[] = { "r1", "r2" };
 static struct counted counted[2];
 static struct counters counters;
@@ -50,8 +51,9 @@ static int begin(void **state)
         .counted = counted,
         .names = names,
     };
-    view_init(&counters.view, 3000, 1, 1000);
-    view_connected(&counters.view, 1000);
+    now = 1000;
+    view_init(&counters.view, 3000, 1, now);
+    view_connected(&counters.view, now);
     memset(own, 0, sizeof own);
     memset(heard, 0, sizeof heard);
     return 0;
@@ -78,8 +80,8 @@ static void take(const char *id, unsigned started, unsigned seq, const char *rep
                    id, started, seq, replies ? ",\"replies\":{" : "", replies ? replies : "",
                    replies ? "}" : "");
     assert_true(snapshot_parse(&snapshot, text, strlen(text), &other_schema));
-    pooled_take(&counters, &snapshot);
-    (void)view_take(&counters.view, &snapshot, 1000);
+    pooled_take(&counters, &snapshot, now);
+    (void)view_take(&counters.view, &snapshot, now);
     snapshot_clear(&snapshot);
 }
 
@@ -124,6 +126,25 @@ static void test_not_believed(void **state)
     expect(0, 1, 1, 1);
 }
 
+/* Redis was away: what has come meanwhile did not come in one moment. */
+static void test_long_ago(void **state)
+{
+    (void)state;
+    take("a", 1, 1, "\"r1\":[100,1000,10000]");
+    now += 1500;
+    take("a", 1, 2, NULL);
+    now += 1499;
+    take("a", 1, 3, "\"r1\":[101,1001,10001]");
+    expect(0, 1, 1, 1);
+    now += 2000;
+    take("a", 1, 4, NULL);
+    now += 1000;
+    take("a", 1, 5, "\"r1\":[201,2001,20001]");
+    expect(0, 1, 1, 1);
+    take("a", 1, 6, "\"r1\":[202,2002,20002]");
+    expect(0, 2, 2, 2);
+}
+
 static void test_not_in_each(void **state)
 {
     struct snapshot snapshot = { 0 };
@@ -151,6 +172,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_each_counts_once, begin, end),
         cmocka_unit_test_setup_teardown(test_not_believed, begin, end),
+        cmocka_unit_test_setup_teardown(test_long_ago, begin, end),
         cmocka_unit_test_setup_teardown(test_not_in_each, begin, end),
     };
 

@@ -386,18 +386,18 @@ static void test_replies(void **state)
     const struct snapshot_replies *replies;
 
     (void)state;
-    assert_null(view_last(&view, "a"));
+    assert_null(view_peer_of(&view, "a"));
     assert_int_equal(take("a", 1, 1, "\"replies\":{\"r2\":[1,2,3],\"r1\":[10,200,4000]}"), VIEW_NEWS);
     assert_int_equal(take("a", 1, 2, "\"held\":{\"r1\":1}"), VIEW_NEWS);
-    replies = snapshot_replies_of(view_last(&view, "a"), "r1");
+    replies = snapshot_replies_of(&view_peer_of(&view, "a")->last, "r1");
     assert_non_null(replies);
     assert_true(replies->replies == 10 && replies->milliseconds == 200 && replies->squares == 4000);
-    assert_null(snapshot_replies_of(view_last(&view, "a"), "r3"));
+    assert_null(snapshot_replies_of(&view_peer_of(&view, "a")->last, "r3"));
     assert_int_equal(take("a", 1, 3, "\"replies\":{\"r1\":[11,210,4100]}"), VIEW_NEWS);
-    assert_int_equal(snapshot_replies_of(view_last(&view, "a"), "r1")->replies, 11);
-    assert_null(snapshot_replies_of(view_last(&view, "a"), "r2"));
+    assert_int_equal(snapshot_replies_of(&view_peer_of(&view, "a")->last, "r1")->replies, 11);
+    assert_null(snapshot_replies_of(&view_peer_of(&view, "a")->last, "r2"));
     assert_int_equal(take("a", 2, 1, "\"held\":{}"), VIEW_NEWS); /* begun anew: of another count */
-    assert_null(snapshot_replies_of(view_last(&view, "a"), "r1"));
+    assert_null(snapshot_replies_of(&view_peer_of(&view, "a")->last, "r1"));
 }
 
 static void test_too_many(void **state)
