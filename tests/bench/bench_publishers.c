@@ -95,6 +95,27 @@ static void finding(void *arg, const struct backend *backend, bool *down, uint32
     *limit = 0;
 }
 
+/* Numbers as they are after a day. */
+static bool replies(void *arg, const struct backend *backend, struct snapshot_replies *totals)
+{
+    static uint64_t total = 1000000;
+
+    (void)arg;
+    (void)backend;
+    total++;
+    totals->replies = total;
+    totals->milliseconds = 50 * total;
+    totals->squares = 3000 * total;
+    return true;
+}
+
+static void hear_replies(void *arg, struct backend *backend, const struct snapshot_replies *more)
+{
+    (void)arg;
+    (void)backend;
+    (void)more;
+}
+
 static void hear(void *arg, struct backend *backend, uint32_t down, uint32_t heard, uint32_t limit)
 {
     (void)arg;
@@ -114,7 +135,13 @@ static void count(void *arg, struct statistics *statistics)
 static void open_instance(struct instance *i, struct redis_url *url)
 {
     static const struct counters_ops ops = {
-        .load = load, .verdict = verdict, .finding = finding, .hear = hear, .count = count
+        .load = load,
+        .verdict = verdict,
+        .finding = finding,
+        .replies = replies,
+        .hear_replies = hear_replies,
+        .hear = hear,
+        .count = count,
     };
     struct config_pool *pool;
     char name[12];
