@@ -125,6 +125,7 @@ bool counters_allows_anew(const struct counters *c, uint32_t instances, int64_t 
 /* What the others have found out, to health: twice a second, for it changes seldom. */
 void counters_hear(struct counters *c, int64_t now);
 
+#define POOLED_EVERY   250              /* ms, at least, between two reports of replies */
 #define POOLED_MAX     1000000          /* replies between two reports of them; more is a lie, … */
 #define POOLED_LONGEST (60 * 60 * 1000) /* … and so is a longer mean, ms */
 /* pooled.c */

@@ -9,7 +9,7 @@
 
 void pooled_add(struct counters *c, struct snapshot *snapshot, int64_t now)
 {
-    if (now - c->replies_at < c->config->publish_interval)
+    if (now - c->replies_at < POOLED_EVERY)
         return;
     snapshot->replies = calloc(c->n ? c->n : 1, sizeof *snapshot->replies);
     for (size_t i = 0; snapshot->replies && i < c->n; i++) {

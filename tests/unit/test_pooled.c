@@ -10,7 +10,7 @@
 
 #include "counters/counters_internal.h"
 
-static struct config_redis redis = { .publish_interval = 250, .lease = 3000 };
+static struct config_redis redis = { .lease = 3000 };
 static int64_t now;
 static const char *names[] = { "r1", "r2" };
 static struct counted counted[2];
