@@ -95,7 +95,7 @@ def test_checks_send_the_header(start, exim, identity):
     weir = start([server], pool={"identity": identity, "health": {"interval": "100ms"}})
     wait_until(lambda: len(server.headers()) >= 3, 5, server.debug)
     assert set(server.headers()) == {(1, None) if identity == "proxy-v1" else (2, BARE)}
-    assert weir.metric("weir_backend_up") == 1 and "503" not in server.debug()
+    assert weir.metric("weir_backend_up") == 1 and "SMTP>> 503" not in server.debug()
     wait_until(lambda: re.search(r"connection from \(weir\.test\) \[127\.0\.0\.1\]:\d+ (D=\S+ )?closed by QUIT", server.log()), 5, server.log)
 
 
