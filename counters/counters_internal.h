@@ -126,6 +126,7 @@ bool counters_allows_anew(const struct counters *c, uint32_t instances, int64_t 
 void counters_hear(struct counters *c, int64_t now);
 
 #define POOLED_EVERY   250              /* ms, at least, between two reports of replies */
+#define POOLED_OLDEST  3000             /* ms: what came in a longer time is no rate of this moment */
 #define POOLED_MAX     1000000          /* replies between two reports of them; more is a lie, … */
 #define POOLED_LONGEST (60 * 60 * 1000) /* … and so is a longer mean, ms */
 /* pooled.c */

@@ -15,7 +15,10 @@ void pooled_add(struct counters *c, struct snapshot *snapshot, int64_t now)
     for (size_t i = 0; snapshot->replies && i < c->n; i++) {
         struct snapshot_replies *replies = &snapshot->replies[snapshot->n_replies];
 
-        if (!c->ops.replies(c->ops.arg, c->counted[i].backend, replies) || !replies->replies)
+        /* Above what the others read they would refuse all that is said. */
+        if (!c->ops.replies(c->ops.arg, c->counted[i].backend, replies) || !replies->replies ||
+            replies->milliseconds > (uint64_t)SNAPSHOT_TOTAL_MAX ||
+            replies->squares > (uint64_t)SNAPSHOT_TOTAL_MAX)
             continue;
         replies->name = (char *)(uintptr_t)c->names[i];
         snapshot->n_replies++;
@@ -41,18 +44,18 @@ static bool subtract(const struct snapshot_replies *next, const struct snapshot_
 void pooled_take(struct counters *c, const struct snapshot *next, int64_t now)
 {
     const struct view_peer *peer = view_peer_of(&c->view, next->id);
-    static const struct snapshot_replies none = { 0 };
 
     if (!peer || !peer->last.n_replies || !next->n_replies ||
         !snapshot_is_newer(next->started, next->seq, peer->last.started, peer->last.seq) ||
-        next->started != peer->last.started || now - peer->replies_at >= c->config->lease)
+        next->started != peer->last.started || now - peer->replies_at >= POOLED_OLDEST)
         return;
     for (size_t i = 0; i < c->n; i++) {
         const struct snapshot_replies *here = snapshot_replies_of(next, c->names[i]),
                                       *before = snapshot_replies_of(&peer->last, c->names[i]);
         struct snapshot_replies more;
 
-        if (here && subtract(here, before ? before : &none, &more))
+        /* What it has had before it first told is not of this moment. */
+        if (here && before && subtract(here, before, &more))
             c->ops.hear_replies(c->ops.arg, c->counted[i].backend, &more);
     }
 }

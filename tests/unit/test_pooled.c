@@ -99,7 +99,7 @@ static void test_each_counts_once(void **state)
     expect(0, 0, 0, 0);
     take("a", 1, 2, "\"r1\":[103,1060,11200],\"r2\":[1,20,400],\"r3\":[5,5,5]");
     expect(0, 3, 60, 1200);
-    expect(1, 1, 20, 400);                      /* its first */
+    expect(1, 0, 0, 0);                         /* its first are not of this moment */
     take("a", 1, 2, "\"r1\":[103,1060,11200]"); /* said twice */
     take("a", 1, 1, "\"r1\":[200,2000,20000]"); /* old */
     expect(0, 3, 60, 1200);
@@ -160,10 +160,15 @@ static void test_not_in_each(void **state)
     pooled_add(&counters, &snapshot, 1249);
     assert_int_equal(snapshot.n_replies, 0);
     own[0].replies = 77;
-    own[1] = (struct snapshot_replies){ .replies = 1 };
+    own[1] = (struct snapshot_replies){ .replies = 1, .squares = SNAPSHOT_TOTAL_MAX };
     pooled_add(&counters, &snapshot, 1250);
     assert_int_equal(snapshot.n_replies, 1);
     assert_string_equal(snapshot.replies[0].name, "r2");
+    free(snapshot.replies);
+    snapshot = (struct snapshot){ 0 };
+    own[1].squares++; /* nobody would read it */
+    pooled_add(&counters, &snapshot, 1500);
+    assert_int_equal(snapshot.n_replies, 0);
     free(snapshot.replies);
 }
 
