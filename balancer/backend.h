@@ -56,6 +56,13 @@ struct backend_news {
 };
 #define BACKEND_WHOLE 1000
 
+/* Replies of a backend to MAIL and RCPT, 2xx and 3xx. */
+struct backend_replies {
+    uint64_t replies;      /* so many, … */
+    uint64_t milliseconds; /* … the sum of their times … */
+    uint64_t squares;      /* … and of the squares of these, ms² */
+};
+
 struct backend {
     /* Its identity: none of these texts changes while it lives. */
     char *configured_name;

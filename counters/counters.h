@@ -17,7 +17,6 @@
 #include "balancer/farm.h"
 #include "counters/clients.h"
 #include "counters/rate_redis.h"
-#include "counters/snapshot.h"
 #include "counters/statistics.h"
 
 enum counters_state {
@@ -45,9 +44,9 @@ struct counters_ops {
     void (*finding)(void *arg, const struct backend *backend, bool *down, uint32_t *limit);
     /* The replies to MAIL and RCPT that this instance has had from it since it began. False: nobody needs
      * them. */
-    bool (*replies)(void *arg, const struct backend *backend, struct snapshot_replies *totals);
+    bool (*replies)(void *arg, const struct backend *backend, struct backend_replies *totals);
     /* Another instance has had so many more. */
-    void (*hear_replies)(void *arg, struct backend *backend, const struct snapshot_replies *more);
+    void (*hear_replies)(void *arg, struct backend *backend, const struct backend_replies *more);
     /* What others have found, as in health_hear(). */
     void (*hear)(void *arg, struct backend *backend, uint32_t down, uint32_t instances, uint32_t limit);
     /* Cumulative counters that are not a backend's: tell each with statistics_count(). */

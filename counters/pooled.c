@@ -16,9 +16,9 @@ void pooled_add(struct counters *c, struct snapshot *snapshot, int64_t now)
         struct snapshot_replies *replies = &snapshot->replies[snapshot->n_replies];
 
         /* Above what the others read they would refuse all that is said. */
-        if (!c->ops.replies(c->ops.arg, c->counted[i].backend, replies) || !replies->replies ||
-            replies->milliseconds > (uint64_t)SNAPSHOT_TOTAL_MAX ||
-            replies->squares > (uint64_t)SNAPSHOT_TOTAL_MAX)
+        if (!c->ops.replies(c->ops.arg, c->counted[i].backend, &replies->totals) ||
+            !replies->totals.replies || replies->totals.milliseconds > (uint64_t)SNAPSHOT_TOTAL_MAX ||
+            replies->totals.squares > (uint64_t)SNAPSHOT_TOTAL_MAX)
             continue;
         replies->name = (char *)(uintptr_t)c->names[i];
         snapshot->n_replies++;
@@ -26,18 +26,23 @@ void pooled_add(struct counters *c, struct snapshot *snapshot, int64_t now)
     c->replies_at = now;
 }
 
-/* False: it is not more of the same, whatever it is. */
-static bool subtract(const struct snapshot_replies *next, const struct snapshot_replies *last,
-                     struct snapshot_replies *more)
+/* False: it is not more of the same, whatever it is. No sum of squares is less than that of as many equal
+ * times; but the three were not read in one moment. */
+static bool subtract(const struct backend_replies *next, const struct backend_replies *last,
+                     struct backend_replies *more)
 {
+    double n, milliseconds;
+
     if (next->replies <= last->replies || next->milliseconds < last->milliseconds ||
-        next->squares < last->squares || next->replies - last->replies > POOLED_MAX ||
-        next->milliseconds - last->milliseconds > (next->replies - last->replies) * POOLED_LONGEST)
+        next->squares < last->squares)
         return false;
-    *more = (struct snapshot_replies){ .replies = next->replies - last->replies,
-                                       .milliseconds = next->milliseconds - last->milliseconds,
-                                       .squares = next->squares - last->squares };
-    return true;
+    *more = (struct backend_replies){ .replies = next->replies - last->replies,
+                                      .milliseconds = next->milliseconds - last->milliseconds,
+                                      .squares = next->squares - last->squares };
+    n = (double)more->replies;
+    milliseconds = (double)more->milliseconds;
+    return more->replies <= POOLED_MAX && milliseconds <= n * POOLED_LONGEST &&
+           (double)more->squares >= 0.9 * milliseconds * milliseconds / n;
 }
 
 /* What came while nothing was heard of it (Redis was away) did not come in this moment, as it would look. */
@@ -52,10 +57,10 @@ void pooled_take(struct counters *c, const struct snapshot *next, int64_t now)
     for (size_t i = 0; i < c->n; i++) {
         const struct snapshot_replies *here = snapshot_replies_of(next, c->names[i]),
                                       *before = snapshot_replies_of(&peer->last, c->names[i]);
-        struct snapshot_replies more;
+        struct backend_replies more;
 
         /* What it has had before it first told is not of this moment. */
-        if (here && before && subtract(here, before, &more))
+        if (here && before && subtract(&here->totals, &before->totals, &more))
             c->ops.hear_replies(c->ops.arg, c->counted[i].backend, &more);
     }
 }

@@ -115,11 +115,11 @@ static bool read_replies(struct snapshot *out, json_t *object)
         return false;
     json_object_foreach(object, name, value)
     {
-        struct snapshot_replies *replies = &out->replies[out->n_replies];
+        struct snapshot_replies *one = &out->replies[out->n_replies];
 
-        if (json_array_size(value) != 3 || !read_total(value, 0, &replies->replies) ||
-            !read_total(value, 1, &replies->milliseconds) || !read_total(value, 2, &replies->squares) ||
-            !(replies->name = read_name(name)))
+        if (json_array_size(value) != 3 || !read_total(value, 0, &one->totals.replies) ||
+            !read_total(value, 1, &one->totals.milliseconds) || !read_total(value, 2, &one->totals.squares) ||
+            !(one->name = read_name(name)))
             return false;
         out->n_replies++;
     }
@@ -273,8 +273,8 @@ char *snapshot_format(const struct snapshot *snapshot)
             const struct snapshot_replies *one = &snapshot->replies[i];
 
             put(replies, one->name,
-                json_pack("[I,I,I]", (json_int_t)one->replies, (json_int_t)one->milliseconds,
-                          (json_int_t)one->squares));
+                json_pack("[I,I,I]", (json_int_t)one->totals.replies, (json_int_t)one->totals.milliseconds,
+                          (json_int_t)one->totals.squares));
         }
         for (size_t i = 0; i < snapshot->n_limits; i++)
             put(limits, snapshot->limits[i].name, json_integer(snapshot->limits[i].count));

@@ -21,6 +21,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "balancer/backend.h"
+
 #define SNAPSHOT_SCHEMA    1
 #define SNAPSHOT_ID_MAX    64          /* with its NUL */
 #define SNAPSHOT_NAME_MAX  256         /* of a backend or pool, with its NUL */
@@ -41,7 +43,7 @@ struct snapshot_rate {
 /* Since the beginning; they never fall. */
 struct snapshot_replies {
     char *name;
-    uint64_t replies, milliseconds, squares;
+    struct backend_replies totals;
 };
 struct snapshot {
     char id[SNAPSHOT_ID_MAX];

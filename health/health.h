@@ -84,16 +84,15 @@ struct health_peers {
  * own, whichever is lower. Control thread. */
 void health_hear(struct health *health, struct backend *backend, const struct health_peers *peers);
 
-/* Replies to MAIL and RCPT, 2xx and 3xx: so many, the sum of their times in ms, and of the squares of these.
- */
-struct health_replies {
-    uint64_t replies, milliseconds, squares;
-};
 /* Other instances have had so many more: they count for the overload limit as one's own do. Control thread.
  */
-void health_hear_replies(struct backend *backend, const struct health_replies *more);
+void health_hear_replies(struct backend *backend, const struct backend_replies *more);
 /* One's own since the beginning. False: the overload limit does not go by them. Control thread. */
-bool health_replies(const struct backend *backend, struct health_replies *totals);
+bool health_replies(const struct backend *backend, struct backend_replies *totals);
+/* What this instance itself has found, for the others: whether it can't reach the backend, and its overload
+ * limit: 0 where it has had replies and found none, UINT32_MAX where it has had none. Not the limit in force:
+ * a median of medians would never let go. */
+void health_finding(const struct backend *backend, bool *down, uint32_t *limit);
 
 /* What all checks spent their time on. Written by the control thread; any thread. */
 extern struct histogram health_stage_times[CHECK_STAGES];

@@ -10,7 +10,7 @@
 #define LOG_RISES (60 * 1000)
 #define LOG_LEAST 10 /* per cent: less is no news */
 
-static void sum(const struct record *record, struct limit_totals *totals)
+static void add_own(const struct record *record, struct limit_totals *totals)
 {
     for (uint32_t i = 0; i < record->workers; i++) {
         const struct record_counts *counts = &record->counts[i];
@@ -107,7 +107,7 @@ static void sum_up(struct record *record, int64_t now)
     uint64_t own;
 
     record->totals = record->others;
-    sum(record, &record->totals);
+    add_own(record, &record->totals);
     own = record->totals.replies - record->others.replies;
     if (own != record->own_replies)
         record->own_at = now;
@@ -142,25 +142,34 @@ bool health_at_work(const struct backend *backend)
     return record && atomic_load_explicit(&record->at_work, memory_order_relaxed);
 }
 
-void health_hear_replies(struct backend *backend, const struct health_replies *more)
+void health_hear_replies(struct backend *backend, const struct backend_replies *more)
 {
     struct record *record = record_of(backend);
 
-    if (!record)
+    if (!record || !record->pool)
         return;
     record->others.replies += more->replies;
     record->others.milliseconds += more->milliseconds;
     record->others.squares += more->squares;
 }
 
-bool health_replies(const struct backend *backend, struct health_replies *totals)
+bool health_replies(const struct backend *backend, struct backend_replies *totals)
 {
     const struct record *record = record_of(backend);
     struct limit_totals own = { 0 };
 
     if (!record || !record->pool || record->pool->adaptive_limit == CONFIG_ADAPTIVE_OFF)
         return false;
-    sum(record, &own);
-    *totals = (struct health_replies){ own.replies, own.milliseconds, own.squares };
+    add_own(record, &own);
+    *totals = (struct backend_replies){ own.replies, own.milliseconds, own.squares };
     return true;
+}
+
+void health_finding(const struct backend *backend, bool *down, uint32_t *limit)
+{
+    struct health_view view;
+
+    health_view(backend, &view);
+    *down = view.state == BACKEND_DOWN;
+    *limit = !view.own_replies ? UINT32_MAX : view.limit == BACKEND_NO_CEILING ? 0 : view.limit;
 }

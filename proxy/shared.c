@@ -34,12 +34,6 @@ static void name_pools(const struct farm *farm, const struct backend *backend, c
                                          farm->pools[p].state->name);
 }
 
-/* Its own limit, not the one in force: a median of medians would never let go. */
-static uint32_t found_of(const struct health_view *view)
-{
-    return !view->own_replies ? UINT32_MAX : view->limit == BACKEND_NO_CEILING ? 0 : view->limit;
-}
-
 static void tell_verdict(void *arg, const struct backend *backend, char *out, size_t size)
 {
     const struct process *p = arg;
@@ -48,7 +42,10 @@ static void tell_verdict(void *arg, const struct backend *backend, char *out, si
     char number[16] = "none", found[16], pools[256], text[ADDRESS_TEXT_MAX] = "none";
     struct health_view view;
     struct address address;
+    uint32_t limit_found;
+    bool down;
 
+    health_finding(backend, &down, &limit_found);
     health_view(backend, &view);
     name_pools(p->front->farm, backend, pools, sizeof pools);
     if (limit != BACKEND_NO_CEILING)
@@ -59,7 +56,7 @@ static void tell_verdict(void *arg, const struct backend *backend, char *out, si
     (void)snprintf(out, size,
                    "state=%s since=%" PRId64 " limit=%s found=%s admin=%s weight=%" PRIu32
                    " configured=%" PRIu32 " max=%" PRIu32 " address=%s pools=%s reason=%s",
-                   backend_state_name(view.state), view.since, number, verdict_found(found_of(&view), found),
+                   backend_state_name(view.state), view.since, number, verdict_found(limit_found, found),
                    backend_admin_name(admin), view.weight, backend->weight, view.max_connections, text, pools,
                    view.reason);
 }
@@ -101,12 +98,8 @@ static void take_queue(void *arg, struct backend *backend, enum backend_admin ad
 
 static void tell_finding(void *arg, const struct backend *backend, bool *down, uint32_t *limit)
 {
-    struct health_view view;
-
     (void)arg;
-    health_view(backend, &view);
-    *down = view.state == BACKEND_DOWN;
-    *limit = found_of(&view);
+    health_finding(backend, down, limit);
 }
 
 static void hear_peers(void *arg, struct backend *backend, uint32_t down, uint32_t instances, uint32_t limit)
@@ -114,24 +107,16 @@ static void hear_peers(void *arg, struct backend *backend, uint32_t down, uint32
     health_hear(((struct process *)arg)->health, backend, &(struct health_peers){ down, instances, limit });
 }
 
-static bool tell_replies(void *arg, const struct backend *backend, struct snapshot_replies *totals)
+static bool tell_replies(void *arg, const struct backend *backend, struct backend_replies *totals)
 {
-    struct health_replies own;
-
     (void)arg;
-    if (!health_replies(backend, &own))
-        return false;
-    totals->replies = own.replies;
-    totals->milliseconds = own.milliseconds;
-    totals->squares = own.squares;
-    return true;
+    return health_replies(backend, totals);
 }
 
-static void hear_replies(void *arg, struct backend *backend, const struct snapshot_replies *more)
+static void hear_replies(void *arg, struct backend *backend, const struct backend_replies *more)
 {
     (void)arg;
-    health_hear_replies(backend,
-                        &(struct health_replies){ more->replies, more->milliseconds, more->squares });
+    health_hear_replies(backend, more);
 }
 
 bool shared_create(struct process *p)

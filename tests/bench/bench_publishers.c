@@ -96,7 +96,7 @@ static void finding(void *arg, const struct backend *backend, bool *down, uint32
 }
 
 /* Numbers as they are after a day. */
-static bool replies(void *arg, const struct backend *backend, struct snapshot_replies *totals)
+static bool replies(void *arg, const struct backend *backend, struct backend_replies *totals)
 {
     static uint64_t total = 1000000;
 
@@ -109,7 +109,7 @@ static bool replies(void *arg, const struct backend *backend, struct snapshot_re
     return true;
 }
 
-static void hear_replies(void *arg, struct backend *backend, const struct snapshot_replies *more)
+static void hear_replies(void *arg, struct backend *backend, const struct backend_replies *more)
 {
     (void)arg;
     (void)backend;

@@ -26,12 +26,8 @@ static void tell_verdict(void *arg, const struct backend *backend, char *out, si
 
 static void tell_finding(void *arg, const struct backend *backend, bool *down, uint32_t *limit)
 {
-    struct health_view view;
-
     (void)arg;
-    health_view(backend, &view);
-    *down = view.state == BACKEND_DOWN;
-    *limit = !view.own_replies ? UINT32_MAX : view.limit == BACKEND_NO_CEILING ? 0 : view.limit;
+    health_finding(backend, down, limit);
 }
 
 static void hear(void *arg, struct backend *backend, uint32_t down, uint32_t instances, uint32_t limit)
@@ -41,24 +37,16 @@ static void hear(void *arg, struct backend *backend, uint32_t down, uint32_t ins
     health_hear(proxy->health, backend, &(struct health_peers){ down, instances, limit });
 }
 
-static bool tell_replies(void *arg, const struct backend *backend, struct snapshot_replies *totals)
+static bool tell_replies(void *arg, const struct backend *backend, struct backend_replies *totals)
 {
-    struct health_replies own;
-
     (void)arg;
-    if (!health_replies(backend, &own))
-        return false;
-    totals->replies = own.replies;
-    totals->milliseconds = own.milliseconds;
-    totals->squares = own.squares;
-    return true;
+    return health_replies(backend, totals);
 }
 
-static void hear_replies(void *arg, struct backend *backend, const struct snapshot_replies *more)
+static void hear_replies(void *arg, struct backend *backend, const struct backend_replies *more)
 {
     (void)arg;
-    health_hear_replies(backend,
-                        &(struct health_replies){ more->replies, more->milliseconds, more->squares });
+    health_hear_replies(backend, more);
 }
 
 static void count_nothing(void *arg, struct statistics *statistics)

@@ -15,23 +15,23 @@ static int64_t now;
 static const char *names[] = { "r1", "r2" };
 static struct counted counted[2];
 static struct counters counters;
-static struct snapshot_replies own[2], heard[2];
+static struct backend_replies own[2], heard[2];
 
 static size_t which(const struct backend *backend)
 {
     return backend == counted[0].backend ? 0 : 1;
 }
 
-static bool tell(void *arg, const struct backend *backend, struct snapshot_replies *totals)
+static bool tell(void *arg, const struct backend *backend, struct backend_replies *totals)
 {
     (void)arg;
     *totals = own[which(backend)];
     return totals->replies != 77; /* nobody needs them */
 }
 
-static void hear(void *arg, struct backend *backend, const struct snapshot_replies *more)
+static void hear(void *arg, struct backend *backend, const struct backend_replies *more)
 {
-    struct snapshot_replies *sum = &heard[which(backend)];
+    struct backend_replies *sum = &heard[which(backend)];
 
     (void)arg;
     sum->replies += more->replies;
@@ -124,6 +124,8 @@ static void test_not_believed(void **state)
     expect(0, 0, 0, 0);
     take("a", 2, 4, "\"r1\":[1000153,3601503,15002]");
     expect(0, 1, 1, 1);
+    take("a", 2, 5, "\"r1\":[1000154,3602503,15002]"); /* no such squares */
+    expect(0, 1, 1, 1);
 }
 
 /* Redis was away: what has come meanwhile did not come in one moment. */
@@ -150,17 +152,17 @@ static void test_not_in_each(void **state)
     struct snapshot snapshot = { 0 };
 
     (void)state;
-    own[0] = (struct snapshot_replies){ .replies = 7, .milliseconds = 70, .squares = 700 };
+    own[0] = (struct backend_replies){ .replies = 7, .milliseconds = 70, .squares = 700 };
     pooled_add(&counters, &snapshot, 1000);
     assert_int_equal(snapshot.n_replies, 1); /* of r2 there are none */
     assert_string_equal(snapshot.replies[0].name, "r1");
-    assert_int_equal(snapshot.replies[0].milliseconds, 70);
+    assert_int_equal(snapshot.replies[0].totals.milliseconds, 70);
     free(snapshot.replies);
     snapshot = (struct snapshot){ 0 };
     pooled_add(&counters, &snapshot, 1249);
     assert_int_equal(snapshot.n_replies, 0);
     own[0].replies = 77;
-    own[1] = (struct snapshot_replies){ .replies = 1, .squares = SNAPSHOT_TOTAL_MAX };
+    own[1] = (struct backend_replies){ .replies = 1, .squares = SNAPSHOT_TOTAL_MAX };
     pooled_add(&counters, &snapshot, 1250);
     assert_int_equal(snapshot.n_replies, 1);
     assert_string_equal(snapshot.replies[0].name, "r2");

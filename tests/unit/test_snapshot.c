@@ -61,8 +61,8 @@ static void test_round_trip(void **state)
     };
     char dead[] = "relay3", *down[] = { dead };
     struct snapshot_replies replies[] = {
-        {dead,  3,                  60,          1400              },
-        { utf8, SNAPSHOT_TOTAL_MAX, UINT64_C(0), SNAPSHOT_TOTAL_MAX}
+        {dead,  { 3, 60, 1400 }                              },
+        { utf8, { SNAPSHOT_TOTAL_MAX, 0, SNAPSHOT_TOTAL_MAX }}
     };
     struct snapshot out = { .id = "mx1-0badcafe",
                             .started = 1790000000000,
@@ -107,9 +107,9 @@ static void test_round_trip(void **state)
     assert_int_equal(snapshot.n_down, 1);
     assert_string_equal(snapshot.down[0], "relay3");
     assert_int_equal(snapshot.n_replies, 2);
-    assert_true(snapshot_replies_of(&snapshot, "relay3")->milliseconds == 60);
-    assert_true(snapshot_replies_of(&snapshot, "relay3")->squares == 1400);
-    assert_true(snapshot_replies_of(&snapshot, utf8)->replies == SNAPSHOT_TOTAL_MAX);
+    assert_true(snapshot_replies_of(&snapshot, "relay3")->totals.milliseconds == 60);
+    assert_true(snapshot_replies_of(&snapshot, "relay3")->totals.squares == 1400);
+    assert_true(snapshot_replies_of(&snapshot, utf8)->totals.replies == SNAPSHOT_TOTAL_MAX);
     assert_null(snapshot_replies_of(&snapshot, "relay2"));
     snapshot_clear(&snapshot);
     free(text);

@@ -391,10 +391,11 @@ static void test_replies(void **state)
     assert_int_equal(take("a", 1, 2, "\"held\":{\"r1\":1}"), VIEW_NEWS);
     replies = snapshot_replies_of(&view_peer_of(&view, "a")->last, "r1");
     assert_non_null(replies);
-    assert_true(replies->replies == 10 && replies->milliseconds == 200 && replies->squares == 4000);
+    assert_true(replies->totals.replies == 10 && replies->totals.milliseconds == 200 &&
+                replies->totals.squares == 4000);
     assert_null(snapshot_replies_of(&view_peer_of(&view, "a")->last, "r3"));
     assert_int_equal(take("a", 1, 3, "\"replies\":{\"r1\":[11,210,4100]}"), VIEW_NEWS);
-    assert_int_equal(snapshot_replies_of(&view_peer_of(&view, "a")->last, "r1")->replies, 11);
+    assert_int_equal(snapshot_replies_of(&view_peer_of(&view, "a")->last, "r1")->totals.replies, 11);
     assert_null(snapshot_replies_of(&view_peer_of(&view, "a")->last, "r2"));
     assert_int_equal(take("a", 2, 1, "\"held\":{}"), VIEW_NEWS); /* begun anew: of another count */
     assert_null(snapshot_replies_of(&view_peer_of(&view, "a")->last, "r1"));
