@@ -338,7 +338,8 @@ static void write_backends(FILE *out, const struct farm *farm)
            "What the overload limit would be, with adaptive-limit: observe.");
     each_member(out, farm, write_wanted);
     family(out, "weir_backend_reply_short_seconds", "gauge",
-           "Time to accept MAIL and RCPT, average of the last ten seconds.");
+           "Time to accept MAIL and RCPT, average of the last ten seconds; over all instances "
+           "where they share their counts.");
     each_member(out, farm, write_short);
     family(out, "weir_backend_reply_baseline_seconds", "gauge", "What that time usually is.");
     each_member(out, farm, write_baseline);

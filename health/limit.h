@@ -9,7 +9,8 @@
  * limit · 0.7
  *
  * It owns all that is known of a backend's reply times. It is fed with totals since the beginning, as workers
- * count them, and with the places that are taken: those of this instance, or of the farm.
+ * count them and others have told, and with the places that are taken: those of this instance, or of the
+ * farm.
  */
 #ifndef WEIR_HEALTH_LIMIT_H
 #define WEIR_HEALTH_LIMIT_H

@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+from weirtest.redis import Redis  # noqa: E402
 from weirtest.relay import Relay  # noqa: E402
 from weirtest.tls import Pki  # noqa: E402
 from weirtest.weir import BINARY, Weir  # noqa: E402
@@ -109,3 +110,16 @@ def start(request, kind):
 def weir(start, relay):
     """A Weir in front of `relay`."""
     return start([relay])
+
+
+@pytest.fixture
+def redis():
+    """redis(...) starts one; the options are those of its command line."""
+    made = []
+
+    def make(*options, **more):
+        made.append(Redis(*options, **more))
+        return made[-1]
+    yield make
+    for one in made:
+        one.discard()

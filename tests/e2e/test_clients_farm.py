@@ -13,7 +13,7 @@ import time
 
 import pytest
 from test_farm_control import documented_rights
-from test_shared import LEASE, heard, id_of, instance, redis, wait_state  # noqa: F401: fixtures
+from test_shared import LEASE, heard, id_of, instance, wait_state  # noqa: F401: fixtures
 from weirtest.identity import v1
 from weirtest.net import free_port, wait_until
 from weirtest.weir import ROOT

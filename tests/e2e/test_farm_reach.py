@@ -10,19 +10,6 @@ from weirtest.net import free_port, wait_until
 from weirtest.redis import Redis, SlotMove, cluster_of, sentinels_of
 
 
-@pytest.fixture
-def redis():
-    """redis(...) starts one."""
-    made = []
-
-    def make(*options, **more):
-        made.append(Redis(*options, **more))
-        return made[-1]
-    yield make
-    for one in made:
-        one.discard()
-
-
 class Farm:
     """Two Weirs before the same two relays, and weirctl over the same URL."""
 

@@ -22,19 +22,6 @@ STATES = {"shared", "held", "local", "rejoin"}
 
 
 @pytest.fixture
-def redis():
-    """redis(...) starts one; the options are those of its command line."""
-    made = []
-
-    def make(*options, **more):
-        made.append(Redis(*options, **more))
-        return made[-1]
-    yield make
-    for one in made:
-        one.discard()
-
-
-@pytest.fixture
 def instance(start):
     """instance(url, backends) starts a Weir of the farm "main", and waits until it shares its counts."""
     def make(url, backends, redis=None, joins=True, **options):
