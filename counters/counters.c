@@ -189,6 +189,7 @@ static void lose(struct counters *c, const char *reason)
     counters_complain(c, "server", reason);
     set_status(c, NULL, reason);
     c->accepted = false;
+    pooled_lose(c);
     view_lost(&c->view, clock_milliseconds());
     c->news = true;
 }
@@ -382,6 +383,7 @@ static void alone(struct counters *c)
     for (size_t i = 0; i < c->n; i++)
         if (c->counted[i].word[0] || c->counted[i].weight != UINT32_MAX)
             c->ops.word(c->ops.arg, c->counted[i].backend, NULL, UINT32_MAX);
+    pooled_lose(c);
     view_clear(&c->view);
     c->view.state = COUNTERS_OFF;
     set_status(c, "", "");

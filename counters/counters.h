@@ -45,7 +45,7 @@ struct counters_ops {
     /* The replies to MAIL and RCPT that this instance has had from it since it began. False: nobody needs
      * them. */
     bool (*replies)(void *arg, const struct backend *backend, struct backend_replies *totals);
-    /* Another instance has had so many more. */
+    /* Another instance has had so many more; NULL: nobody will be heard for a time. */
     void (*hear_replies)(void *arg, struct backend *backend, const struct backend_replies *more);
     /* What others have found, as in health_hear(). */
     void (*hear)(void *arg, struct backend *backend, uint32_t down, uint32_t instances, uint32_t limit);

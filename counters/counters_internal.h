@@ -133,6 +133,8 @@ void counters_hear(struct counters *c, int64_t now);
 /* To what is published: not to the early ones, for they are many, and the replies are no news by themselves.
  */
 void pooled_add(struct counters *c, struct snapshot *snapshot, int64_t now);
+/* Redis is away: there will be none. */
+void pooled_lose(struct counters *c);
 /* From what is heard, before the view takes it over. */
 void pooled_take(struct counters *c, const struct snapshot *next, int64_t now);
 

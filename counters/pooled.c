@@ -64,3 +64,9 @@ void pooled_take(struct counters *c, const struct snapshot *next, int64_t now)
             c->ops.hear_replies(c->ops.arg, c->counted[i].backend, &more);
     }
 }
+
+void pooled_lose(struct counters *c)
+{
+    for (size_t i = 0; i < c->n; i++)
+        c->ops.hear_replies(c->ops.arg, c->counted[i].backend, NULL);
+}

@@ -84,8 +84,8 @@ struct health_peers {
  * own, whichever is lower. Control thread. */
 void health_hear(struct health *health, struct backend *backend, const struct health_peers *peers);
 
-/* Other instances have had so many more: they count for the overload limit as one's own do. Control thread.
- */
+/* Other instances have had so many more: they count for the overload limit as one's own do. NULL: there will
+ * be none for a time. Control thread. */
 void health_hear_replies(struct backend *backend, const struct backend_replies *more);
 /* One's own since the beginning. False: the overload limit does not go by them. Control thread. */
 bool health_replies(const struct backend *backend, struct backend_replies *totals);

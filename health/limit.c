@@ -326,6 +326,10 @@ static void measure(struct limit *limit, const struct limit_totals *totals, uint
         return;
     average(&limit->brief, n, milliseconds, squares, passed, LIMIT_DECIDE);
     average(&limit->glance, n, milliseconds, squares, passed, GLANCE);
+    n = (double)(totals->own_replies - limit->seen.own_replies);
+    if (n > 0)
+        average(&limit->own, n, (double)(totals->own_milliseconds - limit->seen.own_milliseconds), 0, passed,
+                LIMIT_DECIDE);
 }
 
 /* Replies come by chance: as many as are expected in the time that the average remembers, ± their root. */
@@ -342,6 +346,16 @@ static bool is_diminished(const struct limit *limit)
     return are_fewer(limit, limit->rate, LIMIT_DECIDE);
 }
 
+/* Where the replies are all instances', one of them behind a bad network makes a slow mean. Then those that
+ * get their own replies as ever have nothing to do with it. */
+static bool is_own_as_ever(const struct limit *limit)
+{
+    const struct limit_average *own = &limit->own;
+
+    return !own->fresh &&
+           (own->mean <= limit->baseline + SLOW_LEAST || own->mean <= SLOW_RATIO * limit->baseline);
+}
+
 /* How many times the baseline it may take. */
 static double tolerated(const struct limit *limit)
 {
@@ -354,8 +368,9 @@ static bool is_far_too_slow(const struct limit *limit)
 {
     const struct limit_average *glance = &limit->glance;
 
-    return !glance->fresh && limit->baseline > 0 && glance->mean > limit->baseline + SLOW_LEAST &&
-           glance->mean > SLOW_RATIO_SURE * limit->baseline && are_fewer(limit, limit->glance_rate, GLANCE) &&
+    return !glance->fresh && limit->baseline > 0 && !is_own_as_ever(limit) &&
+           glance->mean > limit->baseline + SLOW_LEAST && glance->mean > SLOW_RATIO_SURE * limit->baseline &&
+           are_fewer(limit, limit->glance_rate, GLANCE) &&
            glance->mean > limit->usual_worst + ERRORS_SURE * error_of(glance);
 }
 
@@ -367,7 +382,8 @@ static enum limit_cause slowness(const struct limit *limit)
     if (is_far_too_slow(limit))
         return LIMIT_SLOW;
     if (brief->fresh || limit->baseline <= 0 || brief->mean <= limit->baseline + SLOW_LEAST ||
-        brief->mean <= limit->usual_worst || brief->mean <= limit->baseline * tolerated(limit))
+        is_own_as_ever(limit) || brief->mean <= limit->usual_worst ||
+        brief->mean <= limit->baseline * tolerated(limit))
         return LIMIT_UNTOUCHED;
     return brief->mean > limit->usual_worst + ERRORS * error_of(brief) ? LIMIT_SLOW : LIMIT_DOUBTFUL;
 }
@@ -504,6 +520,16 @@ static void lift(struct limit_level *level)
     *level = (struct limit_level){ .limit = BACKEND_NO_CEILING, .cause = LIMIT_SET };
 }
 
+void limit_relearn(struct limit *limit)
+{
+    begin_anew(limit, 0);
+    limit->own.fresh = true;
+    close_slot(limit);
+    limit->n_past = limit->next_past = 0;
+    limit->baseline = limit->usual_worst = limit->usual_rate = limit->usual_places = 0;
+    limit->rate = limit->glance_rate = 0;
+}
+
 void limit_forget(struct limit *limit)
 {
     struct limit_totals seen = limit->seen;
@@ -526,7 +552,7 @@ void limit_init(struct limit *limit, const struct limit_settings *settings)
 {
     memset(limit, 0, sizeof *limit);
     limit->settings = *settings;
-    limit->brief.fresh = limit->glance.fresh = true;
+    limit->brief.fresh = limit->glance.fresh = limit->own.fresh = true;
     limit->force.limit = limit->wanted.limit = BACKEND_NO_CEILING;
 }
 

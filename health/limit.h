@@ -40,6 +40,8 @@ struct limit_settings {
 
 /* Since the beginning; they never fall. */
 struct limit_totals {
+    uint64_t own_replies,
+        own_milliseconds;  /* of `replies` those of this instance, where they are of several */
     uint64_t replies;      /* 2xx and 3xx to MAIL and RCPT … */
     uint64_t milliseconds; /* … and the sum of their times … */
     uint64_t squares;      /* … and of the squares of these, ms² */
@@ -98,12 +100,13 @@ struct limit {
      * anew at a cut, and when it has taken effect: what came before it has been answered. */
     struct limit_average brief; /* `short` */
     struct limit_average glance;
-    double glance_rate; /* replies a second */
-    uint32_t settling;  /* places that were taken at a cut which has not taken effect; 0: none such */
-    double rate;        /* replies a second */
-    double places;      /* taken */
-    double baseline;    /* ms; 0: not known */
-    double usual_worst; /* 90th percentile of the past, ms */
+    struct limit_average own; /* the same as the glance, of this instance's own replies */
+    double glance_rate;       /* replies a second */
+    uint32_t settling;        /* places that were taken at a cut which has not taken effect; 0: none such */
+    double rate;              /* replies a second */
+    double places;            /* taken */
+    double baseline;          /* ms; 0: not known */
+    double usual_worst;       /* 90th percentile of the past, ms */
     double usual_rate, usual_places;
 
     struct limit_slot past[LIMIT_PAST]; /* a ring */
@@ -115,6 +118,9 @@ struct limit {
 void limit_init(struct limit *limit, const struct limit_settings *settings);
 /* Over a reload: what was learned stays, as far as it fits the new settings. */
 void limit_configure(struct limit *limit, const struct limit_settings *settings);
+/* From now on it is fed with the replies of more instances, or of fewer: what is usual is learned anew, and
+ * what was found stands. */
+void limit_relearn(struct limit *limit);
 /* Forget what was learned, not the settings and the totals. */
 void limit_forget(struct limit *limit);
 

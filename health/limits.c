@@ -104,14 +104,20 @@ void limits_show(struct record *record, int64_t now)
 /* The others' and one's own. */
 static void sum_up(struct record *record, int64_t now)
 {
-    uint64_t own;
+    struct limit_totals own = { 0 };
 
-    record->totals = record->others;
-    add_own(record, &record->totals);
-    own = record->totals.replies - record->others.replies;
-    if (own != record->own_replies)
+    add_own(record, &own);
+    if (own.replies != record->own_replies)
         record->own_at = now;
-    record->own_replies = own;
+    record->own_replies = own.replies;
+    record->totals = own;
+    if (record->pooled) {
+        record->totals.own_replies = own.replies;
+        record->totals.own_milliseconds = own.milliseconds;
+    }
+    record->totals.replies += record->others.replies;
+    record->totals.milliseconds += record->others.milliseconds;
+    record->totals.squares += record->others.squares;
 }
 
 bool limits_tick(struct record *record, int64_t now)
@@ -147,6 +153,11 @@ void health_hear_replies(struct backend *backend, const struct backend_replies *
     struct record *record = record_of(backend);
 
     if (!record || !record->pool)
+        return;
+    if (record->pooled != (more != NULL))
+        limit_relearn(&record->judge.limit);
+    record->pooled = more;
+    if (!more)
         return;
     record->others.replies += more->replies;
     record->others.milliseconds += more->milliseconds;

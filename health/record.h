@@ -75,9 +75,10 @@ struct record {
     uint32_t peers_down;           /* other instances that can't reach it */
     ev_timer peers_timer;          /* looked at, because one more can't */
     struct limit_totals totals;    /* at the last tick, the others' too */
-    struct limit_totals others;    /* replies that other instances have had */
-    uint64_t own_replies;          /* of `totals` … */
-    int64_t own_at;                /* … and when there was the last; 0: none yet */
+    struct backend_replies others; /* that other instances have had */
+    bool pooled;                   /* theirs count too */
+    uint64_t own_replies;          /* at the last tick … */
+    int64_t own_at;                /* … and when there were more of them; 0: none yet */
     struct limit_log limit_log[2]; /* in force, wanted */
 
     struct turn turn;     /* to be checked */

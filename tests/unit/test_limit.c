@@ -679,6 +679,71 @@ static void test_modes(void **state)
 }
 
 /* A relay across the room answers within the millisecond: that is a baseline too. */
+/* So many seconds of replies, four times each, of which the second half of the arguments are this instance's
+ * own. */
+static void several(struct limit *limit, struct limit_totals *totals, int64_t *now, int seconds,
+                    unsigned replies, unsigned each, unsigned own, unsigned own_each)
+{
+    for (int i = 0; i < 4 * seconds; i++) {
+        for (unsigned k = 0; k < replies; k++) {
+            uint64_t took = k < own ? own_each : each;
+
+            took += k % 2 ? took / 4 : 0;
+            totals->replies++;
+            totals->milliseconds += took;
+            totals->squares += took * took;
+            totals->own_replies += k < own;
+            totals->own_milliseconds += k < own ? took : 0;
+        }
+        *now += 250;
+        (void)limit_tick(limit, totals, 40, *now);
+    }
+}
+
+static void begin_several(struct limit *limit, struct limit_totals *totals, int64_t *now)
+{
+    const struct limit_settings settings = { .mode = CONFIG_ADAPTIVE_ON, .max_connections = 50 };
+
+    *totals = (struct limit_totals){ 0 };
+    *now = START;
+    limit_init(limit, &settings);
+    several(limit, totals, now, 5 * MINUTE, 40, 40, 10, 40);
+    assert_int_equal(limit->force.limit, NONE);
+    assert_true(limit_baseline(limit) > 0);
+}
+
+/* One of several instances is behind a bad network: that is not the relay's overload. */
+static void test_several(void **state)
+{
+    struct limit_totals totals;
+    struct limit limit;
+    int64_t now;
+
+    (void)state;
+    begin_several(&limit, &totals, &now);
+    several(&limit, &totals, &now, MINUTE, 24, 600, 10, 40);
+    assert_int_equal(limit.force.limit, NONE);
+    several(&limit, &totals, &now, 5, 24, 600, 10, 600);
+    assert_true(limit.force.limit < 40); /* and that is */
+}
+
+/* Redis goes: from then on there are but one's own replies, which are no fewer than usual. */
+static void test_relearn(void **state)
+{
+    struct limit_totals totals;
+    struct limit limit;
+    int64_t now;
+
+    (void)state;
+    begin_several(&limit, &totals, &now);
+    limit_relearn(&limit);
+    several(&limit, &totals, &now, MINUTE, 5, 130, 0, 0);
+    assert_int_equal(limit.force.limit, NONE);
+    several(&limit, &totals, &now, 5 * MINUTE, 5, 130, 0, 0);
+    several(&limit, &totals, &now, 30, 2, 2000, 0, 0); /* what is usual has been learned anew */
+    assert_true(limit.force.limit < 40);
+}
+
 static void test_in_no_time(void **state)
 {
     const struct limit_settings settings = { CONFIG_ADAPTIVE_ON, 100 };
@@ -780,6 +845,8 @@ int main(void)
         cmocka_unit_test(test_told),
         cmocka_unit_test(test_not_now),
         cmocka_unit_test(test_modes),
+        cmocka_unit_test(test_several),
+        cmocka_unit_test(test_relearn),
         cmocka_unit_test(test_in_no_time),
         cmocka_unit_test(test_at_work),
         cmocka_unit_test(test_idle_then_a_burst),

@@ -34,6 +34,10 @@ static void hear(void *arg, struct backend *backend, const struct backend_replie
     struct backend_replies *sum = &heard[which(backend)];
 
     (void)arg;
+    if (!more) {
+        *sum = (struct backend_replies){ .replies = UINT64_MAX };
+        return;
+    }
     sum->replies += more->replies;
     sum->milliseconds += more->milliseconds;
     sum->squares += more->squares;
@@ -128,6 +132,13 @@ static void test_not_believed(void **state)
     expect(0, 1, 1, 1);
 }
 
+static void test_lost(void **state)
+{
+    (void)state;
+    pooled_lose(&counters);
+    assert_true(heard[0].replies == UINT64_MAX && heard[1].replies == UINT64_MAX);
+}
+
 /* Redis was away: what has come meanwhile did not come in one moment. */
 static void test_long_ago(void **state)
 {
@@ -179,6 +190,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_each_counts_once, begin, end),
         cmocka_unit_test_setup_teardown(test_not_believed, begin, end),
+        cmocka_unit_test_setup_teardown(test_lost, begin, end),
         cmocka_unit_test_setup_teardown(test_long_ago, begin, end),
         cmocka_unit_test_setup_teardown(test_not_in_each, begin, end),
     };
