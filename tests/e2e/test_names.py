@@ -38,6 +38,12 @@ def servers():
         one.discard()
 
 
+@pytest.fixture
+def start(farm, servers, start):
+    """Weir ends before those whom it asks: a question that nobody answers any more holds its socket for 14 seconds."""
+    return start
+
+
 def at(*hosts):
     return ["127.0.0.%d" % host for host in hosts]
 
