@@ -15,6 +15,7 @@
 #define HEAR_EVERY      500             /* ms */
 #define BYE_LIMIT       0.5             /* s */
 #define COMPLAINT_AGAIN (5 * 60 * 1000) /* ms */
+#define TOO_MANY        "more than 4096: the last by name are not told to the others"
 
 const char *counters_key(const struct counters *c, char key[COUNTERS_KEY_MAX], const char *what,
                          const char *id)
@@ -331,6 +332,8 @@ static bool enlist(struct counters *c, const struct farm *farm)
     c->others = others;
     c->pools = pools;
     c->n = n;
+    c->n_told = n < SNAPSHOT_ENTRIES ? n : SNAPSHOT_ENTRIES;
+    counters_complain(c, "backends", n > c->n_told ? TOO_MANY : "");
     c->n_pools = n_pools;
     return true;
 }

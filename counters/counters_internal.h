@@ -88,7 +88,8 @@ struct counters {
     struct statistics *statistics;
     struct clients_redis *clients; /* NULL: none are counted */
     struct view view;
-    size_t n; /* by name */
+    size_t n;      /* by name */
+    size_t n_told; /* of them, to the others: what a snapshot has room for */
     struct counted *counted;
     const char **names; /* [n], of `counted` */
     uint32_t *others;   /* [n], scratch */

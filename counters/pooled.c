@@ -11,8 +11,8 @@ void pooled_add(struct counters *c, struct snapshot *snapshot, int64_t now)
 {
     if (now - c->replies_at < POOLED_EVERY)
         return;
-    snapshot->replies = calloc(c->n ? c->n : 1, sizeof *snapshot->replies);
-    for (size_t i = 0; snapshot->replies && i < c->n; i++) {
+    snapshot->replies = calloc(c->n_told ? c->n_told : 1, sizeof *snapshot->replies);
+    for (size_t i = 0; snapshot->replies && i < c->n_told; i++) {
         struct snapshot_replies *replies = &snapshot->replies[snapshot->n_replies];
 
         /* Above what the others read they would refuse all that is said. */

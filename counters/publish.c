@@ -54,7 +54,7 @@ static uint32_t held(const struct counted *counted)
 
 static bool has_changed(const struct counters *c)
 {
-    for (size_t i = 0; i < c->n; i++)
+    for (size_t i = 0; i < c->n_told; i++)
         if (held(&c->counted[i]) != c->counted[i].published)
             return true;
     return false;
@@ -136,18 +136,18 @@ static bool add_connections(struct resp_commands *commands, const struct counter
 {
     char key[COUNTERS_KEY_MAX], instance[COUNTERS_KEY_MAX];
     struct line line;
-    bool good = line_open(&line, 2 + 2 * c->n);
+    bool good = line_open(&line, 2 + 2 * c->n_told);
 
     counters_key(c, key, "connections", c->id);
     if (good) {
         say(&line, "HSET");
         say(&line, key);
-        for (size_t i = 0; i < c->n; i++) {
+        for (size_t i = 0; i < c->n_told; i++) {
             say(&line, c->names[i]);
             say_number(&line, c->counted[i].published);
         }
         resp_commands_say(commands, "DEL", key, counters_key(c, instance, "instance", c->id));
-        if (c->n)
+        if (c->n_told)
             resp_commands_add(commands, line.words, line.n);
         expire(commands, c, key);
     }
@@ -203,21 +203,21 @@ static bool add_instance(struct resp_commands *commands, const struct counters *
 
 static bool add_verdicts(struct resp_commands *commands, const struct counters *c)
 {
-    char key[COUNTERS_KEY_MAX], (*texts)[VERDICT_MAX] = calloc(c->n ? c->n : 1, sizeof *texts);
+    char key[COUNTERS_KEY_MAX], (*texts)[VERDICT_MAX] = calloc(c->n_told ? c->n_told : 1, sizeof *texts);
     struct line line;
-    bool good = line_open(&line, 2 + 2 * c->n) && texts;
+    bool good = line_open(&line, 2 + 2 * c->n_told) && texts;
 
     counters_key(c, key, "health", c->id);
     if (good) {
         say(&line, "HSET");
         say(&line, key);
-        for (size_t i = 0; i < c->n; i++) {
+        for (size_t i = 0; i < c->n_told; i++) {
             c->ops.verdict(c->ops.arg, c->counted[i].backend, texts[i], sizeof texts[i]);
             say(&line, c->names[i]);
             say(&line, texts[i]);
         }
         resp_commands_say(commands, "DEL", key);
-        if (c->n)
+        if (c->n_told)
             resp_commands_add(commands, line.words, line.n);
         expire(commands, c, key);
     }
@@ -282,7 +282,7 @@ static bool send_all(struct counters *c, const struct snapshot *snapshot, bool v
 /* The arrays are there, with room for all. */
 static void add_findings(struct counters *c, struct snapshot *snapshot)
 {
-    for (size_t i = 0; i < c->n; i++) {
+    for (size_t i = 0; i < c->n_told; i++) {
         char *name = (char *)(uintptr_t)c->names[i];
         uint32_t limit;
         bool down;
@@ -300,13 +300,13 @@ static void publish(struct counters *c, int64_t now)
     struct snapshot snapshot = { .started = c->started, .seq = c->seq + 1 };
     bool verdicts = c->verdicts_due || now - c->verdicts_at >= c->config->lease / 3;
 
-    snapshot.held = calloc(c->n ? c->n : 1, sizeof *snapshot.held);
+    snapshot.held = calloc(c->n_told ? c->n_told : 1, sizeof *snapshot.held);
     snapshot.rates = calloc(c->n_pools ? c->n_pools : 1, sizeof *snapshot.rates);
-    snapshot.limits = calloc(c->n ? c->n : 1, sizeof *snapshot.limits);
-    snapshot.down = calloc(c->n ? c->n : 1, sizeof *snapshot.down);
+    snapshot.limits = calloc(c->n_told ? c->n_told : 1, sizeof *snapshot.limits);
+    snapshot.down = calloc(c->n_told ? c->n_told : 1, sizeof *snapshot.down);
     memcpy(snapshot.id, c->id, sizeof snapshot.id);
     c->ops.load(c->ops.arg, &snapshot.sessions, &snapshot.queued);
-    for (size_t i = 0; snapshot.held && i < c->n; i++) {
+    for (size_t i = 0; snapshot.held && i < c->n_told; i++) {
         c->counted[i].published = held(&c->counted[i]);
         snapshot.held[snapshot.n_held++] =
             (struct snapshot_count){ (char *)(uintptr_t)c->names[i], c->counted[i].published };

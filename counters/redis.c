@@ -119,7 +119,7 @@ bool redis_put(struct redis *redis, const struct redis_request *like, const char
     struct redis_request *request;
 
     if (stream_unsent(&redis->stream) + size > REDIS_UNSENT_MAX) {
-        doom(redis, "more than 1 MiB unsent");
+        doom(redis, "more than 8 MiB unsent");
         return false;
     }
     request = make_request(redis, like, octets, size);

@@ -7,7 +7,7 @@
  *
  *     CONNECTING ──▶ READY ──▶ DOWN ──▶ READY …     told to handler->state, each with its reason
  *
- * An answer that is outstanding for 500 ms, more than 1 MiB unsent, garbage, and an answer that says the
+ * An answer that is outstanding for 500 ms, more than 8 MiB unsent, garbage, and an answer that says the
  * server is of no use (NOAUTH, LOADING, READONLY, MASTERDOWN, CLUSTERDOWN) close the connection. The next
  * attempt follows after 100 ms, 200 ms … 5 s, ± 50 %; from the beginning after a connection that held for 5
  * s.
@@ -30,7 +30,7 @@
 #define REDIS_ANSWER_LIMIT  500       /* ms until an answer must have come whole */
 #define REDIS_CONNECT_LIMIT 2000      /* ms for the connection, the TLS handshake included */
 #define REDIS_RESOLVE_LIMIT 5000      /* ms for its name */
-#define REDIS_UNSENT_MAX    (1 << 20) /* octets */
+#define REDIS_UNSENT_MAX    (8 << 20) /* octets: a report with as many backends as there may be */
 #define REDIS_REASON_MAX    192
 
 enum redis_state {

@@ -390,7 +390,7 @@ static void test_too_much_unsent(void **state)
     assert_true(n >= 16);
     assert_false(ask(&ear, "GET a"));
     AWAIT(ear.states == 2);
-    assert_string_equal(ear.reason, "more than 1 MiB unsent");
+    assert_string_equal(ear.reason, "more than 8 MiB unsent");
     assert_int_equal(ear.errors, n);
     AWAIT(ear.readies == 2);
     resp_commands_free(&commands);

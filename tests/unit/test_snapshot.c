@@ -335,6 +335,41 @@ static void test_order(void **state)
     assert_false(snapshot_is_newer(1, 99, 2, 1));
 }
 
+/* As many backends as are told, with the longest names that they can have, and the most to say of each. */
+static void test_the_largest(void **state)
+{
+    enum { NAME = 64 + 1 + 45 }; /* name@address */
+    static char names[SNAPSHOT_ENTRIES][NAME + 1], *down[SNAPSHOT_ENTRIES];
+    static struct snapshot_count counts[SNAPSHOT_ENTRIES];
+    static struct snapshot_replies replies[SNAPSHOT_ENTRIES];
+    struct snapshot out = { .id = "a",
+                            .n_held = SNAPSHOT_ENTRIES,
+                            .n_limits = SNAPSHOT_ENTRIES,
+                            .n_down = SNAPSHOT_ENTRIES,
+                            .n_replies = SNAPSHOT_ENTRIES,
+                            .held = counts,
+                            .limits = counts,
+                            .down = down,
+                            .replies = replies };
+    char *text;
+
+    (void)state;
+    for (int i = 0; i < SNAPSHOT_ENTRIES; i++) {
+        (void)snprintf(names[i], sizeof names[i], "%0*d", NAME, i);
+        down[i] = names[i];
+        counts[i] = (struct snapshot_count){ names[i], SNAPSHOT_COUNT_MAX };
+        replies[i] = (struct snapshot_replies){
+            names[i], { SNAPSHOT_TOTAL_MAX, SNAPSHOT_TOTAL_MAX, SNAPSHOT_TOTAL_MAX }
+        };
+    }
+    text = snapshot_format(&out);
+    assert_true(parse(text));
+    assert_int_equal(snapshot.n_held, SNAPSHOT_ENTRIES);
+    assert_int_equal(snapshot.n_replies, SNAPSHOT_ENTRIES);
+    snapshot_clear(&snapshot);
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -345,6 +380,7 @@ int main(void)
         cmocka_unit_test(test_malformed),
         cmocka_unit_test(test_another_schema),
         cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_the_largest),
         cmocka_unit_test(test_ids),
         cmocka_unit_test(test_order),
     };
