@@ -24,11 +24,11 @@
 #include "balancer/backend.h"
 
 #define SNAPSHOT_SCHEMA    1
-#define SNAPSHOT_ID_MAX    64          /* with its NUL */
-#define SNAPSHOT_NAME_MAX  256         /* of a backend or pool, with its NUL */
+#define SNAPSHOT_ID_MAX    64        /* with its NUL */
+#define SNAPSHOT_NAME_MAX  256       /* of a backend or pool, with its NUL */
 #define SNAPSHOT_ENTRIES   4096      /* backends, or pools */
-#define SNAPSHOT_SIZE_MAX  (3 << 20) /* octets: so many backends with the longest names, and all said of each */
-#define SNAPSHOT_COUNT_MAX 1000000     /* connections of one instance to one backend; more is a lie */
+#define SNAPSHOT_SIZE_MAX  (3 << 20) /* octets: so many with the longest names, and all said of each */
+#define SNAPSHOT_COUNT_MAX 1000000   /* connections of one instance to one backend; more is a lie */
 #define SNAPSHOT_RATE_MAX  1e6
 #define SNAPSHOT_TOTAL_MAX (INT64_C(1) << 53) /* what JSON can carry everywhere */
 

@@ -359,7 +359,7 @@ static void test_the_largest(void **state)
         down[i] = names[i];
         counts[i] = (struct snapshot_count){ names[i], SNAPSHOT_COUNT_MAX };
         replies[i] = (struct snapshot_replies){
-            names[i], { SNAPSHOT_TOTAL_MAX, SNAPSHOT_TOTAL_MAX, SNAPSHOT_TOTAL_MAX }
+            names[i], {SNAPSHOT_TOTAL_MAX, SNAPSHOT_TOTAL_MAX, SNAPSHOT_TOTAL_MAX}
         };
     }
     text = snapshot_format(&out);
