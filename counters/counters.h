@@ -40,7 +40,7 @@ struct counters_ops {
      * size. */
     void (*verdict)(void *arg, const struct backend *backend, char *out, size_t size);
     /* Whether this instance can't reach it, and the overload limit that it has found for it: 0 where it has
-     * seen replies and found none, UINT32_MAX where it has seen none. */
+     * seen replies and found none, UINT32_MAX where it has seen neither these nor a 421. */
     void (*finding)(void *arg, const struct backend *backend, bool *down, uint32_t *limit);
     /* The replies to MAIL and RCPT that this instance has had from it since it began. False: nobody needs
      * them. */

@@ -90,8 +90,8 @@ void health_hear_replies(struct backend *backend, const struct backend_replies *
 /* One's own since the beginning. False: the overload limit does not go by them. Control thread. */
 bool health_replies(const struct backend *backend, struct backend_replies *totals);
 /* What this instance itself has found, for the others: whether it can't reach the backend, and its overload
- * limit: 0 where it has had replies and found none, UINT32_MAX where it has had none. Not the limit in force:
- * a median of medians would never let go. */
+ * limit: 0 where it has had replies and found none, UINT32_MAX where it has had neither these nor a 421. Not
+ * the limit in force: a median of medians would never let go. */
 void health_finding(const struct backend *backend, bool *down, uint32_t *limit);
 
 /* What all checks spent their time on. Written by the control thread; any thread. */
@@ -112,8 +112,8 @@ struct health_view {
     uint32_t limit, limit_wanted;
     bool limit_observed;
     uint64_t reply_short, reply_baseline; /* of MAIL and RCPT now, and as usual, µs; 0: not known */
-    bool own_replies;                     /* there were some here lately, not only at other instances */
-    struct check_times check;             /* of the last that ended */
+    bool own_sign;            /* a reply or a 421 was had here lately, not only by other instances */
+    struct check_times check; /* of the last that ended */
     bool has_agent;
     bool agent_answers; /* it could be reached and understood when it was last asked */
     bool agent_down;    /* its word: down, fail or stopped */

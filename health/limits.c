@@ -83,6 +83,11 @@ static void tell(struct record *record, struct limit_log *log, const struct limi
     log->at = now;
 }
 
+static bool is_recent(int64_t at, int64_t now)
+{
+    return at && now - at < LIMIT_FORGET;
+}
+
 void limits_show(struct record *record, int64_t now)
 {
     const struct limit *limit = &record->judge.limit;
@@ -97,7 +102,7 @@ void limits_show(struct record *record, int64_t now)
     record->view.limit_observed = observed;
     record->view.reply_short = limit_short(limit);
     record->view.reply_baseline = limit_baseline(limit);
-    record->view.own_replies = record->own_at && now - record->own_at < LIMIT_FORGET;
+    record->view.own_sign = is_recent(record->own_at, now) || is_recent(limit->force.last_told, now);
     pthread_mutex_unlock(&record->view_lock);
 }
 
@@ -182,5 +187,5 @@ void health_finding(const struct backend *backend, bool *down, uint32_t *limit)
 
     health_view(backend, &view);
     *down = view.state == BACKEND_DOWN;
-    *limit = !view.own_replies ? UINT32_MAX : view.limit == BACKEND_NO_CEILING ? 0 : view.limit;
+    *limit = !view.own_sign ? UINT32_MAX : view.limit == BACKEND_NO_CEILING ? 0 : view.limit;
 }

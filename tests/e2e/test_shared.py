@@ -266,6 +266,20 @@ def test_replies_count_for_all(redis, instance, relay):
     assert " found=unknown " in server.hash("weir:{main}:health:" + id_of(idle))["r1"]
 
 
+def test_only_421_was_heard(redis, instance, relay):
+    """A relay that has answered nothing else has told its limit all the same."""
+    server = redis()
+    first, second = [instance(server.url, {"r1": {"address": relay, "max-connections": 40}}) for _ in range(2)]
+    heard([first, second])
+    relay.on("banner", b"421 4.3.2 Too many at a time\r\n")
+    with first.client() as client:
+        assert client.ehlo().command("MAIL FROM:<a@x>").code in (421, 451)
+    first.wait_log(event="backend-limit", backend="r1")
+    wait_until(lambda: re.search(r" found=\d+ ", server.hash("weir:{main}:health:" + id_of(first))["r1"]), 10,
+               lambda: str(server.hash("weir:{main}:health:" + id_of(first))))
+    assert " found=unknown " in server.hash("weir:{main}:health:" + id_of(second))["r1"]
+
+
 def test_what_was_found_before_one_came(redis, instance, relays):
     """
     Two can't reach r1, and one has been told by r2 that it is full: a third that joins later hears of it by the keys, for there is
