@@ -61,10 +61,16 @@ class Farm:
         return status
 
 
-def test_sentinels(redis, start, relays):
+@pytest.fixture(params=["plain", "tls"])
+def tls(request, pki):
+    """None, or for sentinels_of() and cluster_of()."""
+    return pki if request.param == "tls" else None
+
+
+def test_sentinels(redis, start, relays, tls):
     """Before and after a failover; what was said before it holds."""
-    url, master, other = sentinels_of(redis)
-    farm = Farm(url, start, relays)
+    url, master, other = sentinels_of(redis, tls)
+    farm = Farm(url, start, relays, tls and tls.ca)
     assert farm.goes_round()["redis"]["server"] == url
     farm.ask("weight", "r2", "7")
     wait_until(lambda: other.hash("weir:{main}:admin") == {"r2.weight": "7"}, 10, "the replica has it")
@@ -77,7 +83,7 @@ def test_sentinels(redis, start, relays):
     first = url[len("sentinel://"):].split(",")[0]
     farm.url = url.replace(first, "127.0.0.1:%d" % free_port())
     farm.goes_round()
-    code, _, err = farmctl(url.replace("/mail", "/nobody"), "status")
+    code, _, err = farmctl(url.replace("/mail", "/nobody"), *farm.options, "status")
     assert code == 3 and "nobody" in err and "Traceback" not in err, err
 
 
@@ -94,14 +100,14 @@ def test_top_over_a_failover(redis):
         assert top.ended() == 0
 
 
-def test_a_cluster(redis, start, relays):
+def test_a_cluster(redis, start, relays, tls):
     """By any of its nodes; while the farm's slot moves, and after."""
-    url, nodes = cluster_of(redis)
-    farm = Farm(url, start, relays)
+    url, nodes = cluster_of(redis, tls=tls)
+    farm = Farm(url, start, relays, tls and tls.ca)
     assert farm.goes_round()["redis"]["server"] == url
     move = SlotMove(nodes, "weir:{main}:instances")
     stranger = next(node for node in nodes if node not in (move.owner, move.heir))
-    farm.url = "cluster://127.0.0.1:%d" % stranger.port
+    farm.url = "cluster://127.0.0.1:%d%s" % (stranger.public_port, "?tls=on" if tls else "")
     farm.goes_round()
     # It is moving: weirctl is sent to and fro with what it asks.
     move.begin()
@@ -114,20 +120,13 @@ def test_a_cluster(redis, start, relays):
     farm.wait_for_both()
     farm.goes_round()
     # Redis by itself is not taken for a cluster's node, and says where to go.
-    code, _, err = farmctl("redis://127.0.0.1:%d" % stranger.port, "status")
+    code, _, err = farmctl(stranger.url, *farm.options, "status")
     assert code in (1, 3) and "MOVED" in err, err
-
-
-def over_tls(redis, pem, ca):
-    """A server with TLS on a port of its own, and its URL there."""
-    port = free_port()
-    redis("--tls-port", str(port), "--tls-cert-file", pem, "--tls-key-file", pem, "--tls-ca-cert-file", ca, "--tls-auth-clients", "no")
-    return "rediss://127.0.0.1:%d" % port
 
 
 def test_tls(redis, start, relays, pki):
     """The certificate is verified: by `ca`, and not without."""
-    url = over_tls(redis, pki.relay, pki.ca)
+    url = redis(tls=pki).url
     farm = Farm(url, start, relays, pki.ca)
     assert farm.goes_round()["redis"]["server"] == url
     for options in ([], ["--ca", pki.foreign_ca]):

@@ -4,6 +4,7 @@ A real redis-server (or sentinel, or node of a cluster) of the test's own, and a
     redis = Redis()                            options as on its command line: Redis("--maxmemory", "2mb")
     redis.ask("HGETALL", "weir:{main}:admin")  → bytes, int, list, None; RedisError
     redis.stop(); redis.start()                on the same port
+    redis = Redis(tls=PKI)                     with TLS too, on a port of its own: redis.tls_port, redis.url
 
 REDIS_SERVER in the environment names another program than redis-server: that of Valkey, or of another version.
 """
@@ -66,9 +67,10 @@ class RedisClient:
 
 
 class Redis:
-    def __init__(self, *options, configuration=None, sentinel=False, start=True):
+    def __init__(self, *options, configuration=None, sentinel=False, start=True, tls=None):
         self.directory = tempfile.mkdtemp(prefix="weir-redis-")
         self.port = free_port()
+        self.tls_port = free_port() if tls else None
         self.options, self.process = list(options), None
         self.arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory, "--loglevel", "warning"]
         if configuration is None:
@@ -78,6 +80,11 @@ class Redis:
             with open(path, "w") as file:
                 file.write(configuration)
             self.arguments = [path, *self.arguments, *(["--sentinel"] if sentinel else [])]
+        if tls:
+            # As servers of one cluster they demand certificates of each other, whatever they do with clients.
+            self.arguments += ["--tls-port", str(self.tls_port), "--tls-cert-file", tls.relay, "--tls-key-file", tls.relay,
+                               "--tls-client-cert-file", tls.client, "--tls-client-key-file", tls.client,
+                               "--tls-ca-cert-file", tls.ca, "--tls-auth-clients", "no"]
         if start:
             self.start()
 
@@ -87,7 +94,12 @@ class Redis:
 
     @property
     def url(self):
-        return "redis://127.0.0.1:%d" % self.port
+        return "redis%s://127.0.0.1:%d" % ("s" if self.tls_port else "", self.public_port)
+
+    @property
+    def public_port(self):
+        """Where others than the test are to ask."""
+        return self.tls_port or self.port
 
     def start(self, wait=True):
         with open(os.path.join(self.directory, "log"), "ab") as log:
@@ -146,35 +158,42 @@ class Redis:
 
 # Several of them. `make` starts one, as Redis() does.
 
-def sentinels_of(make):
-    """A master, its replica, and three sentinels that know all of that: (URL, master, replica)."""
-    master = make()
-    other = make("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
+def sentinels_of(make, tls=None):
+    """
+    A master, its replica, and three sentinels that know all of that: (URL, master, replica). With `tls`, as of Redis, they speak
+    it among themselves too.
+    """
+    among = ("--tls-replication", "yes") if tls else ()
+    master = make(*among, tls=tls)
+    other = make("--replicaof", "127.0.0.1", str(master.public_port), "--repl-diskless-sync-delay", "0", *among, tls=tls)
     wait_until(lambda: b"master_link_status:up" in other.ask("INFO", "replication"), 20, "the replica follows")
     watch = "sentinel monitor mail 127.0.0.1 %d 2\nsentinel down-after-milliseconds mail 500\nsentinel failover-timeout mail 3000\n"
-    sentinels = [make(configuration=watch % master.port, sentinel=True) for _ in range(3)]
+    sentinels = [make(*among, configuration=watch % master.public_port, sentinel=True, tls=tls) for _ in range(3)]
     for sentinel in sentinels:
         wait_until(lambda: len(sentinel.ask("SENTINEL", "replicas", "mail")) == 1 and len(sentinel.ask("SENTINEL", "sentinels", "mail")) == 2,
                    20, "the sentinels know each other")
-    return "sentinel://%s/mail" % ",".join("127.0.0.1:%d" % sentinel.port for sentinel in sentinels), master, other
+    hosts = ",".join("127.0.0.1:%d" % sentinel.public_port for sentinel in sentinels)
+    return "sentinel://%s/mail%s" % (hosts, "?tls=on" if tls else ""), master, other
 
 
 SLOTS = 16384
 
 
-def cluster_of(make, count=3):
-    """A cluster of so many nodes, the slots shared out in order: (URL, nodes)."""
+def cluster_of(make, count=3, tls=None):
+    """A cluster of so many nodes, the slots shared out in order: (URL, nodes). `tls` as for sentinels_of()."""
     ports = [free_port() for _ in range(count)]
-    nodes = [make("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(port)) for port in ports]
+    among = ("--tls-cluster", "yes") if tls else ()
+    nodes = [make("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", str(port), *among, tls=tls)
+             for port in ports]
     for n, node in enumerate(nodes):
         node.ask("CLUSTER", "ADDSLOTSRANGE", n * SLOTS // count, (n + 1) * SLOTS // count - 1)
         node.ask("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
     for node, port in zip(nodes[1:], ports[1:]):
-        nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port, port)
+        nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.public_port, port)
     for node in nodes:
         wait_until(lambda: b"cluster_state:ok" in node.ask("CLUSTER", "INFO") and node.ask("CLUSTER", "NODES").count(b"connected") == count,
                    20, "the cluster is there")
-    return "cluster://" + ",".join("127.0.0.1:%d" % node.port for node in nodes), nodes
+    return "cluster://%s%s" % (",".join("127.0.0.1:%d" % node.public_port for node in nodes), "?tls=on" if tls else ""), nodes
 
 
 class SlotMove:
@@ -197,7 +216,7 @@ class SlotMove:
             keys = self.owner.ask("CLUSTER", "GETKEYSINSLOT", self.slot, 100)
             if not keys:
                 return self
-            self.owner.ask("MIGRATE", "127.0.0.1", self.heir.port, "", 0, 5000, "KEYS", *keys)
+            self.owner.ask("MIGRATE", "127.0.0.1", self.heir.public_port, "", 0, 5000, "KEYS", *keys)
 
     def end(self):
         for node in [self.heir, self.owner] + [node for node in self.nodes if node not in (self.heir, self.owner)]:
