@@ -153,7 +153,7 @@ static void begin_anew(struct limit *limit, uint32_t settling)
     if (!settling || !limit->settling)
         limit->settling = settling;
     limit->brief.fresh = limit->glance.fresh = true;
-    limit->not_now.open = false;
+    window_forget(&limit->not_now);
 }
 
 void limit_saw(struct limit *limit, uint32_t places)

@@ -43,6 +43,11 @@ void window_feed(struct window *window, uint64_t total, uint64_t bad, int64_t no
     window->open = any_bad(window);
 }
 
+void window_forget(struct window *window)
+{
+    window->open = false;
+}
+
 struct window_share window_share(const struct window *window)
 {
     struct window_share share = { 0 };

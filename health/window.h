@@ -28,6 +28,8 @@ struct window_share {
 
 /* `total` and `bad` are counts since the beginning, which never fall; `now` in ms. */
 void window_feed(struct window *window, uint64_t total, uint64_t bad, int64_t now);
+/* What has come so far says nothing any more. */
+void window_forget(struct window *window);
 struct window_share window_share(const struct window *window);
 
 #endif

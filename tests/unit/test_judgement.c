@@ -170,6 +170,28 @@ static void test_degraded_only_in_service(void **state)
     assert_int_equal(judge.state, BACKEND_DOWN);
 }
 
+/* What it did before it was DOWN was judged then, and so was what it did on the way. */
+static void test_back_from_down(void **state)
+{
+    struct judge judge = up();
+
+    (void)state;
+    judge_refused(&judge);
+    judge_answers(&judge, 30, 15, START);
+    judge_check(&judge, false, "connect refused", START);
+    judge_sessions(&judge, 25, 25, true, START + 1);
+    judge_check(&judge, true, "", START + 300);
+    judge_check(&judge, true, "", START + 600);
+    assert_int_equal(judge.state, BACKEND_UP);
+    judge_sessions(&judge, 26, 25, true, START + 1000);
+    judge_answers(&judge, 31, 15, START + 1000);
+    assert_int_equal(judge.state, BACKEND_UP);
+    judge_sessions(&judge, 45, 44, true, START + 1500);
+    assert_int_equal(judge.state, BACKEND_UP);
+    judge_sessions(&judge, 46, 45, true, START + 1600); /* the twentieth since then */
+    assert_int_equal(judge.state, BACKEND_EJECTED);
+}
+
 static void test_failed_sessions(void **state)
 {
     struct judge judge = up();
@@ -246,6 +268,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_window),
         cmocka_unit_test(test_window_leaps),
+        cmocka_unit_test(test_back_from_down),
         cmocka_unit_test(test_degraded),
         cmocka_unit_test(test_degraded_and_slow_start),
         cmocka_unit_test(test_degraded_only_in_service),
