@@ -81,8 +81,9 @@ static void become(struct judge *judge, enum backend_state state, const char *re
     case BACKEND_DEGRADED: break;
     case BACKEND_UP:
         if (in_service)
-            break;                       /* it was never out */
-        window_forget(&judge->sessions); /* what put it out has been judged */
+            break; /* it was never out */
+        /* What put it out has been judged. */
+        window_forget(&judge->sessions);
         window_forget(&judge->answers);
         judge->counter = settings->rise + settings->fall - 1;
         if ((judge->state != BACKEND_INIT || judge->begins_slowly) && settings->slow_start)
