@@ -417,8 +417,8 @@ def test_postfix_logs_the_client(start, relay, postfix, identity):
                 client.message(sender="s%d@client.test" % number)
             client.quit()
         wait_until(lambda: len(re.findall(r"\b%s=[^ ,]*\[127\.0\.0\.%d\]" % (field, number), server.log())) == 2, 5, server.log)
-    # The one warning is about the test's own look whether the port is open.
-    assert server.log().count("warning") <= 1 and "improper command" not in server.log(), server.log()
+    # The one warning of smtpd is about the test's own look whether the port is open. (cleanup may have one about the clock.)
+    assert len(re.findall(r"smtpd\[\d+\]: warning", server.log())) <= 1 and "improper command" not in server.log(), server.log()
     wait_until(lambda: len(relay.committed()) == 4, 10, server.log)
     for one in relay.committed():
         number, helo = (5, b"five.test") if one.mail.startswith(b"s5") else (6, b"a+b=c.test")
