@@ -192,6 +192,37 @@ static void test_back_from_down(void **state)
     assert_int_equal(judge.state, BACKEND_EJECTED);
 }
 
+/* Nor does it cost a relay connections that those it had when it died got no answer. */
+static void test_back_without_a_limit(void **state)
+{
+    const struct judge_settings settings = { 3, 2, 4, 100, 60000, CONFIG_ADAPTIVE_ON };
+    struct limit_totals totals = { .replies = 1000, .answers = 1000 };
+    struct judge judge;
+
+    (void)state;
+    judge_init(&judge, &settings, 7);
+    judge_check(&judge, true, "", START);
+    (void)judge_replies(&judge, &totals, 30, START);
+    totals.answers += 30;
+    totals.not_now += 30;
+    judge_refused(&judge);
+    judge_check(&judge, false, "connect refused", START + 1000);
+    (void)judge_replies(&judge, &totals, 0, START + 1100);
+    judge_check(&judge, true, "", START + 2000);
+    judge_check(&judge, true, "", START + 2300);
+    assert_int_equal(judge.state, BACKEND_UP);
+    totals.replies += 20; /* enough to decide on */
+    totals.answers += 10;
+    assert_false(judge_replies(&judge, &totals, 20, START + 3500));
+    assert_int_equal(judge.limit.force.limit, BACKEND_NO_CEILING);
+    /* What it says now counts. */
+    totals.replies += 20;
+    totals.answers += 30;
+    totals.not_now += 20;
+    assert_true(judge_replies(&judge, &totals, 20, START + 5000));
+    assert_int_equal(judge.limit.force.cause, LIMIT_NOT_NOW);
+}
+
 static void test_failed_sessions(void **state)
 {
     struct judge judge = up();
@@ -269,6 +300,7 @@ int main(void)
         cmocka_unit_test(test_window),
         cmocka_unit_test(test_window_leaps),
         cmocka_unit_test(test_back_from_down),
+        cmocka_unit_test(test_back_without_a_limit),
         cmocka_unit_test(test_degraded),
         cmocka_unit_test(test_degraded_and_slow_start),
         cmocka_unit_test(test_degraded_only_in_service),
