@@ -156,6 +156,11 @@ static void begin_anew(struct limit *limit, uint32_t settling)
     window_forget(&limit->not_now);
 }
 
+void limit_forgive(struct limit *limit)
+{
+    window_forget(&limit->not_now);
+}
+
 void limit_saw(struct limit *limit, uint32_t places)
 {
     limit->highest = larger(limit->highest, places);
