@@ -191,6 +191,8 @@ def test_redis_goes_away(farm, how):
     for weir in weirs:
         wait_state(weir, "held")
         assert not visits(weir) and visits(weir, "127.0.0.8")
+    # Two, for the last that the first heard of the other may be a visit of full()'s that has gone since.
+    clients.pop().quit()
     clients.pop().quit()
     welcome(weirs[0])
     assert not visits(weirs[1])  # which can't know
@@ -198,7 +200,7 @@ def test_redis_goes_away(farm, how):
     for weir in weirs:
         wait_state(weir, "rejoin", "shared")
         welcome(weir)
-    told(server, weirs, (2, 1))
+    told(server, weirs, (1, 1))
     for client in clients + mine:
         client.message()
         client.quit()
