@@ -74,7 +74,7 @@ bench-publishers: deps-test build/release/bench/bench_publishers
 	build/release/bench/bench_publishers
 
 demo: deps-demo
-	@$(MAKE) -s build/release/weir
+	@$(MAKE) -s -j2 build/release/weir
 	@$(PYTHON) tests/demo/demo.py build/release/weir
 
 .PHONY: test check check-threads e2e e2e-threads scorecard fuzz lint bench bench-checks bench-publishers demo
