@@ -209,11 +209,12 @@ static const struct section health_section =
 
 static const struct option backend_options[] = {
     ROW(.key = "address", .type = OPTION_BACKEND_ADDRESS, FIELD(config_backend, address), .required = true,
-        MEANS("The relay: an address or a host name, with its port. A name with several addresses makes one "
-              "backend of each, `relay@192.0.2.1`; all other options then count for each. It is resolved "
-              "again by its TTL (5 s to 5 min): what is added starts slowly, from what is gone sessions part "
-              "between two messages, and while there is no answer the last one holds. At most 64, the "
-              "lowest.")),
+        MEANS(
+            "The relay: an address or a host name, with its port. A name with several addresses makes one "
+            "backend of each, `relay@192.0.2.1`; all other options then count for each. It is resolved "
+            "again by its TTL (5 s to 5 min), or every 5 s while checks of it fail: what is added starts "
+            "slowly, from what is gone sessions part between two messages, and while there is no answer the "
+            "last one holds. At most 64, the lowest.")),
     ROW(.key = "weight", .type = OPTION_NUMBER, FIELD(config_backend, weight), STANDARD("1"), RANGE(0, 1000),
         MEANS("Its share beside the others'. 0: nothing new.")),
     ROW(.key = "max-connections", .type = OPTION_NUMBER, FIELD(config_backend, max_connections),

@@ -31,6 +31,8 @@ struct health_watcher {
     void (*on_change)(void *arg, struct backend *backend, enum backend_state from);
     /* Its admin state has: sessions leave one that is in DRAIN or MAINT. */
     void (*on_admin)(void *arg, struct backend *backend, enum backend_admin admin);
+    /* A check of what this row stands for has failed. */
+    void (*on_failure)(void *arg, const struct config_backend *configured);
     void *arg;
 };
 

@@ -15,6 +15,7 @@ struct entry {
     uint16_t port;
     struct name_answer answer;
     ev_timer timer;               /* the next question */
+    ev_tstamp asked;              /* the last one */
     struct resolver_answer *half; /* of one family, while the other is asked for once more */
     bool asking;                  /* the resolver will call back */
     bool wanted;                  /* the configuration has it */
@@ -34,7 +35,7 @@ struct names {
 
 static void ask(struct entry *entry);
 
-static void arm(struct entry *entry, uint32_t seconds)
+static void arm(struct entry *entry, ev_tstamp seconds)
 {
     ev_timer_stop(entry->names->loop, &entry->timer);
     ev_timer_set(&entry->timer, seconds, 0.);
@@ -272,6 +273,7 @@ static void ask(struct entry *entry)
     if (entry->asking)
         return;
     ev_timer_stop(entry->names->loop, &entry->timer);
+    entry->asked = ev_now(entry->names->loop);
     entry->asking = resolver && resolver_query(resolver, entry->host, on_answer, entry);
     if (!entry->asking)
         not_resolved(entry, resolver ? "out of memory" : "no resolver");
@@ -418,6 +420,18 @@ void names_follow(struct names *names, struct config *config)
     for (struct entry *e = names->entries; e; e = e->next)
         if (e->wanted)
             ask(e);
+}
+
+void names_doubt(struct names *names, const char *host, uint16_t port)
+{
+    struct entry *entry = find(names, host, port);
+    ev_tstamp wait;
+
+    if (!entry || !entry->wanted || entry->asking)
+        return;
+    wait = entry->asked + NAMES_TTL_LEAST - ev_now(names->loop);
+    if (wait < ev_timer_remaining(names->loop, &entry->timer))
+        arm(entry, wait > 0 ? wait : 0);
 }
 
 struct names *names_open(struct ev_loop *loop, void (*changed)(void *arg), void *arg)

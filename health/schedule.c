@@ -74,6 +74,7 @@ static void learn(struct record *record, const struct smtp_capabilities *capabil
 static void on_decided(void *arg, const struct check_result *result)
 {
     struct record *record = arg;
+    const struct health_watcher *watcher = &record->health->watcher;
     struct judge *judge = &record->judge;
     uint32_t connections = record_places(record);
     int64_t now = clock_milliseconds();
@@ -101,6 +102,8 @@ static void on_decided(void *arg, const struct check_result *result)
     if (record->check_again)
         judge_refused(judge);
     publish(record, now);
+    if (result->verdict == CHECK_FAILED && watcher->on_failure)
+        watcher->on_failure(watcher->arg, record->configured);
 }
 
 static void log_check(const struct record *record, const struct check_times *times)

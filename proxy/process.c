@@ -51,6 +51,14 @@ static void on_backend_admin(void *arg, struct backend *backend, enum backend_ad
         worker_backend_leave(p->workers[i], backend, admin == BACKEND_MAINT);
 }
 
+static void on_check_failure(void *arg, const struct config_backend *configured)
+{
+    struct process *p = arg;
+
+    if (configured->host)
+        names_doubt(p->names, configured->host, configured->port);
+}
+
 /* --- stopping --- */
 
 static void stop(struct process *p)
@@ -452,7 +460,8 @@ static bool start(struct process *p, struct config *config)
     control_listen(p->control, &socket);
     if (!drop_privileges(p, config->user))
         return false;
-    p->health = health_open(p->loop, &(struct health_watcher){ on_backend_change, on_backend_admin, p });
+    p->health = health_open(
+        p->loop, &(struct health_watcher){ on_backend_change, on_backend_admin, on_check_failure, p });
     p->names = names_open(p->loop, membership_changed, p);
     if (!p->health || !p->names || !start_workers(p)) {
         fprintf(stderr, "weir: out of memory or threads\n");

@@ -120,6 +120,21 @@ def test_a_farm_by_its_name(start, farm, servers):
     assert not weir.find_log(outcome="failed") and not weir.find_log(outcome="deferred")
 
 
+def test_a_relay_that_has_moved(start, farm, servers):
+    """A long TTL is not waited for while a relay of the name is down: it may be elsewhere by now."""
+    a, b = farm(11, 12)
+    server = servers(Dnsmasq, ttl=300, relay=at(11))
+    weir = by_name(start, server, a.port)
+    up(weir, "relay")
+    weir.deliver()
+    server.say(relay=at(12))
+    a.stop()
+    weir.wait_log(event="backend-members", added="127.0.0.12", removed="127.0.0.11", timeout=30)
+    up(weir, "relay")
+    weir.deliver()
+    assert len(b.committed()) == 1
+
+
 def test_the_last_answer_holds(start, farm, servers):
     """No such name, an empty answer, nobody at home: the relays of the last answer go on."""
     a, b = farm(11, 12)

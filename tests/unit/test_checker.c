@@ -379,7 +379,7 @@ static void house_start(struct house *house)
 {
     house->farm = fixture_farm(&house->fixture, NULL);
     house->backend = house->farm->backends[0];
-    house->health = health_open(house->loop, &(struct health_watcher){ on_change, on_admin, house });
+    house->health = health_open(house->loop, &(struct health_watcher){ on_change, on_admin, NULL, house });
     assert_non_null(house->health);
     health_set_farm(house->health, house->farm);
 }

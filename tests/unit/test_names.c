@@ -28,12 +28,13 @@ struct fixture_of_names {
     ev_timer guard;
     const char *a, *aaaa;
     unsigned asked;
+    unsigned char ttl;
     struct names *names;
     unsigned changes;
     struct fixture farm;
 };
 
-static size_t answer(unsigned char *out, size_t size, unsigned type, const char *text)
+static size_t answer(unsigned char *out, size_t size, unsigned type, unsigned char ttl, const char *text)
 {
     char copy[256], *rest = copy;
 
@@ -45,7 +46,7 @@ static size_t answer(unsigned char *out, size_t size, unsigned type, const char 
         int family = type == TYPE_A ? AF_INET : AF_INET6;
         size_t length = type == TYPE_A ? 4 : 16;
         const unsigned char record[] = { 0xc0, HEADER, 0, (unsigned char)type,  0, 1, 0, 0,
-                                         0,    1,      0, (unsigned char)length };
+                                         0,    ttl,    0, (unsigned char)length };
 
         if (strcmp(word, "denied") == 0)
             out[3] = 3;
@@ -79,7 +80,7 @@ static void on_question(struct ev_loop *loop, ev_io *io, int events)
     end += 5;
     type = text[end - 3];
     f->asked++;
-    end = answer(text, end, type, type == TYPE_A ? f->a : f->aaaa);
+    end = answer(text, end, type, f->ttl, type == TYPE_A ? f->a : f->aaaa);
     assert_int_equal(sendto(io->fd, text, end, 0, (struct sockaddr *)&from, length), end);
 }
 
@@ -117,6 +118,7 @@ static int set_up(void **state)
     f->farm.config.nameservers->in = address;
     fixture_pool(&f->farm, "relays", CONFIG_LEAST_CONNECTIONS, 10);
     f->a = f->aaaa = "";
+    f->ttl = 1;
     f->names = names_open(f->loop, on_changed, f);
     assert_non_null(f->names);
     *state = f;
@@ -337,6 +339,29 @@ static void test_by_its_time(void **state)
     run_until_changed(f, 2);
     assert_true(ev_now(f->loop) - began > NAMES_TTL_LEAST - 0.1);
     assert_answer(f, "relay.test", "192.0.2.2:25");
+}
+
+/* Not before five seconds are over either, and one question for all who doubt. */
+static void test_doubt(void **state)
+{
+    struct fixture_of_names *f = *state;
+    ev_tstamp began;
+
+    f->a = "192.0.2.1";
+    f->ttl = 200;
+    add_backend(&f->farm, "a", "relay.test");
+    names_follow(f->names, &f->farm.config);
+    names_doubt(f->names, "relay.test", 25); /* it is being asked for */
+    run_until_changed(f, 1);
+    began = ev_now(f->loop);
+    f->a = "192.0.2.2";
+    names_doubt(f->names, "other.test", 25);
+    names_doubt(f->names, "relay.test", 25);
+    names_doubt(f->names, "relay.test", 25);
+    run_until_changed(f, 2);
+    assert_true(ev_now(f->loop) - began > NAMES_TTL_LEAST - 0.5);
+    assert_answer(f, "relay.test", "192.0.2.2:25");
+    assert_int_equal(f->asked, 4);
 }
 
 static void test_names_come_and_go(void **state)
@@ -612,6 +637,7 @@ int main(void)
         TEST(test_the_last_answer_holds),
         TEST(test_half_an_answer),
         TEST(test_by_its_time),
+        TEST(test_doubt),
         TEST(test_names_come_and_go),
         TEST(test_farm_of_a_name),
         TEST(test_who_leaves),
