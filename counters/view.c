@@ -174,6 +174,13 @@ bool view_tick(struct view *view, int64_t now)
 
 /* --- what is told --- */
 
+/* Who is heard needs no keeping. But in HELD it is keeping that makes one count: there what was heard last is
+ * the last view. (One of two connections is enough to lose Redis; the other may bring news on.) */
+static int64_t kept_when_heard(const struct view *view)
+{
+    return view->state == COUNTERS_HELD ? INT64_MAX : 0;
+}
+
 static enum view_take add(struct view *view, struct snapshot *snapshot, int64_t now)
 {
     struct view_peer *grown;
@@ -189,7 +196,9 @@ static enum view_take add(struct view *view, struct snapshot *snapshot, int64_t 
         view->peers = grown;
         view->capacity = capacity;
     }
-    view->peers[view->n++] = (struct view_peer){ .last = *snapshot, .heard = now, .replies_at = now };
+    view->peers[view->n++] = (struct view_peer){
+        .last = *snapshot, .heard = now, .replies_at = now, .kept_until = kept_when_heard(view)
+    };
     memset(snapshot, 0, sizeof *snapshot);
     return VIEW_NEWS;
 }
@@ -223,7 +232,7 @@ enum view_take view_take(struct view *view, struct snapshot *snapshot, int64_t n
     snapshot_clear(&peer->last);
     peer->last = *snapshot;
     peer->heard = now;
-    peer->kept_until = 0;
+    peer->kept_until = kept_when_heard(view);
     memset(snapshot, 0, sizeof *snapshot);
     return result;
 }

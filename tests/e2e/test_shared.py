@@ -695,6 +695,27 @@ def test_a_failover_of_sentinels(redis, instance, relays):
     release(clients)
 
 
+def test_only_its_commands_are_lost(redis, instance, relay):
+    """Redis has no place for the one connection of the two: what the other goes on to hear counts."""
+    server = redis()
+    weirs = [instance(server.url, {"r1": {"address": relay, "max-connections": 4}}) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[1], 4)
+    agree(weirs, [relay])
+    with server.client() as operator, server.client() as listener:
+        listener.ask("SUBSCRIBE", "weir:{main}:events")
+        lines = operator.ask("CLIENT", "LIST").decode().splitlines()
+        commands, = [line for line in lines if " name=weir:%s " % id_of(weirs[0]) in line and " sub=0 " in line]
+        operator.ask("CONFIG", "SET", "maxclients", len(lines) - 1)
+        operator.ask("CLIENT", "KILL", "ID", re.match(r"id=(\d+)", commands).group(1))
+        wait_state(weirs[0], "held")
+        for _ in range(8):
+            assert id_of(weirs[1]).encode() in listener.reply()[2]
+            assert weirs[0].metric("weir_instances") == 2 and farm_connections(weirs[0]) == {"r1": 4}
+        assert state(weirs[0]) == "held"
+    release(clients)
+
+
 def test_a_cluster(redis, instance, relays):
     """Three nodes; the farm's slot then moves to another, with all that is in it, and the instances go after it."""
     one = relays(1)
