@@ -357,16 +357,15 @@ static bool same_text(const char *a, const char *b)
     return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
-/* Whether the connections that there are will do. */
+/* Whether Redis and the farm are those that they were. */
 static bool same_place(const struct counters *c, const struct config_redis *next, const char *nameservers)
 {
     const struct config_redis *now = c->config;
 
     if (!c->commands || !now || !now->url || !next->url)
         return !c->commands && !next->url;
-    /* A context belongs to its configuration. */
-    return !next->tls && !now->tls && memcmp(now->url, next->url, sizeof *next->url) == 0 &&
-           strcmp(now->farm, next->farm) == 0 && same_text(c->nameservers, nameservers);
+    return memcmp(now->url, next->url, sizeof *next->url) == 0 && strcmp(now->farm, next->farm) == 0 &&
+           same_text(c->nameservers, nameservers);
 }
 
 /* Without Redis all is one's own. */
@@ -393,6 +392,24 @@ static void alone(struct counters *c)
     tell_state(c);
 }
 
+static void connect_or_do_without(struct counters *c)
+{
+    if (connect_both(c))
+        return;
+    log_message(LOG_LEVEL_ERROR, "redis", "out of memory: counts are this instance's own");
+    disconnect(c);
+    alone(c);
+}
+
+/* The same Redis, by new connections: a TLS context belongs to its configuration. The others are as they
+ * were, and so is this instance to them. */
+static void connect_anew(struct counters *c)
+{
+    disconnect(c);
+    view_lost(&c->view, clock_milliseconds());
+    connect_or_do_without(c);
+}
+
 static void begin(struct counters *c, char *nameservers)
 {
     int64_t now = clock_milliseconds();
@@ -413,12 +430,9 @@ static void begin(struct counters *c, char *nameservers)
     c->looked_at = c->ticked = now;
     c->allowed_at = now - COUNTERS_ANEW;
     c->published_at = now - redis->lease;
-    if (!connect_both(c)) {
-        log_message(LOG_LEVEL_ERROR, "redis", "out of memory: counts are this instance's own");
-        disconnect(c);
-        alone(c);
+    connect_or_do_without(c);
+    if (c->view.state == COUNTERS_OFF)
         return;
-    }
     counters_apply(c, now);
     tell_state(c);
 }
@@ -428,7 +442,8 @@ void counters_set_farm(struct counters *c, struct farm *farm)
     const struct config_redis *redis = &farm->config->redis;
     struct farm *old = c->farm;
     char *nameservers = nameservers_of(farm->config);
-    bool same = c->farm && same_place(c, redis, nameservers);
+    bool same = c->farm && same_place(c, redis, nameservers),
+         other_tls = same && redis->tls != c->config->tls;
 
     if (!same && c->commands) {
         statistics_final(c->statistics);
@@ -447,7 +462,9 @@ void counters_set_farm(struct counters *c, struct farm *farm)
         free(nameservers);
         view_configure(&c->view, redis->lease, redis->expected_instances);
         c->resync_due = c->verdicts_due = true;
-        if (redis->url)
+        if (other_tls)
+            connect_anew(c);
+        if (c->commands)
             counters_apply(c, clock_milliseconds());
     } else {
         begin(c, nameservers);

@@ -120,6 +120,23 @@ def test_a_farm_by_its_name(start, farm, servers):
     assert not weir.find_log(outcome="failed") and not weir.find_log(outcome="deferred")
 
 
+def test_redis_is_the_same(start, farm, servers, redis, pki):
+    """Relays that come and go are no reason to leave Redis, over TLS neither."""
+    a, _ = farm(11, 12)
+    names, server = servers(Dnsmasq, relay=at(11)), redis(tls=pki)
+    weir = by_name(start, names, a.port, top={"redis": {"url": server.url, "ca": pki.ca}})
+
+    def connections():
+        return [line.split()[0] for line in server.ask("CLIENT", "LIST").decode().splitlines() if " name=weir:" in line]
+    wait_until(lambda: weir.status()["redis"]["state"] == "shared", 15, weir.output)
+    before = connections()
+    assert len(before) == 2
+    names.say(relay=at(11, 12))
+    weir.wait_log(event="backend-members", added="127.0.0.12", timeout=20)
+    up(weir, *full(11, 12))
+    assert connections() == before and weir.status()["redis"]["state"] == "shared"
+
+
 def test_the_last_answer_holds(start, farm, servers):
     """No such name, an empty answer, nobody at home: the relays of the last answer go on."""
     a, b = farm(11, 12)

@@ -342,6 +342,29 @@ def test_reload_moves_to_another_redis(redis, instance, relays):
         weir.mark_baseline()
 
 
+def test_reload_over_tls(redis, instance, relays, pki):
+    """The connections are made anew, for the certificates may be others; what is known of the others is not."""
+    one, server = relays(1), redis(tls=pki)
+    weirs = [instance(server.url, one, redis={"ca": pki.ca}) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[1], 3)
+    agree(weirs, one)
+    with server.client() as listener:
+        listener.ask("SUBSCRIBE", "weir:{main}:events")
+        weirs[0].reload()
+        wait_state(weirs[0], "rejoin")
+        assert farm_connections(weirs[0]) == {"r1": 3}
+        said, mine = [], id_of(weirs[0])
+        while not said or said[-1]["id"] != mine:
+            said.append(json.loads(listener.reply()[2]))
+        assert not any("bye" in one for one in said), said
+    server.stop()
+    wait_state(weirs[0], "held")
+    weirs[0].reload()
+    assert state(weirs[0]) == "held" and farm_connections(weirs[0]) == {"r1": 3}
+    release(clients)
+
+
 def test_another_instance_with_the_same_id(redis, instance, relays):
     one, server = relays(1), redis()
     weirs = [instance(server.url, one) for _ in range(2)]
