@@ -76,8 +76,10 @@ static void on_answer(void *arg, const struct resp *reply, const char *error)
 {
     const struct question *question = arg;
 
-    if (error)
+    if (error) {
+        json_object_set_new(question->keys, "lost", report_text(error));
         return;
+    }
     if (reply->type == RESP_ERROR && is_to_be_told(question, reply))
         json_object_set_new(question->keys, "error", report_text(reply->text));
     if (question->into)
@@ -140,12 +142,22 @@ static bool ask_instances(struct client *client, json_t *keys)
     return good;
 }
 
+/* A part would be taken for the whole. */
+static bool is_whole(struct client *client, const json_t *keys)
+{
+    const char *lost = show_text(keys, "lost");
+
+    if (*lost)
+        (void)snprintf(client->error, sizeof client->error, "%s", lost);
+    return !*lost;
+}
+
 json_t *farm_read(struct client *client)
 {
     json_t *keys = json_object();
 
     json_object_set_new(keys, "instances", json_array());
-    if (ask_whole(client, keys) && ask_instances(client, keys))
+    if (ask_whole(client, keys) && ask_instances(client, keys) && is_whole(client, keys))
         return keys;
     json_decref(keys);
     return NULL;
