@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,7 +7,7 @@
 #include "admin/weirctl_farm.h"
 #include "counters/snapshot.h"
 
-#define INSTANCES_MAX 1024
+#define INSTANCES_MAX 1024 /* those that were last heard of */
 
 /* A hash as an object; {} where there is none, or something else stands in its place. */
 static json_t *hash_of(const struct resp *reply)
@@ -90,15 +91,17 @@ static void on_answer(void *arg, const struct resp *reply, const char *error)
 
 static bool ask(struct client *client, struct question *question, const char *id)
 {
+    static const char first[] = "-1024";
     struct resp_commands commands = { 0 };
     char key[FARM_KEY_MAX];
     bool sent;
 
+    static_assert(INSTANCES_MAX == 1024, "as many as are asked for");
     farm_key(client->farm, key, question->name, id);
     if (question->into)
         resp_commands_say(&commands, "HGETALL", key);
     else
-        resp_commands_say(&commands, "ZRANGE", key, "0", "-1", "WITHSCORES");
+        resp_commands_say(&commands, "ZRANGE", key, first, "-1", "WITHSCORES");
     sent = farm_send(client, &commands, on_answer, question);
     resp_commands_free(&commands);
     return sent;

@@ -70,14 +70,19 @@ static void make_id(struct counters *c)
     pthread_mutex_unlock(&c->status_lock);
 }
 
+static void take_another_id(struct counters *c)
+{
+    make_id(c);
+    statistics_set_id(c->statistics, c->id);
+    clients_redis_set_id(c->clients, c->id);
+}
+
 void counters_rename(struct counters *c, const char *why)
 {
     char old[SNAPSHOT_ID_MAX];
 
     memcpy(old, c->id, sizeof old);
-    make_id(c);
-    statistics_set_id(c->statistics, c->id);
-    clients_redis_set_id(c->clients, c->id);
+    take_another_id(c);
     log_message(LOG_LEVEL_WARNING, "redis", "%s: %s is now %s", why, old, c->id);
     c->published_at = clock_milliseconds() - c->config->lease;
 }
@@ -414,7 +419,7 @@ static void begin(struct counters *c, char *nameservers)
 {
     int64_t now = clock_milliseconds();
     const struct config_redis *redis = c->config;
-    char shown[REDIS_URL_TEXT_MAX];
+    char shown[REDIS_URL_TEXT_MAX], prefix[COUNTERS_PREFIX_MAX];
 
     free(c->nameservers);
     c->nameservers = nameservers;
@@ -423,7 +428,11 @@ static void begin(struct counters *c, char *nameservers)
         alone(c);
         return;
     }
-    (void)snprintf(c->prefix, sizeof c->prefix, "weir:{%s}:", redis->farm);
+    (void)snprintf(prefix, sizeof prefix, "weir:{%s}:", redis->farm);
+    /* Should it come back to that farm, what it has counted there is another's: it would be written over. */
+    if (*c->prefix && strcmp(prefix, c->prefix) != 0)
+        take_another_id(c);
+    memcpy(c->prefix, prefix, sizeof c->prefix);
     (void)snprintf(c->channel, sizeof c->channel, "%sevents", c->prefix);
     view_init(&c->view, redis->lease, redis->expected_instances, now);
     set_status(c, redis_url_show(redis->url, shown), "not connected yet");

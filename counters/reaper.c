@@ -9,6 +9,7 @@
  * adds them, so the second of two reapers finds nothing. Should a look have been wrong (the instance was only
  * cut off) nothing is counted twice either: the instance finds folded:<id>.
  */
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,15 +201,17 @@ void reaper_tick(struct reaper *reaper, int64_t now)
 {
     struct resp_commands commands = { 0 };
     const struct statistics *s = reaper->statistics;
+    static const char last[] = "1023"; /* REAPER_GONE_MAX: those that have been quiet for the longest */
     char key[STATISTICS_KEY_MAX];
 
+    static_assert(REAPER_GONE_MAX == 1024, "as many as are asked for");
     if (!reaper->next)
         reaper->next = later(now, 0);
     if (reaper->busy || now < reaper->next)
         return;
     reaper->next = later(now, REAPER_INTERVAL);
-    resp_commands_say(&commands, "ZRANGE", statistics_key(s, key, "stats", NULL), "0", "-1");
-    resp_commands_say(&commands, "ZRANGE", statistics_key(s, key, "instances", NULL), "0", "-1");
+    resp_commands_say(&commands, "ZRANGE", statistics_key(s, key, "stats", NULL), "0", last);
+    resp_commands_say(&commands, "ZRANGE", statistics_key(s, key, "instances", NULL), "0", last);
     reaper->busy = redis_send(s->redis, &commands, on_ids, reaper);
     resp_commands_free(&commands);
 }

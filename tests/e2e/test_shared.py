@@ -365,10 +365,31 @@ def test_reload_over_tls(redis, instance, relays, pki):
     release(clients)
 
 
+def delivered(server, farm):
+    """What the instances of a farm say that they have delivered."""
+    return sum(int(server.hash(key.decode()).get("r1.delivered", 0)) for key in server.ask("KEYS", "weir:{%s}:stats:*" % farm))
+
+
+def test_a_farm_keeps_what_was_counted_in_it(redis, instance, relays):
+    """A visit to another farm neither takes back what was counted before it nor counts it there."""
+    server = redis()
+    weir = instance(server.url, relays(1))
+    total = {"main": 0, "other": 0}
+    for farm, messages in (("main", 3), ("other", 2), ("main", 1)):
+        weir.reload(lambda config: config["redis"].update(farm=farm))
+        wait_state(weir, "shared")
+        release(hold(weir, messages))
+        total[farm] += messages
+        wait_until(lambda: delivered(server, farm) == total[farm], 15, lambda: "%d, counted %s" % (delivered(server, farm), total))
+    assert {farm: delivered(server, farm) for farm in total} == total
+
+
 def test_another_instance_with_the_same_id(redis, instance, relays):
     one, server = relays(1), redis()
     weirs = [instance(server.url, one) for _ in range(2)]
     heard(weirs)
+    release(hold(weirs[0], 2))
+    wait_until(lambda: delivered(server, "main") == 2, 15, "they are counted")
     old = id_of(weirs[0])
     forged = {"schema": 1, "id": old, "started": 1, "seq": 1, "sessions": 0, "queued": 0, "rates": {}, "held": {"r1": 5}}
     server.ask("PUBLISH", "weir:{main}:events", json.dumps(forged))
@@ -377,6 +398,8 @@ def test_another_instance_with_the_same_id(redis, instance, relays):
                       message="another instance has this id: %s is now %s" % (old, id_of(weirs[0])))
     heard(weirs)  # the old one goes with its lease
     agree(weirs, one)
+    wait_until(lambda: server.ask("EXISTS", "weir:{main}:stats:" + id_of(weirs[0])), 15, "it counts on")
+    assert delivered(server, "main") == 2
 
 
 # Row 58: Redis is in trouble, and mail flows.
