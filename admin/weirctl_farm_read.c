@@ -65,12 +65,14 @@ struct question {
     const char *name;
 };
 
-/* What is no hash where an instance has one was not written by a Weir: it is left out. */
+/* What is no hash where an instance has one, or is too long for one, was not written by a Weir: it is left
+ * out.
+ */
 static bool is_to_be_told(const struct question *question, const struct resp *error)
 {
     bool shared = !question->into || question->into == question->keys;
 
-    return shared || strncmp(error->text, "WRONGTYPE", 9) != 0;
+    return shared || resp_fault(error) != RESP_FAULT_OTHER;
 }
 
 static void on_answer(void *arg, const struct resp *reply, const char *error)

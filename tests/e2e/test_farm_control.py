@@ -254,6 +254,7 @@ def test_hostile_keys(farm):
     redis.cli("HSET", evil % "stats", "r1.delivered", "-1", "r2.delivered", "99999999999999999999999")
     redis.cli("SET", PREFIX + "stats:wrong", "text")
     redis.cli("HSET", PREFIX + "admin", "r1", "explode", "r2.weight", "-1", "", "drain")
+    redis.cli("EVAL", "for i = 1, 33000 do redis.call('HSET', KEYS[1], i, i) end", "1", PREFIX + "stats:evil")
     for command in ("status", "backends", "instances", "version", "names"):
         code, out, err = farmctl(redis.url, command)
         assert code == 0 and "\x1b" not in out, err

@@ -693,6 +693,27 @@ def test_garbage_in_redis(redis, instance, relays):
     agree(weirs, two)
 
 
+def test_keys_that_somebody_has_filled(redis, instance, relays):
+    """More fields than can be read: that key is not believed, and all else is read as ever."""
+    two, server = relays(2), redis()
+    weirs = [instance(server.url, two) for _ in range(2)]
+    heard(weirs)
+    fill = "for i = ARGV[1], ARGV[1] + 999 do redis.call('HSET', KEYS[1], 'f' .. i, 1) end"
+    for key in ("instance:evil", "connections:bad", "health:bad", "admin", "queue:r1"):
+        for first in range(0, 34000, 1000):
+            server.ask("EVAL", fill, 1, "weir:{main}:" + key, first)
+    server.ask("HSET", "weir:{main}:instance:bad", "schema", 1, "started", 1, "seq", 1)
+    server.ask("ZADD", "weir:{main}:instances", 2 ** 50, "evil", 2 ** 50, "bad")
+    for weir in weirs:
+        weir.wait_log(event="redis", message="keys of an instance: malformed, or of another schema", timeout=20)
+        weir.wait_log(event="redis", message="admin: a reply of more than 65536 elements", timeout=20)
+        weir.wait_log(event="redis", message="queue of a relay: malformed", timeout=20)
+    heard(weirs)
+    clients = hold(weirs[0], 3)
+    agree(weirs, two)
+    release(clients)
+
+
 @pytest.mark.scorecard(59, "FLUSHALL in mid-run")
 def test_flushed_under_load(redis, instance, relays):
     """Nobody vanishes while it speaks."""
