@@ -391,6 +391,42 @@ static void test_many(void **state)
     assert_string_equal(one.complaint, "");
 }
 
+/* Relays come and go for years, and their names are kept: as many as can be read. */
+static void test_full_totals(void **state)
+{
+    static const char fill[] = "for i = 1, 4094 do redis.call('HSET', KEYS[2], KEYS[1] + i, 1) end return 1";
+    struct resp_commands commands = { .n = 0 };
+    char first[16];
+
+    (void)state;
+    for (unsigned i = 0; i < 8; i++) {
+        (void)snprintf(first, sizeof first, "%u", i * 4094);
+        resp_commands_clear(&commands);
+        resp_commands_say(&commands, "EVAL", fill, "2", first, PREFIX "totals");
+        assert_true(redis_send(ear.redis, &commands, on_answer, &ear));
+        AWAIT(redis_outstanding(ear.redis) == 0);
+    }
+    resp_commands_clear(&commands);
+    resp_commands_say(&commands, "EVAL",
+                      "for i = 1, 1000 do redis.call('HSET', KEYS[1], 'relay' .. i .. '.delivered', 2) end "
+                      "redis.call('HSET', KEYS[1], '1', 5, 'a.b', 3, 'quiet.failed', 0) "
+                      "redis.call('ZADD', KEYS[2], 1, 'mx9-00000009') return 1",
+                      "2", PREFIX "stats:mx9-00000009", PREFIX "stats");
+    assert_true(redis_send(ear.redis, &commands, on_answer, &ear));
+    AWAIT(redis_outstanding(ear.redis) == 0);
+    resp_commands_free(&commands);
+    pass(&one, 0);
+    look(&one);
+    look(&one);
+    pass(&one, HOUR);
+    look(&one);
+    assert_string_equal(answer(&ear, "HMGET weir:{main}:totals 1 folded others.other quiet.failed"),
+                        "[6 1 3 nil]");
+    assert_string_equal(answer(&ear, "HGET weir:{main}:totals others.delivered"), "2000");
+    assert_string_equal(answer(&ear, "HLEN weir:{main}:totals"), ":32755");
+    assert_string_equal(one.complaint, "");
+}
+
 /* Who may not do all of it does none of it. */
 static void test_permission(void **state)
 {
@@ -448,7 +484,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_write),      TEST(test_counters),    TEST(test_flushed),       TEST(test_fold),
         TEST(test_alive),      TEST(test_two_reapers), TEST(test_folded_itself), TEST(test_hostile),
-        TEST(test_permission), TEST(test_away),        TEST(test_many),          TEST(test_another_id),
+        TEST(test_permission), TEST(test_away),        TEST(test_many),          TEST(test_full_totals),
+        TEST(test_another_id),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
