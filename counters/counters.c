@@ -249,9 +249,7 @@ static void disconnect(struct counters *c)
         rate_redis_forget(c->ops.rates);
     ev_timer_stop(c->loop, &c->look);
     c->publishing = c->accepted = c->refused = c->resynced = false;
-    c->resyncing = 0;
-    free(c->resyncs);
-    c->resyncs = NULL;
+    listen_forget(c);
 }
 
 static bool connect_both(struct counters *c)

@@ -82,6 +82,7 @@ struct counters {
     size_t resyncing;                 /* answers that are still to come */
     bool resync_lost, resync_refused; /* one of them did not, or was no use */
     struct resync *resyncs;
+    struct inquiry *inquiries; /* listen.c's */
     bool accepted, refused,
         resynced; /* over these connections: the last snapshot; the others were asked for */
 
@@ -151,5 +152,7 @@ bool count_create(struct counters *c);
 /* listen.c */
 void listen_message(void *arg, const char *text, size_t size);
 void listen_tick(struct counters *c, int64_t now);
+/* The connection for commands has been freed: nothing will be answered. */
+void listen_forget(struct counters *c);
 
 #endif

@@ -384,6 +384,26 @@ def test_a_farm_keeps_what_was_counted_in_it(redis, instance, relays):
     assert {farm: delivered(server, farm) for farm in total} == total
 
 
+def unread(server):
+    """Octets that the server has not read yet."""
+    with open("/proc/net/tcp") as file:
+        rows = [line.split() for line in file][1:]
+    return sum(int(row[4].split(":")[1], 16) for row in rows if row[1].endswith(":%04X" % server.port) and row[3] == "01")
+
+
+def test_reload_while_answers_are_outstanding(redis, instance, relays):
+    """Nobody waits for what will not come, and nothing is kept for it: the sanitizer looks at the end."""
+    servers = [redis(), redis()]
+    weir = instance(servers[0].url, relays(1))
+    for now, then in (servers, servers[::-1], servers):
+        now.ask("PUBLISH", "weir:{main}:events", '{"admin":1}')
+        now.pause()
+        wait_until(lambda: unread(now), 10, "it was asked again")
+        weir.reload(lambda config: config["redis"].update(url=then.url))
+        now.resume()
+        wait_state(weir, "shared")
+
+
 def test_another_instance_with_the_same_id(redis, instance, relays):
     one, server = relays(1), redis()
     weirs = [instance(server.url, one) for _ in range(2)]
