@@ -87,6 +87,46 @@ void counters_rename(struct counters *c, const char *why)
     c->published_at = clock_milliseconds() - c->config->lease;
 }
 
+/* --- whether Redis is there --- */
+
+/* Both are needed: what is published without hearing the others would let them make way for us. */
+static bool is_connected(const struct counters *c)
+{
+    return c->commands && c->events && redis_state(c->commands) == REDIS_READY &&
+           redis_state(c->events) == REDIS_READY;
+}
+
+/* `server` NULL: as it was. */
+static void set_status(struct counters *c, const char *server, const char *reason)
+{
+    pthread_mutex_lock(&c->status_lock);
+    (void)snprintf(c->status.reason, sizeof c->status.reason, "%s", reason);
+    if (server)
+        (void)snprintf(c->status.server, sizeof c->status.server, "%s", server);
+    pthread_mutex_unlock(&c->status_lock);
+}
+
+static void lose(struct counters *c, const char *reason)
+{
+    counters_complain(c, "server", reason);
+    set_status(c, NULL, reason);
+    c->accepted = false;
+    pooled_lose(c);
+    view_lost(&c->view, clock_milliseconds());
+    c->news = true;
+}
+
+/* On the way to another node of a cluster nobody is told anything, and it may be long: who waits for that
+ * with the others would take them for dead when their leases end, and they him. */
+static void watch_the_way(struct counters *c, int64_t now)
+{
+    if (is_connected(c))
+        c->connected_at = now;
+    else if ((c->view.state == COUNTERS_SHARED || c->view.state == COUNTERS_REJOIN) &&
+             now - c->connected_at >= REDIS_ANSWER_LIMIT)
+        lose(c, "the slot has moved, and where it should be nobody answers");
+}
+
 /* --- the view in force --- */
 
 static void tell_state(struct counters *c)
@@ -160,6 +200,7 @@ static void on_look(struct ev_loop *loop, ev_timer *timer, int events)
     (void)loop;
     (void)events;
     publish_tick(c, now);
+    watch_the_way(c, now);
     news = is_news(c, now);
     if (news)
         counters_apply(c, now);
@@ -172,33 +213,6 @@ static void on_look(struct ev_loop *loop, ev_timer *timer, int events)
 }
 
 /* --- connections --- */
-
-/* Both are needed: what is published without hearing the others would let them make way for us. */
-static bool is_connected(const struct counters *c)
-{
-    return c->commands && c->events && redis_state(c->commands) == REDIS_READY &&
-           redis_state(c->events) == REDIS_READY;
-}
-
-/* `server` NULL: as it was. */
-static void set_status(struct counters *c, const char *server, const char *reason)
-{
-    pthread_mutex_lock(&c->status_lock);
-    (void)snprintf(c->status.reason, sizeof c->status.reason, "%s", reason);
-    if (server)
-        (void)snprintf(c->status.server, sizeof c->status.server, "%s", server);
-    pthread_mutex_unlock(&c->status_lock);
-}
-
-static void lose(struct counters *c, const char *reason)
-{
-    counters_complain(c, "server", reason);
-    set_status(c, NULL, reason);
-    c->accepted = false;
-    pooled_lose(c);
-    view_lost(&c->view, clock_milliseconds());
-    c->news = true;
-}
 
 void counters_refused(struct counters *c, const char *reason)
 {

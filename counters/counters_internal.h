@@ -73,7 +73,8 @@ struct counters {
     uint64_t seq;
     struct redis *commands, *events; /* NULL: OFF */
     ev_timer look;
-    int pace; /* ms to the next */
+    int pace;             /* ms to the next */
+    int64_t connected_at; /* last seen so, by both */
     int64_t looked_at, ticked, allowed_at, published_at, verdicts_at, resynced_at, heard_at, queues_at,
         replies_at;
     uint64_t placements; /* of all pools, when last published */

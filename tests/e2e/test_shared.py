@@ -824,6 +824,30 @@ def test_a_cluster(redis, instance, relays):
     release(clients)
 
 
+@pytest.mark.parametrize("word", ["ASK", "MOVED"])
+def test_a_slot_goes_to_a_node_that_hangs(redis, instance, relays, word):
+    """Nobody can publish, though the node that everybody is connected to is well: the last view holds."""
+    url, nodes = cluster_of(redis)
+    for node in nodes:
+        node.ask("CONFIG", "SET", "cluster-node-timeout", 60000)
+    one = relays(1)
+    weirs = [instance(url, one, redis={"lease": "3s"}) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[1], 3)
+    agree(weirs, one)
+    move = SlotMove(nodes, "weir:{main}:instances").begin().keys()
+    move.heir.pause()
+    if word == "MOVED":
+        for node in nodes:
+            if node is not move.heir:
+                node.ask("CLUSTER", "SETSLOT", move.slot, "NODE", move.names[move.heir])
+    for weir in weirs:
+        weir.wait_log(event="counters", message="held: Redis is away: the last counts of the others hold for 30 s", timeout=20)
+        assert state(weir) == "held" and weir.metric("weir_instances") == 2 and farm_connections(weir) == {"r1": 3}
+    move.heir.resume()
+    release(clients)
+
+
 def sent(weir, attempts):
     """How many of so many messages of one client are taken, each in a session of its own."""
     taken = 0
