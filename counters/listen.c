@@ -101,19 +101,26 @@ static void take_keys(struct counters *c, const char *id, const struct resp *has
 
 /* --- operators' words --- */
 
-static struct counted *counted_as(struct counters *c, size_t i, const char *name)
-{
-    const struct backend *backend = c->counted[i].backend;
-
-    return strcmp(backend->full_name, name) == 0 || strcmp(backend->configured_name, name) == 0
-               ? &c->counted[i]
-               : NULL;
-}
-
+/* What is said of a backend by its own name goes before what is said of all that share one. */
 struct words {
     char word[8];
     uint32_t weight;
+    bool own_word, own_weight;
 };
+
+static void take_word(struct words *words, const struct resp *value, uint64_t weight, bool is_weight,
+                      bool own)
+{
+    if (is_weight) {
+        if (own || !words->own_weight)
+            words->weight = (uint32_t)weight;
+        words->own_weight |= own;
+    } else if (!resp_is(value, "ready")) {
+        if (own || !words->own_word)
+            memcpy(words->word, value->text, value->size + 1);
+        words->own_word |= own;
+    }
+}
 
 /* A field is a backend's name, or that with ".weight" behind it. */
 static void read_word(struct counters *c, struct words *words, const struct resp *field,
@@ -137,12 +144,11 @@ static void read_word(struct counters *c, struct words *words, const struct resp
         return;
     }
     for (size_t i = 0; i < c->n; i++) {
-        if (!counted_as(c, i, name))
-            continue;
-        if (weight)
-            words[i].weight = (uint32_t)number;
-        else if (!resp_is(value, "ready"))
-            memcpy(words[i].word, value->text, value->size + 1);
+        const struct backend *backend = c->counted[i].backend;
+        bool own = strcmp(backend->full_name, name) == 0;
+
+        if (own || strcmp(backend->configured_name, name) == 0)
+            take_word(&words[i], value, number, weight, own);
     }
 }
 
