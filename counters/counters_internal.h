@@ -38,7 +38,7 @@ struct counted {
     char word[8]; /* the farm's operators' admin word in force; "": none */
     uint32_t weight;
     struct feedback feedback;
-    uint32_t down, limit; /* what others have found, as last told */
+    uint32_t down, instances, limit; /* what others have found, and out of how many, as last told */
 };
 
 /* An instance that was asked about at a resync. */

@@ -848,6 +848,27 @@ def test_a_slot_goes_to_a_node_that_hangs(redis, instance, relays, word):
     release(clients)
 
 
+def test_most_of_those_that_are_left(redis, instance, relays):
+    """Three of eight can't reach a relay, and that is no verdict; three of four is one."""
+    server = redis()
+    weir = instance(server.url, relays(2), redis={"lease": "10s"})
+    seq = 0
+
+    def say(last, down, bye=()):
+        nonlocal seq
+        seq += 1
+        for n in range(1, last + 1):
+            one = {"schema": 1, "id": "other-%d" % n, "started": 1, "seq": seq, "sessions": 0, "queued": 0, "down": ["r1"] if n <= down else []}
+            server.ask("PUBLISH", "weir:{main}:events", json.dumps(dict(one, bye=True) if n in bye else one))
+        return {one["name"]: one["state"] for one in weir.status()["backends"]}, weir.metric("weir_instances")
+    wait_until(lambda: say(7, 0)[1] == 8, 10, "there are eight", 0.1)
+    for _ in range(20):  # they are looked at twice a second
+        assert say(7, 3) == ({"r1": "up", "r2": "up"}, 8)
+        time.sleep(0.1)
+    say(7, 3, bye=(4, 5, 6, 7))
+    wait_until(lambda: say(3, 3) == ({"r1": "ejected", "r2": "up"}, 4), 10, lambda: str(weir.status()["backends"]), 0.1)
+
+
 def sent(weir, attempts):
     """How many of so many messages of one client are taken, each in a session of its own."""
     taken = 0
