@@ -308,13 +308,16 @@ static int to_name(const void *name, const void *count)
     return strcmp(name, ((const struct snapshot_count *)count)->name);
 }
 
+static int to_text(const void *name, const void *text)
+{
+    return strcmp(name, *(char *const *)text);
+}
+
 /* One instance has one voice, however often it says so. */
 static bool is_down(const struct snapshot *snapshot, const char *name)
 {
-    for (size_t i = 0; i < snapshot->n_down; i++)
-        if (strcmp(snapshot->down[i], name) == 0)
-            return true;
-    return false;
+    return snapshot->n_down &&
+           bsearch(name, snapshot->down, snapshot->n_down, sizeof *snapshot->down, to_text);
 }
 
 void view_verdict(const struct view *view, const char *name, uint32_t *scratch, uint32_t *down,
