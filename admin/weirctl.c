@@ -69,7 +69,8 @@ static json_t *ask(struct client *client, json_t *request, json_t **answer, int 
 
     *answer = client_ask(client, request);
     if (!*answer) {
-        fprintf(stderr, "weirctl: %s: %s\n", client->path, client->error);
+        fprintf(stderr, "weirctl: %s: ", client->path);
+        show_line(stderr, client->error, UINT_MAX); /* it may be a server's words */
         *status = WEIRCTL_NO_ANSWER;
         return NULL;
     }

@@ -100,9 +100,10 @@ static bool is_there(const struct farm_link *link)
     return redis_state(link->redis) == REDIS_READY;
 }
 
+/* Also on the way to another node: what was moved there will be answered. */
 static bool is_settled(const struct farm_link *link)
 {
-    return !is_there(link) || redis_outstanding(link->redis) == 0;
+    return redis_outstanding(link->redis) == 0;
 }
 
 /* The first attempt that fails is the answer; later (the live view) it may come back meanwhile. */
@@ -145,11 +146,8 @@ bool farm_settle(struct client *client)
 {
     struct farm_link *link = client->farm;
 
-    if (link->redis && turn(client, is_settled)) {
-        if (is_there(link))
-            return true;
-        return fail(client, link->reason);
-    }
+    if (link->redis && turn(client, is_settled))
+        return redis_state(link->redis) != REDIS_DOWN || fail(client, link->reason);
     redis_free(&link->redis);
     return false;
 }

@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,7 +7,7 @@
 #include "admin/weirctl_farm.h"
 #include "counters/snapshot.h"
 
-#define INSTANCES_MAX 1024
+#define INSTANCES_MAX 1024 /* those that were last heard of */
 
 /* A hash as an object; {} where there is none, or something else stands in its place. */
 static json_t *hash_of(const struct resp *reply)
@@ -64,20 +65,24 @@ struct question {
     const char *name;
 };
 
-/* What is no hash where an instance has one was not written by a Weir: it is left out. */
+/* What is no hash where an instance has one, or is too long for one, was not written by a Weir: it is left
+ * out.
+ */
 static bool is_to_be_told(const struct question *question, const struct resp *error)
 {
     bool shared = !question->into || question->into == question->keys;
 
-    return shared || strncmp(error->text, "WRONGTYPE", 9) != 0;
+    return shared || resp_fault(error) != RESP_FAULT_OTHER;
 }
 
 static void on_answer(void *arg, const struct resp *reply, const char *error)
 {
     const struct question *question = arg;
 
-    if (error)
+    if (error) {
+        json_object_set_new(question->keys, "lost", report_text(error));
         return;
+    }
     if (reply->type == RESP_ERROR && is_to_be_told(question, reply))
         json_object_set_new(question->keys, "error", report_text(reply->text));
     if (question->into)
@@ -88,15 +93,17 @@ static void on_answer(void *arg, const struct resp *reply, const char *error)
 
 static bool ask(struct client *client, struct question *question, const char *id)
 {
+    static const char first[] = "-1024";
     struct resp_commands commands = { 0 };
     char key[FARM_KEY_MAX];
     bool sent;
 
+    static_assert(INSTANCES_MAX == 1024, "as many as are asked for");
     farm_key(client->farm, key, question->name, id);
     if (question->into)
         resp_commands_say(&commands, "HGETALL", key);
     else
-        resp_commands_say(&commands, "ZRANGE", key, "0", "-1", "WITHSCORES");
+        resp_commands_say(&commands, "ZRANGE", key, first, "-1", "WITHSCORES");
     sent = farm_send(client, &commands, on_answer, question);
     resp_commands_free(&commands);
     return sent;
@@ -140,12 +147,22 @@ static bool ask_instances(struct client *client, json_t *keys)
     return good;
 }
 
+/* A part would be taken for the whole. */
+static bool is_whole(struct client *client, const json_t *keys)
+{
+    const char *lost = show_text(keys, "lost");
+
+    if (*lost)
+        (void)snprintf(client->error, sizeof client->error, "%s", lost);
+    return !*lost;
+}
+
 json_t *farm_read(struct client *client)
 {
     json_t *keys = json_object();
 
     json_object_set_new(keys, "instances", json_array());
-    if (ask_whole(client, keys) && ask_instances(client, keys))
+    if (ask_whole(client, keys) && ask_instances(client, keys) && is_whole(client, keys))
         return keys;
     json_decref(keys);
     return NULL;

@@ -62,9 +62,11 @@ void counters_hear(struct counters *c, int64_t now)
         uint32_t down, limit;
 
         view_verdict(&c->view, c->names[i], scratch, &down, &limit, now);
-        if (down == counted->down && limit == counted->limit)
+        /* Few of many may become most of few. */
+        if (down == counted->down && limit == counted->limit && (!down || instances == counted->instances))
             continue;
         counted->down = down;
+        counted->instances = instances;
         counted->limit = limit;
         c->ops.hear(c->ops.arg, counted->backend, down, instances, limit);
     }

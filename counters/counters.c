@@ -70,16 +70,61 @@ static void make_id(struct counters *c)
     pthread_mutex_unlock(&c->status_lock);
 }
 
+static void take_another_id(struct counters *c)
+{
+    make_id(c);
+    statistics_set_id(c->statistics, c->id);
+    clients_redis_set_id(c->clients, c->id);
+}
+
 void counters_rename(struct counters *c, const char *why)
 {
     char old[SNAPSHOT_ID_MAX];
 
     memcpy(old, c->id, sizeof old);
-    make_id(c);
-    statistics_set_id(c->statistics, c->id);
-    clients_redis_set_id(c->clients, c->id);
+    take_another_id(c);
     log_message(LOG_LEVEL_WARNING, "redis", "%s: %s is now %s", why, old, c->id);
     c->published_at = clock_milliseconds() - c->config->lease;
+}
+
+/* --- whether Redis is there --- */
+
+/* Both are needed: what is published without hearing the others would let them make way for us. */
+static bool is_connected(const struct counters *c)
+{
+    return c->commands && c->events && redis_state(c->commands) == REDIS_READY &&
+           redis_state(c->events) == REDIS_READY;
+}
+
+/* `server` NULL: as it was. */
+static void set_status(struct counters *c, const char *server, const char *reason)
+{
+    pthread_mutex_lock(&c->status_lock);
+    (void)snprintf(c->status.reason, sizeof c->status.reason, "%s", reason);
+    if (server)
+        (void)snprintf(c->status.server, sizeof c->status.server, "%s", server);
+    pthread_mutex_unlock(&c->status_lock);
+}
+
+static void lose(struct counters *c, const char *reason)
+{
+    counters_complain(c, "server", reason);
+    set_status(c, NULL, reason);
+    c->accepted = false;
+    pooled_lose(c);
+    view_lost(&c->view, clock_milliseconds());
+    c->news = true;
+}
+
+/* On the way to another node of a cluster nobody is told anything, and it may be long: who waits for that
+ * with the others would take them for dead when their leases end, and they him. */
+static void watch_the_way(struct counters *c, int64_t now)
+{
+    if (is_connected(c))
+        c->connected_at = now;
+    else if ((c->view.state == COUNTERS_SHARED || c->view.state == COUNTERS_REJOIN) &&
+             now - c->connected_at >= REDIS_ANSWER_LIMIT)
+        lose(c, "the slot has moved, and where it should be nobody answers");
 }
 
 /* --- the view in force --- */
@@ -155,6 +200,7 @@ static void on_look(struct ev_loop *loop, ev_timer *timer, int events)
     (void)loop;
     (void)events;
     publish_tick(c, now);
+    watch_the_way(c, now);
     news = is_news(c, now);
     if (news)
         counters_apply(c, now);
@@ -167,33 +213,6 @@ static void on_look(struct ev_loop *loop, ev_timer *timer, int events)
 }
 
 /* --- connections --- */
-
-/* Both are needed: what is published without hearing the others would let them make way for us. */
-static bool is_connected(const struct counters *c)
-{
-    return c->commands && c->events && redis_state(c->commands) == REDIS_READY &&
-           redis_state(c->events) == REDIS_READY;
-}
-
-/* `server` NULL: as it was. */
-static void set_status(struct counters *c, const char *server, const char *reason)
-{
-    pthread_mutex_lock(&c->status_lock);
-    (void)snprintf(c->status.reason, sizeof c->status.reason, "%s", reason);
-    if (server)
-        (void)snprintf(c->status.server, sizeof c->status.server, "%s", server);
-    pthread_mutex_unlock(&c->status_lock);
-}
-
-static void lose(struct counters *c, const char *reason)
-{
-    counters_complain(c, "server", reason);
-    set_status(c, NULL, reason);
-    c->accepted = false;
-    pooled_lose(c);
-    view_lost(&c->view, clock_milliseconds());
-    c->news = true;
-}
 
 void counters_refused(struct counters *c, const char *reason)
 {
@@ -244,9 +263,7 @@ static void disconnect(struct counters *c)
         rate_redis_forget(c->ops.rates);
     ev_timer_stop(c->loop, &c->look);
     c->publishing = c->accepted = c->refused = c->resynced = false;
-    c->resyncing = 0;
-    free(c->resyncs);
-    c->resyncs = NULL;
+    listen_forget(c);
 }
 
 static bool connect_both(struct counters *c)
@@ -357,16 +374,15 @@ static bool same_text(const char *a, const char *b)
     return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
-/* Whether the connections that there are will do. */
+/* Whether Redis and the farm are those that they were. */
 static bool same_place(const struct counters *c, const struct config_redis *next, const char *nameservers)
 {
     const struct config_redis *now = c->config;
 
     if (!c->commands || !now || !now->url || !next->url)
         return !c->commands && !next->url;
-    /* A context belongs to its configuration. */
-    return !next->tls && !now->tls && memcmp(now->url, next->url, sizeof *next->url) == 0 &&
-           strcmp(now->farm, next->farm) == 0 && same_text(c->nameservers, nameservers);
+    return memcmp(now->url, next->url, sizeof *next->url) == 0 && strcmp(now->farm, next->farm) == 0 &&
+           same_text(c->nameservers, nameservers);
 }
 
 /* Without Redis all is one's own. */
@@ -393,11 +409,29 @@ static void alone(struct counters *c)
     tell_state(c);
 }
 
+static void connect_or_do_without(struct counters *c)
+{
+    if (connect_both(c))
+        return;
+    log_message(LOG_LEVEL_ERROR, "redis", "out of memory: counts are this instance's own");
+    disconnect(c);
+    alone(c);
+}
+
+/* The same Redis, by new connections: a TLS context belongs to its configuration. The others are as they
+ * were, and so is this instance to them. */
+static void connect_anew(struct counters *c)
+{
+    disconnect(c);
+    view_lost(&c->view, clock_milliseconds());
+    connect_or_do_without(c);
+}
+
 static void begin(struct counters *c, char *nameservers)
 {
     int64_t now = clock_milliseconds();
     const struct config_redis *redis = c->config;
-    char shown[REDIS_URL_TEXT_MAX];
+    char shown[REDIS_URL_TEXT_MAX], prefix[COUNTERS_PREFIX_MAX];
 
     free(c->nameservers);
     c->nameservers = nameservers;
@@ -406,19 +440,20 @@ static void begin(struct counters *c, char *nameservers)
         alone(c);
         return;
     }
-    (void)snprintf(c->prefix, sizeof c->prefix, "weir:{%s}:", redis->farm);
+    (void)snprintf(prefix, sizeof prefix, "weir:{%s}:", redis->farm);
+    /* Should it come back to that farm, what it has counted there is another's: it would be written over. */
+    if (*c->prefix && strcmp(prefix, c->prefix) != 0)
+        take_another_id(c);
+    memcpy(c->prefix, prefix, sizeof c->prefix);
     (void)snprintf(c->channel, sizeof c->channel, "%sevents", c->prefix);
     view_init(&c->view, redis->lease, redis->expected_instances, now);
     set_status(c, redis_url_show(redis->url, shown), "not connected yet");
     c->looked_at = c->ticked = now;
     c->allowed_at = now - COUNTERS_ANEW;
     c->published_at = now - redis->lease;
-    if (!connect_both(c)) {
-        log_message(LOG_LEVEL_ERROR, "redis", "out of memory: counts are this instance's own");
-        disconnect(c);
-        alone(c);
+    connect_or_do_without(c);
+    if (c->view.state == COUNTERS_OFF)
         return;
-    }
     counters_apply(c, now);
     tell_state(c);
 }
@@ -428,7 +463,8 @@ void counters_set_farm(struct counters *c, struct farm *farm)
     const struct config_redis *redis = &farm->config->redis;
     struct farm *old = c->farm;
     char *nameservers = nameservers_of(farm->config);
-    bool same = c->farm && same_place(c, redis, nameservers);
+    bool same = c->farm && same_place(c, redis, nameservers),
+         other_tls = same && redis->tls != c->config->tls;
 
     if (!same && c->commands) {
         statistics_final(c->statistics);
@@ -447,7 +483,9 @@ void counters_set_farm(struct counters *c, struct farm *farm)
         free(nameservers);
         view_configure(&c->view, redis->lease, redis->expected_instances);
         c->resync_due = c->verdicts_due = true;
-        if (redis->url)
+        if (other_tls)
+            connect_anew(c);
+        if (c->commands)
             counters_apply(c, clock_milliseconds());
     } else {
         begin(c, nameservers);

@@ -38,7 +38,7 @@ struct counted {
     char word[8]; /* the farm's operators' admin word in force; "": none */
     uint32_t weight;
     struct feedback feedback;
-    uint32_t down, limit; /* what others have found, as last told */
+    uint32_t down, instances, limit; /* what others have found, and out of how many, as last told */
 };
 
 /* An instance that was asked about at a resync. */
@@ -73,7 +73,8 @@ struct counters {
     uint64_t seq;
     struct redis *commands, *events; /* NULL: OFF */
     ev_timer look;
-    int pace; /* ms to the next */
+    int pace;             /* ms to the next */
+    int64_t connected_at; /* last seen so, by both */
     int64_t looked_at, ticked, allowed_at, published_at, verdicts_at, resynced_at, heard_at, queues_at,
         replies_at;
     uint64_t placements; /* of all pools, when last published */
@@ -82,6 +83,7 @@ struct counters {
     size_t resyncing;                 /* answers that are still to come */
     bool resync_lost, resync_refused; /* one of them did not, or was no use */
     struct resync *resyncs;
+    struct inquiry *inquiries; /* listen.c's */
     bool accepted, refused,
         resynced; /* over these connections: the last snapshot; the others were asked for */
 
@@ -151,5 +153,7 @@ bool count_create(struct counters *c);
 /* listen.c */
 void listen_message(void *arg, const char *text, size_t size);
 void listen_tick(struct counters *c, int64_t now);
+/* The connection for commands has been freed: nothing will be answered. */
+void listen_forget(struct counters *c);
 
 #endif

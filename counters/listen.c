@@ -101,19 +101,26 @@ static void take_keys(struct counters *c, const char *id, const struct resp *has
 
 /* --- operators' words --- */
 
-static struct counted *counted_as(struct counters *c, size_t i, const char *name)
-{
-    const struct backend *backend = c->counted[i].backend;
-
-    return strcmp(backend->full_name, name) == 0 || strcmp(backend->configured_name, name) == 0
-               ? &c->counted[i]
-               : NULL;
-}
-
+/* What is said of a backend by its own name goes before what is said of all that share one. */
 struct words {
     char word[8];
     uint32_t weight;
+    bool own_word, own_weight;
 };
+
+static void take_word(struct words *words, const struct resp *value, uint64_t weight, bool is_weight,
+                      bool own)
+{
+    if (is_weight) {
+        if (own || !words->own_weight)
+            words->weight = (uint32_t)weight;
+        words->own_weight |= own;
+    } else if (!resp_is(value, "ready")) {
+        if (own || !words->own_word)
+            memcpy(words->word, value->text, value->size + 1);
+        words->own_word |= own;
+    }
+}
 
 /* A field is a backend's name, or that with ".weight" behind it. */
 static void read_word(struct counters *c, struct words *words, const struct resp *field,
@@ -137,12 +144,11 @@ static void read_word(struct counters *c, struct words *words, const struct resp
         return;
     }
     for (size_t i = 0; i < c->n; i++) {
-        if (!counted_as(c, i, name))
-            continue;
-        if (weight)
-            words[i].weight = (uint32_t)number;
-        else if (!resp_is(value, "ready"))
-            memcpy(words[i].word, value->text, value->size + 1);
+        const struct backend *backend = c->counted[i].backend;
+        bool own = strcmp(backend->full_name, name) == 0;
+
+        if (own || strcmp(backend->configured_name, name) == 0)
+            take_word(&words[i], value, number, weight, own);
     }
 }
 
@@ -177,6 +183,7 @@ static void take_words(struct counters *c, const struct resp *hash)
 
 /* Those that were asked about, held: a reload may have come in between. */
 struct inquiry {
+    struct inquiry *next; /* of the counters' */
     struct counters *c;
     size_t n;
     struct backend *backends[];
@@ -214,18 +221,36 @@ static void forget_queues(struct counters *c)
     }
 }
 
+static void end_inquiry(struct inquiry *inquiry)
+{
+    struct inquiry **at = &inquiry->c->inquiries;
+
+    while (*at != inquiry)
+        at = &(*at)->next;
+    *at = inquiry->next;
+    while (inquiry->n)
+        backend_release(&inquiry->backends[--inquiry->n]);
+    free(inquiry);
+}
+
+void listen_forget(struct counters *c)
+{
+    c->resyncing = 0;
+    free(c->resyncs);
+    c->resyncs = NULL;
+    while (c->inquiries)
+        end_inquiry(c->inquiries);
+}
+
 static void on_queues(void *arg, const struct resp *reply, const char *error)
 {
     struct inquiry *inquiry = arg;
 
     if (!error)
         inquiry->c->queues_at = clock_milliseconds();
-    for (size_t i = 0; i < inquiry->n; i++) {
-        if (!error && reply->type == RESP_ARRAY && reply->n == inquiry->n)
-            take_queue(inquiry->c, inquiry->backends[i], &reply->elements[i]);
-        backend_release(&inquiry->backends[i]);
-    }
-    free(inquiry);
+    for (size_t i = 0; !error && reply->type == RESP_ARRAY && reply->n == inquiry->n && i < inquiry->n; i++)
+        take_queue(inquiry->c, inquiry->backends[i], &reply->elements[i]);
+    end_inquiry(inquiry);
 }
 
 /* A single one is not answered by an array of answers, so the first is asked for twice. */
@@ -238,17 +263,16 @@ static void ask_queues(struct counters *c)
     if (!inquiry)
         return;
     inquiry->c = c;
+    inquiry->next = c->inquiries;
+    c->inquiries = inquiry;
     for (size_t i = 0; c->n && i <= c->n; i++) {
         size_t k = i < c->n ? i : 0;
 
         resp_commands_say(&commands, "HGETALL", counters_key(c, key, "queue", c->names[k]));
         inquiry->backends[inquiry->n++] = backend_hold(c->counted[k].backend);
     }
-    if (!inquiry->n || !redis_send(c->commands, &commands, on_queues, inquiry)) {
-        while (inquiry->n)
-            backend_release(&inquiry->backends[--inquiry->n]);
-        free(inquiry);
-    }
+    if (!inquiry->n || !redis_send(c->commands, &commands, on_queues, inquiry))
+        end_inquiry(inquiry);
     resp_commands_free(&commands);
 }
 

@@ -243,8 +243,12 @@ static void on_published(void *arg, const struct resp *reply, const char *error)
     struct counters *c = arg;
 
     c->publishing = false;
-    if (error)
-        return; /* the connection says why */
+    if (error) {
+        /* The connection says why, unless it is another node that could not be asked. */
+        if (redis_state(c->commands) == REDIS_READY)
+            counters_refused(c, error);
+        return;
+    }
     if (reply->type == RESP_ERROR) {
         counters_refused(c, reply->text);
         return;

@@ -9,6 +9,7 @@
  * adds them, so the second of two reapers finds nothing. Should a look have been wrong (the instance was only
  * cut off) nothing is counted twice either: the instance finds folded:<id>.
  */
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +21,9 @@
  *
  * What may be refused comes before what can't be taken back: the HINCRBY of 0 is there for that. Values that
  * are no counters are left out; 18 digits are more than anything was ever counted to, and their sum over many
- * instances stays within what Redis can add. -1: a key is of another type, or holds more than any Weir
- * counts. */
+ * instances stays within what Redis can add. Relays come and go, and their names stay in the totals: when as
+ * many are there as can be read, new ones become "others.delivered" and so on. -1: a key is of another type,
+ * or holds more than any Weir counts. */
 static const char fold_script[] =
     "if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end "
     "local n = redis.pcall('HLEN', KEYS[1]) "
@@ -34,9 +36,16 @@ static const char fold_script[] =
     "if type(probe) == 'table' and not string.find(probe.err, 'integer') then return probe end "
     "redis.call('SET', KEYS[4], '1', 'EX', 2592000) "
     "redis.call('DEL', KEYS[1]) "
+    "local room, known, kinds = ARGV[2] - 16 - redis.call('HLEN', KEYS[3]) "
+    "if room < #counters / 2 then "
+    "kinds = { delivered = 1, rejected = 1, deferred = 1, failed = 1, aborted = 1, unknown = 1 } known = {} "
+    "for _, name in ipairs(redis.call('HGETALL', KEYS[3])) do known[name] = true end end "
     "for i = 1, #counters, 2 do "
     "local name, value = counters[i], counters[i + 1] "
-    "if #name <= 300 and #value <= 18 and string.find(value, '^%d+$') then "
+    "if #name <= 300 and #value <= 18 and string.find(value, '^%d+$') and tonumber(value) > 0 then "
+    "if known and not known[name] then room = room - 1 if room < 0 then "
+    "local kind = string.match(name, '%.(%l+)$') name = 'others.' .. (kinds[kind] and kind or 'other') end "
+    "end "
     "redis.pcall('HINCRBY', KEYS[3], name, value) end end "
     "redis.pcall('HINCRBY', KEYS[3], 'folded', 1) "
     "redis.call('ZREM', KEYS[5], ARGV[1]) redis.call('ZREM', KEYS[6], ARGV[1]) "
@@ -200,15 +209,17 @@ void reaper_tick(struct reaper *reaper, int64_t now)
 {
     struct resp_commands commands = { 0 };
     const struct statistics *s = reaper->statistics;
+    static const char last[] = "1023"; /* REAPER_GONE_MAX: those that have been quiet for the longest */
     char key[STATISTICS_KEY_MAX];
 
+    static_assert(REAPER_GONE_MAX == 1024, "as many as are asked for");
     if (!reaper->next)
         reaper->next = later(now, 0);
     if (reaper->busy || now < reaper->next)
         return;
     reaper->next = later(now, REAPER_INTERVAL);
-    resp_commands_say(&commands, "ZRANGE", statistics_key(s, key, "stats", NULL), "0", "-1");
-    resp_commands_say(&commands, "ZRANGE", statistics_key(s, key, "instances", NULL), "0", "-1");
+    resp_commands_say(&commands, "ZRANGE", statistics_key(s, key, "stats", NULL), "0", last);
+    resp_commands_say(&commands, "ZRANGE", statistics_key(s, key, "instances", NULL), "0", last);
     reaper->busy = redis_send(s->redis, &commands, on_ids, reaper);
     resp_commands_free(&commands);
 }

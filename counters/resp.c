@@ -9,10 +9,17 @@
  * hiredis calls back for each element, with the chain of arrays around it; here it becomes a tree whose
  * arrays grow as their elements come. An element that is an array is always the last of the array around it
  * while it is being filled: what `task->obj` points to does not move.
+ *
+ * An array that gets too large becomes an error in its place, and swallows what is still to come of it. So a
+ * key that somebody has filled spoils the one answer and not the connection.
  */
 
 #define WORDS_MAX      65 /* of resp_commands_list() */
 #define ELEMENTS_FIRST 4  /* room in an array at its first element; then it doubles */
+
+/* Of what was given up: nobody's memory. */
+static const char too_long[] = "a reply of more than 65536 elements",
+                  too_much[] = "a reply of more than 16 MiB";
 
 struct resp_reader {
     redisReader *hiredis;
@@ -32,12 +39,18 @@ static void *refuse(const redisReadTask *task, const char *why)
 
 /* --- the tree ------------------------------------------------------------------------------------------- */
 
+static bool is_given_up(const struct resp *resp)
+{
+    return resp->text == too_long || resp->text == too_much;
+}
+
 static void clear(struct resp *resp)
 {
     for (size_t i = 0; i < resp->n; i++)
         clear((struct resp *)&resp->elements[i]);
     free((void *)resp->elements);
-    free((void *)resp->text);
+    if (!is_given_up(resp))
+        free((void *)resp->text);
 }
 
 static void free_reply(void *reply)
@@ -49,38 +62,66 @@ static void free_reply(void *reply)
 }
 
 /* Whether the reply may take that much more. */
-static bool charge(const redisReadTask *task, size_t octets)
+static bool charge(struct resp_reader *reader, size_t octets)
 {
-    struct resp_reader *reader = task->privdata;
-
-    if (octets <= RESP_MEMORY_MAX - reader->memory) {
-        reader->memory += octets;
-        return true;
-    }
-    refuse(task, "a reply of more than 16 MiB");
-    return false;
-}
-
-/* Room for one more. Its size says how much room there is: full at ELEMENTS_FIRST times a power of two. */
-static bool make_room(const redisReadTask *task, struct resp *array)
-{
-    size_t n = array->n, room = n ? 2 * n : ELEMENTS_FIRST;
-    struct resp *grown;
-
-    if (n && (n < ELEMENTS_FIRST || (n & (n - 1))))
-        return true;
-    if (!charge(task, (room - n) * sizeof *grown))
+    if (octets > RESP_MEMORY_MAX - reader->memory)
         return false;
-    grown = realloc((void *)array->elements, room * sizeof *grown);
-    if (!grown) {
-        refuse(task, "out of memory");
-        return false;
-    }
-    array->elements = grown;
+    reader->memory += octets;
     return true;
 }
 
-/* A place in the array around it, or that of the whole reply. */
+/* Room in an array of so many elements: ELEMENTS_FIRST times a power of two. */
+static size_t room_of(size_t n)
+{
+    size_t room = n ? ELEMENTS_FIRST : 0;
+
+    while (room < n)
+        room *= 2;
+    return room;
+}
+
+/* What was charged for it. */
+static size_t weight(const struct resp *resp)
+{
+    size_t octets = room_of(resp->n) * sizeof *resp;
+
+    if (resp->text && !is_given_up(resp))
+        octets += resp->size + 1;
+    for (size_t i = 0; i < resp->n; i++)
+        octets += weight(&resp->elements[i]);
+    return octets;
+}
+
+/* The array becomes an error. */
+static struct resp *give_up(const redisReadTask *task, struct resp *array, const char *why)
+{
+    struct resp_reader *reader = task->privdata;
+
+    reader->memory -= weight(array);
+    clear(array);
+    *array = (struct resp){ .type = RESP_ERROR, .text = why, .size = strlen(why) };
+    return array;
+}
+
+/* Room for one more: the array, or what has become of it. */
+static struct resp *make_room(const redisReadTask *task, struct resp *array)
+{
+    size_t n = array->n, room = room_of(n + 1);
+    struct resp *grown;
+
+    if (n && room == room_of(n))
+        return array;
+    if (!charge(task->privdata, (room - room_of(n)) * sizeof *grown))
+        return give_up(task, array, too_much);
+    grown = realloc((void *)array->elements, room * sizeof *grown);
+    if (!grown)
+        return refuse(task, "out of memory");
+    array->elements = grown;
+    return array;
+}
+
+/* A place in the array around it, or that of the whole reply; an array that was given up, if that is around
+ * it. */
 static struct resp *place(const redisReadTask *task, enum resp_type type)
 {
     struct resp_reader *reader = task->privdata;
@@ -93,12 +134,20 @@ static struct resp *place(const redisReadTask *task, enum resp_type type)
             return refuse(task, "out of memory");
     } else {
         array = task->parent->obj;
-        if (!make_room(task, array))
-            return NULL;
+        if (array->type == RESP_ARRAY)
+            array = make_room(task, array);
+        if (!array || array->type != RESP_ARRAY)
+            return array;
         resp = (struct resp *)&array->elements[array->n++];
     }
     *resp = (struct resp){ .type = type };
     return resp;
+}
+
+/* The place is none: the array around it was given up. */
+static bool is_swallowed(const redisReadTask *task, const struct resp *place)
+{
+    return task->parent && place == task->parent->obj;
 }
 
 /* --- what hiredis calls --------------------------------------------------------------------------------- */
@@ -117,19 +166,20 @@ static void *create_string(const redisReadTask *task, char *text, size_t size)
     }
     if (size > RESP_UNPARSED_MAX)
         return refuse(task, "more than 4 MiB in one text");
+    resp = place(task, type);
+    if (!resp || resp->type != type || (task->parent && resp == task->parent->obj))
+        return resp;                       /* nobody wants it any more */
+    if (!charge(task->privdata, size + 1)) /* it is not all there is */
+        return give_up(task, task->parent->obj, too_much);
     copy = malloc(size + 1);
-    if (!copy)
+    if (!copy) {
+        /* What stands in the tree already is freed with it; a text that is all there is, is not. */
+        if (!task->parent)
+            free(resp);
         return refuse(task, "out of memory");
+    }
     memcpy(copy, text, size);
     copy[size] = '\0';
-    resp = place(task, type);
-    if (!resp || !charge(task, size + 1)) {
-        free(copy);
-        /* What stands in the tree already is freed with it; a text that is all there is, is not. */
-        if (resp && !task->parent)
-            free(resp);
-        return NULL;
-    }
     resp->text = copy;
     resp->size = size;
     return resp;
@@ -137,24 +187,28 @@ static void *create_string(const redisReadTask *task, char *text, size_t size)
 
 static void *create_counted_array(const redisReadTask *task, size_t n)
 {
+    struct resp *resp;
     int depth = 1;
 
     if (task->type != REDIS_REPLY_ARRAY)
         return refuse(task, "a reply of a later protocol");
-    if (n > RESP_ELEMENTS_MAX)
-        return refuse(task, "a reply of more than 65536 elements");
+    if (n > RESP_SKIPPED_MAX)
+        return refuse(task, "a reply of more than 1048576 elements");
     for (const redisReadTask *around = task->parent; around; around = around->parent)
         depth++;
     if (depth > RESP_DEPTH_MAX)
         return refuse(task, "a reply nested more than 7 deep");
-    return place(task, RESP_ARRAY);
+    resp = place(task, RESP_ARRAY);
+    if (resp && !is_swallowed(task, resp) && n > RESP_ELEMENTS_MAX)
+        resp = give_up(task, resp, too_long);
+    return resp;
 }
 
 static void *create_integer(const redisReadTask *task, long long integer)
 {
     struct resp *resp = place(task, RESP_INTEGER);
 
-    if (resp)
+    if (resp && !is_swallowed(task, resp))
         resp->integer = integer;
     return resp;
 }

@@ -14,11 +14,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RESP_ELEMENTS_MAX 65536      /* of one array */
+#define RESP_ELEMENTS_MAX 65536      /* of one array; a longer one is an error in its place, … */
+#define RESP_SKIPPED_MAX  (1 << 20)  /* … up to here: then all is over */
 #define RESP_DEPTH_MAX    7          /* arrays in arrays; what hiredis 0.14 can do */
 #define RESP_UNPARSED_MAX (4 << 20)  /* octets of an element that does not end */
 #define RESP_LINE_MAX     (64 << 10) /* the same of one that is a line: it is searched anew at each feed */
-#define RESP_MEMORY_MAX   (16 << 20) /* octets in memory of one reply */
+#define RESP_MEMORY_MAX   (16 << 20) /* octets in memory of one reply; an array beyond is an error, too */
 
 enum resp_type { RESP_STATUS, RESP_ERROR, RESP_TEXT, RESP_INTEGER, RESP_NIL, RESP_ARRAY };
 

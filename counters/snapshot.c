@@ -145,8 +145,14 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct snapshot_count *)a)->name, ((const struct snapshot_count *)b)->name);
 }
 
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
 void snapshot_sort(struct snapshot *snapshot)
 {
+    qsort(snapshot->down, snapshot->n_down, sizeof *snapshot->down, by_text);
     qsort(snapshot->limits, snapshot->n_limits, sizeof *snapshot->limits, by_name);
 }
 

@@ -54,8 +54,8 @@ struct snapshot {
     size_t n_held, n_rates, n_limits, n_down, n_replies;
     struct snapshot_count *held; /* only those that hold something need be there */
     struct snapshot_rate *rates;
-    struct snapshot_count *limits; /* by name, when read */
-    char **down;
+    struct snapshot_count *limits;    /* by name, when read */
+    char **down;                      /* sorted (strcmp), when read */
     struct snapshot_replies *replies; /* by name, when read */
 };
 
@@ -64,7 +64,7 @@ bool snapshot_parse(struct snapshot *out, const char *text, size_t size, bool *o
 /* The text, to be freed; NULL: out of memory. */
 char *snapshot_format(const struct snapshot *snapshot);
 void snapshot_clear(struct snapshot *snapshot);
-/* Its limits, by name. */
+/* Its limits by name, and what is down. */
 void snapshot_sort(struct snapshot *snapshot);
 
 /* Of the two, the later one of the same instance is to be believed. */

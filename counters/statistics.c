@@ -223,6 +223,9 @@ void statistics_connect(struct statistics *s, struct redis *commands, const char
 
 void statistics_set_id(struct statistics *s, const char *id)
 {
+    if (s->writing)
+        keep_sent(s);
+    forget_sent(s);
     (void)snprintf(s->id, sizeof s->id, "%s", id);
 }
 

@@ -43,6 +43,7 @@ void statistics_free(struct statistics **statistics);
  * NULL before the connection is freed. Another prefix is another farm, which has no share in what was
  * counted. */
 void statistics_connect(struct statistics *statistics, struct redis *commands, const char *prefix);
+/* Another id has no share either in what was written under the one before. */
 void statistics_set_id(struct statistics *statistics, const char *id);
 
 /* Write and reap when it is time for it. Cheap. */

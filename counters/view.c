@@ -174,6 +174,13 @@ bool view_tick(struct view *view, int64_t now)
 
 /* --- what is told --- */
 
+/* Who is heard needs no keeping. But in HELD it is keeping that makes one count: there what was heard last is
+ * the last view. (One of two connections is enough to lose Redis; the other may bring news on.) */
+static int64_t kept_when_heard(const struct view *view)
+{
+    return view->state == COUNTERS_HELD ? INT64_MAX : 0;
+}
+
 static enum view_take add(struct view *view, struct snapshot *snapshot, int64_t now)
 {
     struct view_peer *grown;
@@ -189,7 +196,9 @@ static enum view_take add(struct view *view, struct snapshot *snapshot, int64_t 
         view->peers = grown;
         view->capacity = capacity;
     }
-    view->peers[view->n++] = (struct view_peer){ .last = *snapshot, .heard = now, .replies_at = now };
+    view->peers[view->n++] = (struct view_peer){
+        .last = *snapshot, .heard = now, .replies_at = now, .kept_until = kept_when_heard(view)
+    };
     memset(snapshot, 0, sizeof *snapshot);
     return VIEW_NEWS;
 }
@@ -223,7 +232,7 @@ enum view_take view_take(struct view *view, struct snapshot *snapshot, int64_t n
     snapshot_clear(&peer->last);
     peer->last = *snapshot;
     peer->heard = now;
-    peer->kept_until = 0;
+    peer->kept_until = kept_when_heard(view);
     memset(snapshot, 0, sizeof *snapshot);
     return result;
 }
@@ -299,13 +308,16 @@ static int to_name(const void *name, const void *count)
     return strcmp(name, ((const struct snapshot_count *)count)->name);
 }
 
+static int to_text(const void *name, const void *text)
+{
+    return strcmp(name, *(char *const *)text);
+}
+
 /* One instance has one voice, however often it says so. */
 static bool is_down(const struct snapshot *snapshot, const char *name)
 {
-    for (size_t i = 0; i < snapshot->n_down; i++)
-        if (strcmp(snapshot->down[i], name) == 0)
-            return true;
-    return false;
+    return snapshot->n_down &&
+           bsearch(name, snapshot->down, snapshot->n_down, sizeof *snapshot->down, to_text);
 }
 
 void view_verdict(const struct view *view, const char *name, uint32_t *scratch, uint32_t *down,

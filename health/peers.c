@@ -25,6 +25,7 @@ void peers_stop(struct record *record)
 {
     ev_timer_stop(record->health->loop, &record->peers_timer);
     record->peers_down = 0;
+    record->peers_agree = false;
 }
 
 static uint32_t quorum(uint32_t instances)
@@ -37,13 +38,16 @@ static uint32_t quorum(uint32_t instances)
 void health_hear(struct health *health, struct backend *backend, const struct health_peers *peers)
 {
     struct record *record = record_of(backend);
+    bool agreed;
     uint32_t before;
 
     (void)health;
     if (!record || !record->pool)
         return;
     before = record->peers_down;
+    agreed = record->peers_agree;
     record->peers_down = peers->down;
+    record->peers_agree = peers->down >= quorum(peers->instances);
     if (peers->down > before && record->judge.state != BACKEND_DOWN)
         record_arm(record, &record->peers_timer, judge_random(&record->judge, LOOK_WITHIN));
     if (record->orders.by[ORDER_PEERS].limit != peers->limit) {
@@ -52,7 +56,7 @@ void health_hear(struct health *health, struct backend *backend, const struct he
         order.limit = peers->limit;
         health_order(health, backend, ORDER_PEERS, &order);
     }
-    if (peers->down >= quorum(peers->instances) && before < quorum(peers->instances)) {
+    if (record->peers_agree && !agreed) {
         int64_t now = clock_milliseconds();
 
         judge_peers(&record->judge, publish_can_spare(record), now);

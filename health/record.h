@@ -73,6 +73,7 @@ struct record {
     struct judge judge;
     struct orders orders;
     uint32_t peers_down;           /* other instances that can't reach it */
+    bool peers_agree;              /* so many that it is a verdict */
     ev_timer peers_timer;          /* looked at, because one more can't */
     struct limit_totals totals;    /* at the last tick, the others' too */
     struct backend_replies others; /* that other instances have had */

@@ -4,7 +4,9 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
+import threading
 
 import pytest
 from test_control import RunningTop
@@ -252,6 +254,7 @@ def test_hostile_keys(farm):
     redis.cli("HSET", evil % "stats", "r1.delivered", "-1", "r2.delivered", "99999999999999999999999")
     redis.cli("SET", PREFIX + "stats:wrong", "text")
     redis.cli("HSET", PREFIX + "admin", "r1", "explode", "r2.weight", "-1", "", "drain")
+    redis.cli("EVAL", "for i = 1, 33000 do redis.call('HSET', KEYS[1], i, i) end", "1", PREFIX + "stats:evil")
     for command in ("status", "backends", "instances", "version", "names"):
         code, out, err = farmctl(redis.url, command)
         assert code == 0 and "\x1b" not in out, err
@@ -262,6 +265,32 @@ def test_hostile_keys(farm):
     redis.cli("SET", PREFIX + "admin", "text")
     code, _, err = farmctl(redis.url, "drain", "r1")
     assert code == 1 and "WRONGTYPE" in err
+
+
+def test_many_that_are_gone(farm):
+    """Who lives is found among thousands that have not."""
+    redis, _, _ = farm
+    for key in ("instances", "stats"):
+        redis.cli("EVAL", "for i = 1, 40000 do redis.call('ZADD', KEYS[1], i, 'old-' .. i) end", "1", PREFIX + key)
+    assert sorted(backends(redis)) == ["r1", "r2"]
+    assert sum(one["alive"] for one in ask(redis.url, "instances")) == 2
+    assert ask(redis.url, "drain", "r1")[0]["admin"] == "drain"
+
+
+def test_a_server_that_writes_on_terminals():
+    """What a server says instead of answering comes to an operator's eyes, not to the terminal."""
+    def serve():
+        sock, _ = listener.accept()
+        with sock:
+            sock.sendall(b"-ERR \x1b]0;owned\x07\r\n")
+            while sock.recv(4096):
+                pass
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        code, out, err = farmctl("redis://127.0.0.1:%d" % listener.getsockname()[1], "status")
+        thread.join()
+    assert code == 3 and "owned" in err and not re.search("[\x00-\x09\x0b-\x1f\x7f]", out + err), ascii(err)
 
 
 def test_top(redis):

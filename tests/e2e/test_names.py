@@ -135,6 +135,43 @@ def test_a_relay_that_has_moved(start, farm, servers):
     assert len(b.committed()) == 1
 
 
+def test_redis_is_the_same(start, farm, servers, redis, pki):
+    """Relays that come and go are no reason to leave Redis, over TLS neither."""
+    a, _ = farm(11, 12)
+    names, server = servers(Dnsmasq, relay=at(11)), redis(tls=pki)
+    weir = by_name(start, names, a.port, top={"redis": {"url": server.url, "ca": pki.ca}})
+
+    def connections():
+        return [line.split()[0] for line in server.ask("CLIENT", "LIST").decode().splitlines() if " name=weir:" in line]
+    wait_until(lambda: weir.status()["redis"]["state"] == "shared", 15, weir.output)
+    before = connections()
+    assert len(before) == 2
+    names.say(relay=at(11, 12))
+    weir.wait_log(event="backend-members", added="127.0.0.12", timeout=20)
+    up(weir, *full(11, 12))
+    assert connections() == before and weir.status()["redis"]["state"] == "shared"
+
+
+def test_the_farm_s_word_of_one_goes_before_that_of_all(start, farm, servers, redis):
+    """In whatever order operators have said it; as weirctl shows it."""
+    a, _ = farm(11, 12)
+    names, server = servers(Dnsmasq, relay=at(11, 12)), redis()
+    weir = by_name(start, names, a.port, top={"redis": {"url": server.url}})
+    up(weir, *full(11, 12))
+
+    def in_force():
+        return [(one["admin"], one["weight"]) for one in sorted(weir.status()["backends"], key=lambda one: one["name"])]
+    said = [("relay", "drain"), ("relay@127.0.0.11", "maint"), ("relay.weight", 7), ("relay@127.0.0.11.weight", 3)]
+    for words in (said, said[::-1]):
+        server.ask("DEL", "weir:{main}:admin")
+        server.ask("PUBLISH", "weir:{main}:events", '{"admin":1}')
+        wait_until(lambda: in_force() == [("ready", 1)] * 2, 10, lambda: str(in_force()))
+        for field, value in words:
+            server.ask("HSET", "weir:{main}:admin", field, value)
+        server.ask("PUBLISH", "weir:{main}:events", '{"admin":1}')
+        wait_until(lambda: in_force() == [("maint", 3), ("drain", 7)], 10, lambda: "%s, said %s" % (in_force(), words))
+
+
 def test_the_last_answer_holds(start, farm, servers):
     """No such name, an empty answer, nobody at home: the relays of the last answer go on."""
     a, b = farm(11, 12)

@@ -342,10 +342,74 @@ def test_reload_moves_to_another_redis(redis, instance, relays):
         weir.mark_baseline()
 
 
+def test_reload_over_tls(redis, instance, relays, pki):
+    """The connections are made anew, for the certificates may be others; what is known of the others is not."""
+    one, server = relays(1), redis(tls=pki)
+    weirs = [instance(server.url, one, redis={"ca": pki.ca}) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[1], 3)
+    agree(weirs, one)
+    with server.client() as listener:
+        listener.ask("SUBSCRIBE", "weir:{main}:events")
+        weirs[0].reload()
+        wait_state(weirs[0], "rejoin")
+        assert farm_connections(weirs[0]) == {"r1": 3}
+        said, mine = [], id_of(weirs[0])
+        while not said or said[-1]["id"] != mine:
+            said.append(json.loads(listener.reply()[2]))
+        assert not any("bye" in one for one in said), said
+    server.stop()
+    wait_state(weirs[0], "held")
+    weirs[0].reload()
+    assert state(weirs[0]) == "held" and farm_connections(weirs[0]) == {"r1": 3}
+    release(clients)
+
+
+def delivered(server, farm):
+    """What the instances of a farm say that they have delivered."""
+    return sum(int(server.hash(key.decode()).get("r1.delivered", 0)) for key in server.ask("KEYS", "weir:{%s}:stats:*" % farm))
+
+
+def test_a_farm_keeps_what_was_counted_in_it(redis, instance, relays):
+    """A visit to another farm neither takes back what was counted before it nor counts it there."""
+    server = redis()
+    weir = instance(server.url, relays(1))
+    total = {"main": 0, "other": 0}
+    for farm, messages in (("main", 3), ("other", 2), ("main", 1)):
+        weir.reload(lambda config: config["redis"].update(farm=farm))
+        wait_state(weir, "shared")
+        release(hold(weir, messages))
+        total[farm] += messages
+        wait_until(lambda: delivered(server, farm) == total[farm], 15, lambda: "%d, counted %s" % (delivered(server, farm), total))
+    assert {farm: delivered(server, farm) for farm in total} == total
+
+
+def unread(server):
+    """Octets that the server has not read yet."""
+    with open("/proc/net/tcp") as file:
+        rows = [line.split() for line in file][1:]
+    return sum(int(row[4].split(":")[1], 16) for row in rows if row[1].endswith(":%04X" % server.port) and row[3] == "01")
+
+
+def test_reload_while_answers_are_outstanding(redis, instance, relays):
+    """Nobody waits for what will not come, and nothing is kept for it: the sanitizer looks at the end."""
+    servers = [redis(), redis()]
+    weir = instance(servers[0].url, relays(1))
+    for now, then in (servers, servers[::-1], servers):
+        now.ask("PUBLISH", "weir:{main}:events", '{"admin":1}')
+        now.pause()
+        wait_until(lambda: unread(now), 10, "it was asked again")
+        weir.reload(lambda config: config["redis"].update(url=then.url))
+        now.resume()
+        wait_state(weir, "shared")
+
+
 def test_another_instance_with_the_same_id(redis, instance, relays):
     one, server = relays(1), redis()
     weirs = [instance(server.url, one) for _ in range(2)]
     heard(weirs)
+    release(hold(weirs[0], 2))
+    wait_until(lambda: delivered(server, "main") == 2, 15, "they are counted")
     old = id_of(weirs[0])
     forged = {"schema": 1, "id": old, "started": 1, "seq": 1, "sessions": 0, "queued": 0, "rates": {}, "held": {"r1": 5}}
     server.ask("PUBLISH", "weir:{main}:events", json.dumps(forged))
@@ -354,6 +418,8 @@ def test_another_instance_with_the_same_id(redis, instance, relays):
                       message="another instance has this id: %s is now %s" % (old, id_of(weirs[0])))
     heard(weirs)  # the old one goes with its lease
     agree(weirs, one)
+    wait_until(lambda: server.ask("EXISTS", "weir:{main}:stats:" + id_of(weirs[0])), 15, "it counts on")
+    assert delivered(server, "main") == 2
 
 
 # Row 58: Redis is in trouble, and mail flows.
@@ -647,6 +713,27 @@ def test_garbage_in_redis(redis, instance, relays):
     agree(weirs, two)
 
 
+def test_keys_that_somebody_has_filled(redis, instance, relays):
+    """More fields than can be read: that key is not believed, and all else is read as ever."""
+    two, server = relays(2), redis()
+    weirs = [instance(server.url, two) for _ in range(2)]
+    heard(weirs)
+    fill = "for i = ARGV[1], ARGV[1] + 999 do redis.call('HSET', KEYS[1], 'f' .. i, 1) end"
+    for key in ("instance:evil", "connections:bad", "health:bad", "admin", "queue:r1"):
+        for first in range(0, 34000, 1000):
+            server.ask("EVAL", fill, 1, "weir:{main}:" + key, first)
+    server.ask("HSET", "weir:{main}:instance:bad", "schema", 1, "started", 1, "seq", 1)
+    server.ask("ZADD", "weir:{main}:instances", 2 ** 50, "evil", 2 ** 50, "bad")
+    for weir in weirs:
+        weir.wait_log(event="redis", message="keys of an instance: malformed, or of another schema", timeout=20)
+        weir.wait_log(event="redis", message="admin: a reply of more than 65536 elements", timeout=20)
+        weir.wait_log(event="redis", message="queue of a relay: malformed", timeout=20)
+    heard(weirs)
+    clients = hold(weirs[0], 3)
+    agree(weirs, two)
+    release(clients)
+
+
 @pytest.mark.scorecard(59, "FLUSHALL in mid-run")
 def test_flushed_under_load(redis, instance, relays):
     """Nobody vanishes while it speaks."""
@@ -695,6 +782,27 @@ def test_a_failover_of_sentinels(redis, instance, relays):
     release(clients)
 
 
+def test_only_its_commands_are_lost(redis, instance, relay):
+    """Redis has no place for the one connection of the two: what the other goes on to hear counts."""
+    server = redis()
+    weirs = [instance(server.url, {"r1": {"address": relay, "max-connections": 4}}) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[1], 4)
+    agree(weirs, [relay])
+    with server.client() as operator, server.client() as listener:
+        listener.ask("SUBSCRIBE", "weir:{main}:events")
+        lines = operator.ask("CLIENT", "LIST").decode().splitlines()
+        commands, = [line for line in lines if " name=weir:%s " % id_of(weirs[0]) in line and " sub=0 " in line]
+        operator.ask("CONFIG", "SET", "maxclients", len(lines) - 1)
+        operator.ask("CLIENT", "KILL", "ID", re.match(r"id=(\d+)", commands).group(1))
+        wait_state(weirs[0], "held")
+        for _ in range(8):
+            assert id_of(weirs[1]).encode() in listener.reply()[2]
+            assert weirs[0].metric("weir_instances") == 2 and farm_connections(weirs[0]) == {"r1": 4}
+        assert state(weirs[0]) == "held"
+    release(clients)
+
+
 def test_a_cluster(redis, instance, relays):
     """Three nodes; the farm's slot then moves to another, with all that is in it, and the instances go after it."""
     one = relays(1)
@@ -714,6 +822,51 @@ def test_a_cluster(redis, instance, relays):
     agree(weirs, one)
     wait_until(lambda: counted(heir) == {"r1": 3}, 10, "it is in the other node")
     release(clients)
+
+
+@pytest.mark.parametrize("word", ["ASK", "MOVED"])
+def test_a_slot_goes_to_a_node_that_hangs(redis, instance, relays, word):
+    """Nobody can publish, though the node that everybody is connected to is well: the last view holds."""
+    url, nodes = cluster_of(redis)
+    for node in nodes:
+        node.ask("CONFIG", "SET", "cluster-node-timeout", 60000)
+    one = relays(1)
+    weirs = [instance(url, one, redis={"lease": "3s"}) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[1], 3)
+    agree(weirs, one)
+    move = SlotMove(nodes, "weir:{main}:instances").begin().keys()
+    move.heir.pause()
+    if word == "MOVED":
+        for node in nodes:
+            if node is not move.heir:
+                node.ask("CLUSTER", "SETSLOT", move.slot, "NODE", move.names[move.heir])
+    for weir in weirs:
+        weir.wait_log(event="counters", message="held: Redis is away: the last counts of the others hold for 30 s", timeout=20)
+        assert state(weir) == "held" and weir.metric("weir_instances") == 2 and farm_connections(weir) == {"r1": 3}
+    move.heir.resume()
+    release(clients)
+
+
+def test_most_of_those_that_are_left(redis, instance, relays):
+    """Three of eight can't reach a relay, and that is no verdict; three of four is one."""
+    server = redis()
+    weir = instance(server.url, relays(2), redis={"lease": "10s"})
+    seq = 0
+
+    def say(last, down, bye=()):
+        nonlocal seq
+        seq += 1
+        for n in range(1, last + 1):
+            one = {"schema": 1, "id": "other-%d" % n, "started": 1, "seq": seq, "sessions": 0, "queued": 0, "down": ["r1"] if n <= down else []}
+            server.ask("PUBLISH", "weir:{main}:events", json.dumps(dict(one, bye=True) if n in bye else one))
+        return {one["name"]: one["state"] for one in weir.status()["backends"]}, weir.metric("weir_instances")
+    wait_until(lambda: say(7, 0)[1] == 8, 10, "there are eight", 0.1)
+    for _ in range(20):  # they are looked at twice a second
+        assert say(7, 3) == ({"r1": "up", "r2": "up"}, 8)
+        time.sleep(0.1)
+    say(7, 3, bye=(4, 5, 6, 7))
+    wait_until(lambda: say(3, 3) == ({"r1": "ejected", "r2": "up"}, 4), 10, lambda: str(weir.status()["backends"]), 0.1)
 
 
 def sent(weir, attempts):

@@ -108,7 +108,7 @@ static void test_refused(void **state)
     check_refused("SUBSCRIBE", "+OK\r\n", "another answer than that to SUBSCRIBE");
     check_refused("PING", NULL, "connection closed");
     check_refused("PING", "220 relay ESMTP\r\n", "Protocol error, got \"2\" as reply type byte");
-    check_refused("PING", "*65537\r\n", "a reply of more than 65536 elements");
+    check_refused("PING", "*1048577\r\n", "a reply of more than 1048576 elements");
     check_refused("CLIENT SETNAME", "+OK\r\n+OK\r\n+more\r\n", "another answer than that to SUBSCRIBE");
 }
 

@@ -121,8 +121,8 @@ static void test_garbage(void **state)
     EXPECT_ERROR("220 relay ESMTP\r\n", "\"2\" as reply type byte");
     EXPECT_ERROR("\x15\x03\x01", "\"\\x15\" as reply type byte");
     EXPECT_ERROR("*2\r\n:1\r\nx", "as reply type byte");
-    EXPECT_ERROR("*65537\r\n", "more than 65536 elements");
-    EXPECT_ERROR("*100000000\r\n", "more than 65536 elements");
+    EXPECT_ERROR("*1048577\r\n", "more than 1048576 elements");
+    EXPECT_ERROR("*100000000\r\n", "more than 1048576 elements");
     EXPECT_ERROR("*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n", "");
 }
 
@@ -212,16 +212,84 @@ static void test_longest_text(void **state)
     free(text);
 }
 
+/* "*N", and N times `element`; to be freed. */
+static char *many(size_t n, const char *element, size_t *size)
+{
+    char *text = malloc(16 + n * strlen(element) + 1), *end = text + sprintf(text, "*%zu\r\n", n);
+
+    for (size_t i = 0; i < n; i++)
+        end = stpcpy(end, element);
+    *size = (size_t)(end - text);
+    return text;
+}
+
+/* What is too much is an error where it stands, and only there. */
+static void test_too_many(void **state)
+{
+    char text[512];
+    const struct {
+        size_t n;
+        const char *element, *becomes;
+    } table[] = {
+        {65537,    ":1\r\n",                    "a reply of more than 65536 elements"},
+        { 65537,   "*2\r\n:1\r\n*1\r\n-no\r\n", "a reply of more than 65536 elements"},
+        { 1048576, "$1\r\nx\r\n",               "a reply of more than 65536 elements"},
+        { 40000,   text,                        "a reply of more than 16 MiB"        },
+    };
+
+    (void)state;
+    (void)snprintf(text, sizeof text, "$500\r\n%0500d\r\n", 0);
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        size_t size;
+        char *array = many(table[i].n, table[i].element, &size), *all = malloc(size + 64), *got,
+             expected[128];
+        size_t begin = (size_t)sprintf(all, "*3\r\n*1\r\n+a\r\n");
+
+        memcpy(all + begin, array, size);
+        begin += size + (size_t)sprintf(all + begin + size, ":5\r\n+next\r\n");
+        (void)snprintf(expected, sizeof expected, "[[+a] -%s :5]\n+next\n", table[i].becomes);
+        got = read_all(all, begin, 16384);
+        assert_string_equal(got, expected);
+        free(got);
+        got = read_all(array, size, 1000);
+        (void)snprintf(expected, sizeof expected, "-%s\n", table[i].becomes);
+        assert_string_equal(got, expected);
+        free(got);
+        free(all);
+        free(array);
+    }
+}
+
+static size_t memory_of(const struct resp *reply)
+{
+    size_t octets = reply->n * sizeof *reply + (reply->text ? reply->size + 1 : 0);
+
+    for (size_t i = 0; i < reply->n; i++)
+        octets += memory_of(&reply->elements[i]);
+    return octets;
+}
+
 /* Elements that are almost nothing on the wire. */
 static void test_memory(void **state)
 {
-    static char block[65536 * 4 + 16];
-    size_t size = (size_t)sprintf(block, "*65536\r\n");
+    struct resp_reader *reader = resp_reader_create();
+    const struct resp *reply;
+    size_t size;
+    char *block = many(65536, ":1\r\n", &size);
 
     (void)state;
-    for (size_t i = 0; i < 65536; i++)
-        size += (size_t)sprintf(block + size, ":1\r\n");
-    feed_until_error("*65536\r\n", block, size, "a reply of more than 16 MiB");
+    resp_reader_feed(reader, "*200\r\n", 6);
+    for (int i = 0; i < 200; i++) {
+        assert_null(resp_reader_next(reader));
+        resp_reader_feed(reader, block, size);
+    }
+    reply = resp_reader_next(reader);
+    assert_int_equal(reply->n, 200);
+    assert_int_equal(reply->elements[0].n, 65536);
+    assert_string_equal(reply->elements[199].text, "a reply of more than 16 MiB");
+    assert_in_range(memory_of(reply), RESP_MEMORY_MAX / 2, RESP_MEMORY_MAX);
+    resp_reader_free(&reader);
+    free(block);
 }
 
 /* Announcing is free: only what came is paid for. */
@@ -316,8 +384,9 @@ int main(void)
         cmocka_unit_test(test_replies),        cmocka_unit_test(test_garbage),
         cmocka_unit_test(test_later_protocol), cmocka_unit_test(test_broken_for_good),
         cmocka_unit_test(test_unparsed),       cmocka_unit_test(test_longest_text),
-        cmocka_unit_test(test_memory),         cmocka_unit_test(test_announced),
-        cmocka_unit_test(test_faults),         cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_memory),         cmocka_unit_test(test_too_many),
+        cmocka_unit_test(test_announced),      cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_commands),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -334,6 +334,99 @@ static void test_hostile(void **state)
     assert_string_equal(answer(&ear, "HGET weir:{main}:stats:mx9-00000009 sessions"), "2");
 }
 
+/* What was written under one id stays there, and is not told again under the next. */
+static void test_another_id(void **state)
+{
+    (void)state;
+    one.names[0] = "relay1.delivered";
+    one.values[0] = 3;
+    pass(&one, 0);
+    one.values[0] = 4;
+    statistics_set_id(one.statistics, "mx1-00000002");
+    pass(&one, STATISTICS_INTERVAL);
+    assert_string_equal(answer(&ear, "HGET weir:{main}:stats:mx1-00000001 relay1.delivered"), "3");
+    assert_string_equal(answer(&ear, "HGET weir:{main}:stats:mx1-00000002 relay1.delivered"), "1");
+    /* Nor what is on its way. */
+    one.values[0] = 7;
+    one.now += STATISTICS_INTERVAL;
+    statistics_tick(one.statistics, one.now);
+    statistics_set_id(one.statistics, "mx1-00000003");
+    AWAIT(redis_outstanding(one.ear.redis) == 0);
+    one.values[0] = 9;
+    pass(&one, STATISTICS_INTERVAL);
+    assert_string_equal(answer(&ear, "HGET weir:{main}:stats:mx1-00000002 relay1.delivered"), "4");
+    assert_string_equal(answer(&ear, "HGET weir:{main}:stats:mx1-00000003 relay1.delivered"), "2");
+}
+
+/* More than one answer can hold, after many restarts: those that have been gone for the longest come first.
+ */
+static void test_many(void **state)
+{
+    static const char fill[] =
+        "for i = 1, 5000 do local n = KEYS[1] + i redis.call('ZADD', KEYS[2], n, 'old-' .. n) "
+        "redis.call('ZADD', KEYS[3], n, 'old-' .. n) end return 1";
+    struct resp_commands commands = { .n = 0 };
+    char first[16];
+
+    (void)state;
+    for (unsigned i = 0; i < 14; i++) {
+        (void)snprintf(first, sizeof first, "%u", i * 5000);
+        resp_commands_clear(&commands);
+        resp_commands_say(&commands, "EVAL", fill, "3", first, PREFIX "instances", PREFIX "stats");
+        assert_true(redis_send(ear.redis, &commands, on_answer, &ear));
+        AWAIT(redis_outstanding(ear.redis) == 0);
+    }
+    resp_commands_free(&commands);
+    assert_string_equal(answer(&ear, "ZCARD weir:{main}:stats"), ":70000");
+    assert_string_equal(answer(&ear, "HSET weir:{main}:stats:old-1 relay1.delivered 5"), ":1");
+    pass(&one, 0); /* the first look is planned */
+    look(&one);
+    pass(&one, HOUR);
+    look(&one);
+    look(&one);
+    assert_int_equal(one.ear.readies, 1);
+    assert_int_equal(redis_state(one.ear.redis), REDIS_READY);
+    assert_string_equal(answer(&ear, "HGET weir:{main}:totals relay1.delivered"), "5");
+    assert_string_equal(answer(&ear, "ZSCORE weir:{main}:stats old-1"), "nil");
+    assert_string_equal(one.complaint, "");
+}
+
+/* Relays come and go for years, and their names are kept: as many as can be read. */
+static void test_full_totals(void **state)
+{
+    static const char fill[] = "for i = 1, 4094 do redis.call('HSET', KEYS[2], KEYS[1] + i, 1) end return 1";
+    struct resp_commands commands = { .n = 0 };
+    char first[16];
+
+    (void)state;
+    for (unsigned i = 0; i < 8; i++) {
+        (void)snprintf(first, sizeof first, "%u", i * 4094);
+        resp_commands_clear(&commands);
+        resp_commands_say(&commands, "EVAL", fill, "2", first, PREFIX "totals");
+        assert_true(redis_send(ear.redis, &commands, on_answer, &ear));
+        AWAIT(redis_outstanding(ear.redis) == 0);
+    }
+    resp_commands_clear(&commands);
+    resp_commands_say(&commands, "EVAL",
+                      "for i = 1, 1000 do redis.call('HSET', KEYS[1], 'relay' .. i .. '.delivered', 2) end "
+                      "redis.call('HSET', KEYS[1], '1', 5, 'a.b', 3, 'quiet.failed', 0) "
+                      "redis.call('ZADD', KEYS[2], 1, 'mx9-00000009') return 1",
+                      "2", PREFIX "stats:mx9-00000009", PREFIX "stats");
+    assert_true(redis_send(ear.redis, &commands, on_answer, &ear));
+    AWAIT(redis_outstanding(ear.redis) == 0);
+    resp_commands_free(&commands);
+    pass(&one, 0);
+    look(&one);
+    look(&one);
+    pass(&one, HOUR);
+    look(&one);
+    assert_string_equal(answer(&ear, "HMGET weir:{main}:totals 1 folded others.other quiet.failed"),
+                        "[6 1 3 nil]");
+    assert_string_equal(answer(&ear, "HGET weir:{main}:totals others.delivered"), "2000");
+    assert_string_equal(answer(&ear, "HLEN weir:{main}:totals"), ":32755");
+    assert_string_equal(one.complaint, "");
+}
+
 /* Who may not do all of it does none of it. */
 static void test_permission(void **state)
 {
@@ -391,7 +484,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_write),      TEST(test_counters),    TEST(test_flushed),       TEST(test_fold),
         TEST(test_alive),      TEST(test_two_reapers), TEST(test_folded_itself), TEST(test_hostile),
-        TEST(test_permission), TEST(test_away),
+        TEST(test_permission), TEST(test_away),        TEST(test_many),          TEST(test_full_totals),
+        TEST(test_another_id),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -237,6 +237,28 @@ static void test_a_short_outage(void **state)
     expect(1, 0, 0);
 }
 
+/* It may be one's own commands alone that don't get through. Who is heard nevertheless has not gone. */
+static void test_heard_in_an_outage(void **state)
+{
+    (void)state;
+    (void)take("a", 1, 1, "\"held\":{\"r1\":5}");
+    (void)take("b", 1, 1, "\"held\":{\"r2\":2}");
+    view_lost(&view, now);
+    pass(LEASE);
+    assert_int_equal(take("a", 1, 2, "\"held\":{\"r1\":6}"), VIEW_NEWS);
+    expect(3, 6, 2);
+    assert_int_equal(take("c", 1, 1, "\"held\":{\"r2\":1}"), VIEW_NEWS);
+    expect(4, 6, 3);
+    assert_int_equal(take("c", 1, 2, NULL), VIEW_NEWS);
+    expect(3, 6, 2);
+    pass(VIEW_HOLD - LEASE - 1);
+    expect(3, 6, 2);
+    view_connected(&view, now);
+    expect(3, 6, 2);
+    pass(VIEW_REJOIN);
+    expect(1, 0, 0); /* nobody was heard again */
+}
+
 /* A Redis that comes and goes brings nobody back: 30 s after the first time nothing is held any more. */
 static void test_a_redis_that_flaps(void **state)
 {
@@ -441,6 +463,7 @@ int main(void)
         TEST(test_unknown_names),
         TEST(test_an_outage),
         TEST(test_a_short_outage),
+        TEST(test_heard_in_an_outage),
         TEST(test_a_redis_that_flaps),
         TEST(test_two_outages),
         TEST(test_the_share),
