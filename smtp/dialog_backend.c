@@ -277,6 +277,16 @@ void backend_leave(struct smtp_dialog *d, bool must)
     backend_leave_if_idle(d);
 }
 
+/* A 421 in a session. What is said of this client or its message (4.1, 4.2, 4.7: "too many errors", a policy)
+ * is no word on how much the backend can take, or one client could take it from all others. */
+static enum smtp_loss goodbye(const struct smtp_reply *reply)
+{
+    bool of_client =
+        reply->status_class == 4 && (reply->subject == 1 || reply->subject == 2 || reply->subject == 7);
+
+    return of_client ? SMTP_LOSS_NONE : SMTP_LOSS_BUSY;
+}
+
 /* The reply that decides a message. The only place from which a client hears 2xx for one. */
 static void final_reply(struct smtp_dialog *d, const char *in, const struct smtp_reply *reply)
 {
@@ -293,7 +303,7 @@ static void final_reply(struct smtp_dialog *d, const char *in, const struct smtp
     enter_backend(d, SMTP_BACKEND_READY);
     enter_client(d, SMTP_CLIENT_READY);
     if (busy_now)
-        part_backend(d, false, SMTP_LOSS_BUSY);
+        part_backend(d, false, goodbye(reply));
     if (d->client_gone)
         close_client(d, SMTP_ENDING_GONE);
 }
@@ -398,7 +408,7 @@ static void command_reply(struct smtp_dialog *d, const char *in, const struct sm
         return;
     }
     if (reply->code == 421) {
-        backend_lost(d, SMTP_LOSS_BUSY);
+        backend_lost(d, goodbye(reply));
         return;
     }
     if (entry.kind == PENDING_SWALLOW) {
@@ -437,7 +447,7 @@ static void early_reply(struct smtp_dialog *d, const char *in, const struct smtp
     char clean[SMTP_REPLY_MAX];
 
     if (reply->code == 421) {
-        backend_lost(d, SMTP_LOSS_BUSY);
+        backend_lost(d, goodbye(reply));
         return;
     }
     if (reply->code < 400) {

@@ -69,6 +69,27 @@ def test_the_message_s_own_fault_is_nobody_s(start, relays, step, answer):
         relay.behave()
 
 
+@pytest.mark.parametrize("step,answer", [("mail", b"421 4.7.1 Blocked\r\n"), ("rcpt", b"421 4.7.0 Error: too many errors\r\n"),
+                                         ("end", b"421 4.7.1 Spam\r\n")])
+def test_a_goodbye_because_of_the_client_is_no_load(start, relays, step, answer):
+    """A relay that closes on a client for what it did has no less room for others: else one client would take the farm."""
+    first, second = relays(2)
+    weir = up(start({"r1": {"address": first, "max-connections": 200}, "r2": {"address": second, "max-connections": 200}}, pool=CHECKED), 2)
+    for relay in (first, second):
+        relay.on(step, answer)
+    for _ in range(30):
+        session(weir)
+    assert not weir.find_log(event="backend-limit")
+    assert [state_lines(weir, name) for name in ("r1", "r2")] == [[("init", "up")]] * 2
+    assert weir.metric("weir_backend_limit", backend="r1") == 200
+    for relay in (first, second):
+        relay.on(step, answer.replace(b" 4.7.", b" 4.3.").replace(b" 4.3.0 Error", b" Error"))  # about itself
+    session(weir)
+    weir.wait_log(event="backend-limit", reason="told")
+    for relay in (first, second):
+        relay.behave()
+
+
 def test_half_of_the_sessions_fail(start, relays):
     """Never three in a row: every other one is greeted."""
     first, second = relays(2)
