@@ -41,7 +41,8 @@ int64_t judge_jitter(struct judge *judge, int64_t milliseconds)
 /* One of several is forgotten for each five minutes that have been `clean`. */
 static uint32_t forget(uint32_t times, int64_t clean)
 {
-    int64_t forgotten = clean / JUDGE_FORGET;
+    int64_t forgotten =
+        clean > 0 ? clean / JUDGE_FORGET : 0; /* an ejection may have been cut short by a DOWN */
 
     return forgotten >= times ? 0 : times - (uint32_t)forgotten;
 }
@@ -57,9 +58,7 @@ static int64_t doubled(int64_t first, uint32_t n, int64_t last)
 /* It goes DOWN: once more? A relay that comes and goes costs its sessions each time. */
 static void hold(struct judge *judge, int64_t now)
 {
-    if (judge->state == BACKEND_UP || judge->state == BACKEND_DEGRADED)
-        judge->falls = forget(judge->falls, now - judge->since);
-    judge->falls++;
+    judge->falls = forget(judge->falls, now - judge->rose) + 1;
     judge->held_until =
         judge->falls < JUDGE_FALLS
             ? now
@@ -76,6 +75,8 @@ static void become(struct judge *judge, enum backend_state state, const char *re
     judge->share = 1000;
     if (!in_service || (state != BACKEND_UP && state != BACKEND_DEGRADED))
         judge->slow_since = JUDGE_NEVER;
+    if (judge->state == BACKEND_DOWN)
+        judge->rose = now;
     switch (state) {
     case BACKEND_INIT:
     case BACKEND_DEGRADED: break;
@@ -127,7 +128,7 @@ void judge_begin(struct judge *judge, const char *reason, int64_t now)
     judge->counter = 0;
     judge->refused = false;
     judge->begins_slowly = true;
-    judge->falls = 0;
+    judge->falls = judge->ejections = 0;
     limit_forget(&judge->limit);
     if (judge->told_down)
         become(judge, BACKEND_DOWN, judge->told, now);

@@ -61,6 +61,7 @@ struct judge {
     bool told_down;                /* by its agent */
     char told[JUDGE_REASON_MAX];
     uint32_t falls;     /* times that it went DOWN, as far as they are not forgotten */
+    int64_t rose;       /* when it last ceased to be DOWN */
     int64_t held_until; /* DOWN: passed checks do not count before this */
     uint32_t ejections; /* n of 30 s · 2^(n−1) */
     int64_t ejected_until, clean_since;
