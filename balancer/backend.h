@@ -81,8 +81,10 @@ struct backend {
     _Atomic uint32_t milliweight; /* weight × 1000 × slow start and so on; 0: nothing new */
     _Atomic uint32_t
         capabilities;            /* enum smtp_capability bits of its last EHLO, BACKEND_CAPABILITIES_KNOWN */
+    _Atomic uint32_t trial;      /* places of this instance while it is HALF-OPEN; else no ceiling */
     _Atomic uint64_t size_limit; /* of its SIZE; 0: none */
     _Atomic int64_t suspended_until; /* ms of the monotonic clock; by any worker that saw a refused connect */
+    _Atomic int64_t back_since;      /* ms of the same: it was out before; 0: it never was in use */
     _Atomic uint32_t limit;          /* places over all instances; without others the ceiling is the same */
     _Atomic uint32_t others;         /* places that other instances held when last heard of */
     _Atomic(void *) health;          /* health's record of it, opaque here; NULL: nobody watches */
@@ -159,6 +161,12 @@ static inline bool backend_usable(const struct backend *backend, int64_t now)
 {
     return backend_in_service(backend) &&
            atomic_load_explicit(&backend->suspended_until, memory_order_relaxed) <= now;
+}
+
+/* Out and back since `began` (ms, monotonic): what a connection of then ends with was its state before. */
+static inline bool backend_was_out_since(const struct backend *backend, int64_t began)
+{
+    return began < atomic_load_explicit(&backend->back_since, memory_order_relaxed);
 }
 
 /* Sequentially consistent, because the wait queue relies on it: see placement.c, "No wake-up is lost". */

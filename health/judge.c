@@ -86,6 +86,7 @@ static void become(struct judge *judge, enum backend_state state, const char *re
         /* What put it out has been judged. */
         window_forget(&judge->sessions);
         window_forget(&judge->answers);
+        limit_back(&judge->limit);
         judge->counter = settings->rise + settings->fall - 1;
         if ((judge->state != BACKEND_INIT || judge->begins_slowly) && settings->slow_start)
             judge->slow_since = now;

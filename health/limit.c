@@ -530,6 +530,11 @@ void limit_relearn(struct limit *limit)
     limit->rate = limit->glance_rate = 0;
 }
 
+void limit_back(struct limit *limit)
+{
+    begin_anew(limit, 0);
+}
+
 void limit_forget(struct limit *limit)
 {
     struct limit_totals seen = limit->seen;

@@ -206,10 +206,18 @@ static uint32_t good_every(const struct judge *judge)
     return judge->state == BACKEND_HALF_OPEN ? 1 : 0;
 }
 
+static bool in_use(enum backend_state state)
+{
+    return state == BACKEND_UP || state == BACKEND_DEGRADED || state == BACKEND_HALF_OPEN;
+}
+
 static void change_state(struct record *record, enum backend_state from, int64_t now)
 {
     struct backend *backend = record->backend;
     bool was_in_service = backend_in_service(backend);
+
+    if (!in_use(from) && in_use(record->judge.state))
+        atomic_store_explicit(&backend->back_since, now, memory_order_relaxed);
 
     /* Counted anew from here. */
     atomic_store_explicit(&backend->hard_in_a_row, 0, memory_order_relaxed);

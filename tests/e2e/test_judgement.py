@@ -1,5 +1,7 @@
 """What traffic tells of a relay: failed sessions, answers that say "not now", and what to do when too little is left."""
 
+import threading
+
 import pytest
 from test_backends import send_commands
 from weirtest.net import wait_until
@@ -102,6 +104,36 @@ def test_half_of_the_sessions_fail(start, relays):
             break
     line = weir.wait_log(event="backend-state", backend="r1", to="ejected")
     assert line["reason"] == "half of its sessions failed", line
+
+
+def test_what_a_fall_left_behind(start, relays):
+    """Sessions that wait for a reply which was lost when the relay fell hear of it when it has long been back: that is no news."""
+    first, second = relays(2)
+    pool = {"health": {"interval": "200ms", "fast-interval": "200ms", "fall": 1, "rise": 1}}
+    weir = up(start({"r1": {"address": first, "max-connections": 40}, "r2": {"address": second, "priority": 1}}, pool=pool), 2)
+    back = threading.Event()
+
+    def lose(*_):
+        back.wait(20)
+        return DROP
+
+    first.on("end", lose)
+    senders = [threading.Thread(target=session, args=[weir]) for _ in range(25)]
+    for sender in senders:
+        sender.start()
+    wait_until(lambda: len(first.transactions()) == 25, 5, "all have sent their message")
+    first.on("banner", b"554 Going down\r\n")
+    weir.wait_log(event="backend-state", backend="r1", to="down")
+    first.behave()
+    weir.wait_log(event="backend-state", backend="r1", to="up", times=2)
+    back.set()
+    for sender in senders:
+        sender.join()
+    weir.wait_log(event="transaction", backend="r1", outcome="unknown", times=25)
+    assert weir.ctl("status")[0] == 0  # the control thread has seen it all
+    assert state_lines(weir, "r1") == [("init", "up"), ("up", "down"), ("down", "up")]
+    assert session(weir)[-1:] == [250]
+    assert not weir.find_log(event="backend-limit")
 
 
 def test_panic_uses_the_ejected(start, relays):

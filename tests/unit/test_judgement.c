@@ -192,6 +192,45 @@ static void test_back_from_down(void **state)
     assert_int_equal(judge.state, BACKEND_EJECTED);
 }
 
+/* The same of its limit: it is killed in the middle of sixty messages and is there again two seconds later.
+ */
+static void test_limit_back_from_down(void **state)
+{
+    static const struct judge_settings settings = { 3, 2, 4, 100, 60000, CONFIG_ADAPTIVE_ON };
+    struct limit_totals totals = { 0 };
+    struct judge judge;
+    int64_t now = START;
+
+    (void)state;
+    judge_init(&judge, &settings, 7);
+    judge_check(&judge, true, "", now);
+    for (int64_t fell = now + 60000, back = fell + 2000; now < back + 30000; now += LIMIT_TICK) {
+        bool down = now >= fell && now < back;
+
+        if (!down) {
+            totals.replies += 20;
+            totals.answers += 20;
+            totals.milliseconds += UINT64_C(20) * 20;
+            totals.squares += UINT64_C(20) * 20 * 20;
+        }
+        if (now == fell) {
+            totals.answers += 60;
+            totals.not_now += 60;
+            judge_refused(&judge);
+            judge_check(&judge, false, "connect refused", now);
+            assert_int_equal(judge.state, BACKEND_DOWN);
+        }
+        if (now == back) {
+            judge_check(&judge, true, "", now);
+            judge_check(&judge, true, "", now);
+            assert_int_equal(judge.state, BACKEND_UP);
+        }
+        (void)judge_replies(&judge, &totals, down ? 0 : now < fell ? 60 : 10, now);
+        if (judge.limit.force.limit != BACKEND_NO_CEILING)
+            fail_msg("%d ms after its return: a limit of %u", (int)(now - back), judge.limit.force.limit);
+    }
+}
+
 static void test_failed_sessions(void **state)
 {
     struct judge judge = up();
@@ -269,6 +308,7 @@ int main(void)
         cmocka_unit_test(test_window),
         cmocka_unit_test(test_window_leaps),
         cmocka_unit_test(test_back_from_down),
+        cmocka_unit_test(test_limit_back_from_down),
         cmocka_unit_test(test_degraded),
         cmocka_unit_test(test_degraded_and_slow_start),
         cmocka_unit_test(test_degraded_only_in_service),
