@@ -125,6 +125,11 @@ static inline const char *backend_name(const struct backend *backend)
 /* The limit over all instances; BACKEND_NO_CEILING: none. Control thread. True if more places may be taken
  * here than before. */
 bool backend_set_limit(struct backend *backend, uint32_t limit);
+/* On trial: so many places of this instance, whatever the others hold; BACKEND_NO_CEILING: it is not. Control
+ * thread. As above. */
+bool backend_set_trial(struct backend *backend, uint32_t places);
+/* What it may have now over all instances; BACKEND_NO_CEILING: as much as comes. Any thread. */
+uint32_t backend_limit(const struct backend *backend);
 /* News of the others. Control thread. As above.
  *
  * Of the room that is left each of N instances takes at most a share of 2/N before it is counted anew

@@ -362,10 +362,22 @@ bool judge_is_overload(const struct judge *judge, bool told, uint32_t connection
 
 /* --- time, and what comes out --- */
 
-void judge_tick(struct judge *judge, int64_t now)
+/* While there was nothing else it was used in spite of its ejection: a panic. That was trial enough, and to
+ * give it a twentieth of its places now would take the farm's last. */
+static void come_back_whole(struct judge *judge, int64_t now)
 {
-    if (judge->state == BACKEND_EJECTED && now >= judge->ejected_until)
-        become(judge, BACKEND_HALF_OPEN, "ejection over", now);
+    become(judge, BACKEND_UP, "ejection over, and nothing else is in service", now);
+    judge->slow_since = JUDGE_NEVER;
+}
+
+void judge_tick(struct judge *judge, bool others, int64_t now)
+{
+    if (judge->state == BACKEND_EJECTED && now >= judge->ejected_until) {
+        if (others)
+            become(judge, BACKEND_HALF_OPEN, "ejection over", now);
+        else
+            come_back_whole(judge, now);
+    }
     if (judge->slow_since != JUDGE_NEVER && now - judge->slow_since >= judge->settings.slow_start)
         judge->slow_since = JUDGE_NEVER;
 }
@@ -404,16 +416,20 @@ uint32_t judge_ceiling(const struct judge *judge, int64_t now)
 {
     uint32_t limit = judge->settings.max_connections ? judge->settings.max_connections : BACKEND_NO_CEILING;
 
-    if (judge->state == BACKEND_HALF_OPEN) {
-        uint32_t usual = limit == BACKEND_NO_CEILING ? judge->limit.highest : limit;
-
-        return larger(1, percent(usual, TRIAL_PERCENT));
-    }
     if (judge->limit.force.limit < limit)
         limit = judge->limit.force.limit;
     if (limit == BACKEND_NO_CEILING)
         return limit;
     return larger(1, (uint32_t)(limit * slow_start(judge, now) / 1000));
+}
+
+uint32_t judge_trial(const struct judge *judge)
+{
+    uint32_t most = judge->settings.max_connections;
+
+    if (judge->state != BACKEND_HALF_OPEN)
+        return BACKEND_NO_CEILING;
+    return larger(1, percent(most ? most : judge->limit.highest, TRIAL_PERCENT));
 }
 
 uint32_t judge_milliweight(const struct judge *judge, int64_t now)

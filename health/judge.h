@@ -10,6 +10,9 @@
  *                                  EJECTED ─────────────▶ HALF-OPEN ─────────▶ UP, slow start
  *                                     ▲────── any bad sign ───┘
  *
+ *   What is ejected while nothing else is in service is used all the same, and needs no trial when time is
+ * up.
+ *
  *   UP ── 5 % of its answers say "not now" (4.3.x) ──▶ DEGRADED, less weight ── under 2.5 % for 10 s ──▶ UP
  *
  * Its agent can tell it down from every state; it then stays DOWN, whatever checks say, until the agent takes
@@ -111,14 +114,16 @@ bool judge_replies(struct judge *judge, const struct limit_totals *totals, uint3
 void judge_sessions(struct judge *judge, uint64_t total, uint64_t failed, bool may_eject, int64_t now);
 void judge_answers(struct judge *judge, uint64_t total, uint64_t bad, int64_t now);
 
-/* Time passes: to be called at judge_next() or later. */
-void judge_tick(struct judge *judge, int64_t now);
+/* Time passes: to be called at judge_next() or later. `others`: some are in service in each of its pools. */
+void judge_tick(struct judge *judge, bool others, int64_t now);
 int64_t judge_next(const struct judge *judge, int64_t now);
 /* It had so many connections: cheap, to be called now and then. */
 void judge_saw_connections(struct judge *judge, uint32_t connections);
 
 /* What to publish. */
 uint32_t judge_ceiling(const struct judge *judge, int64_t now);
+/* How many at a time try whether it is well again; BACKEND_NO_CEILING: it is not on trial. */
+uint32_t judge_trial(const struct judge *judge);
 uint32_t judge_milliweight(const struct judge *judge, int64_t now);
 
 /* Checks should come at the fast interval: a change may be under way. */

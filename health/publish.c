@@ -19,7 +19,7 @@ static void on_wake(struct ev_loop *loop, ev_timer *timer, int events)
         record->suspended = 0;
     if (record->judge.sessions.open || record->judge.answers.open)
         record_counted(record, now);
-    judge_tick(&record->judge, now);
+    judge_tick(&record->judge, publish_has_others(record), now);
     publish(record, now);
     if (resumed)
         placement_serve(record->health->farm, now);
@@ -239,7 +239,25 @@ static uint32_t shared(uint32_t milliweight, uint32_t share)
 {
     uint64_t product = (uint64_t)milliweight * share / ORDER_ALL;
 
+    if (milliweight && share && !product)
+        product = 1; /* next to nothing is not nothing: that would be out of service */
     return product < BACKEND_MILLIWEIGHT_MAX ? (uint32_t)product : BACKEND_MILLIWEIGHT_MAX;
+}
+
+/* The trial is for what comes now. Sessions that stayed over an ejection must not take its places, or one
+ * that idles for minutes keeps the backend out; nor must those of other instances, for which it may be well.
+ */
+bool publish_trial(struct record *record, bool begins)
+{
+    uint32_t own = atomic_load_explicit(&record->backend->connections, memory_order_relaxed);
+    uint32_t trial = judge_trial(&record->judge), instances = record->backend->news.instances;
+
+    if (begins || own < record->trial_held)
+        record->trial_held = own;
+    if (trial == BACKEND_NO_CEILING)
+        return backend_set_trial(record->backend, BACKEND_NO_CEILING);
+    trial = trial > instances ? trial / instances : 1;
+    return backend_set_trial(record->backend, record->trial_held + trial);
 }
 
 void publish(struct record *record, int64_t now)
@@ -255,6 +273,7 @@ void publish(struct record *record, int64_t now)
     uint32_t old_milliweight = atomic_exchange(&backend->milliweight, milliweight);
     bool changed = judge->state != from;
 
+    more = publish_trial(record, changed) || more;
     atomic_store_explicit(&record->good_every, good_every(judge), memory_order_relaxed);
     if (changed)
         change_state(record, from, now);
