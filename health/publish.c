@@ -65,11 +65,12 @@ void publish_offers(const struct record *record, int64_t now, bool came_up)
             pool_update_offer(&farm->pools[i], now, came_up);
 }
 
+/* What gets nothing by somebody's word stays as it is, and is nobody's ejection. */
 static bool is_ejected(const struct backend *backend)
 {
     uint32_t state = atomic_load(&backend->state);
 
-    return state == BACKEND_EJECTED || state == BACKEND_HALF_OPEN;
+    return (state == BACKEND_EJECTED || state == BACKEND_HALF_OPEN) && backend_admitted(backend);
 }
 
 /* One on trial counts as ejected, for it carries next to nothing. */
@@ -97,6 +98,9 @@ bool publish_can_spare(const struct record *record)
 {
     const struct farm *farm = record->health->farm;
 
+    /* It is being switched off, and nothing of that is held against it. */
+    if (atomic_load(&record->backend->admin) == BACKEND_MAINT)
+        return false;
     for (size_t i = 0; i < farm->n_pools; i++)
         if (lists(&farm->pools[i], record->backend) && !pool_can_spare(&farm->pools[i], record->backend))
             return false;

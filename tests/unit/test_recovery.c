@@ -183,6 +183,34 @@ static void test_the_last_one_needs_no_trial(void **state)
     house_close(&house);
 }
 
+/* --- beside the operator's word --- */
+
+/* In maintenance it is switched off, and what its last sessions meet is what the operator wants. It takes
+ * nobody's turn to be ejected either; nor does one in DRAIN, which nobody tries. */
+static void test_nothing_is_judged_in_maintenance(void **state)
+{
+    struct order word = order_none;
+
+    (void)state;
+    for (word.admin = BACKEND_DRAIN; word.admin <= BACKEND_MAINT; word.admin++) {
+        struct house house;
+        struct backend *backend;
+
+        house_open(&house, 4);
+        backend = house.farm->backends[0];
+        health_order(house.health, backend, ORDER_OPERATOR, &word);
+        hard(&house, backend, 3);
+        health_report(backend, HEALTH_REFUSED, clock_milliseconds());
+        ev_run(house.loop, EVRUN_NOWAIT);
+        assert_state(backend, word.admin == BACKEND_MAINT ? BACKEND_UP : BACKEND_EJECTED);
+        eject(&house, house.farm->backends[1]);
+        eject(&house, house.farm->backends[2]);
+        hard(&house, house.farm->backends[3], 3);
+        assert_state(house.farm->backends[3], BACKEND_UP);
+        house_close(&house);
+    }
+}
+
 /* --- weights --- */
 
 /* A lonely relay of weight 1 that comes back, says that it can't take much, and whose agent agrees. */
@@ -244,6 +272,7 @@ int main(void)
         cmocka_unit_test(test_a_trial_beside_who_stayed),
         cmocka_unit_test(test_a_trial_beside_other_instances),
         cmocka_unit_test(test_the_last_one_needs_no_trial),
+        cmocka_unit_test(test_nothing_is_judged_in_maintenance),
         cmocka_unit_test(test_little_is_not_nothing),
         cmocka_unit_test(test_panic_follows_weights),
     };
