@@ -84,10 +84,10 @@ struct backend {
     _Atomic uint32_t trial;      /* places of this instance while it is HALF-OPEN; else no ceiling */
     _Atomic uint64_t size_limit; /* of its SIZE; 0: none */
     _Atomic int64_t suspended_until; /* ms of the monotonic clock; by any worker that saw a refused connect */
-    _Atomic int64_t back_since;      /* ms of the same: it was out before; 0: it never was in use */
-    _Atomic uint32_t limit;          /* places over all instances; without others the ceiling is the same */
-    _Atomic uint32_t others;         /* places that other instances held when last heard of */
-    _Atomic(void *) health;          /* health's record of it, opaque here; NULL: nobody watches */
+    _Atomic int64_t back_since; /* ms of the same: it was out, or elsewhere, before; 0: it never was in use */
+    _Atomic uint32_t limit;     /* places over all instances; without others the ceiling is the same */
+    _Atomic uint32_t others;    /* places that other instances held when last heard of */
+    _Atomic(void *) health;     /* health's record of it, opaque here; NULL: nobody watches */
 
     /* Written by every placement. */
     alignas(64) _Atomic uint32_t connections; /* places taken, connecting included */

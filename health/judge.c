@@ -137,6 +137,19 @@ void judge_begin(struct judge *judge, const char *reason, int64_t now)
         become(judge, BACKEND_INIT, reason, now);
 }
 
+void judge_moved(struct judge *judge, int64_t now)
+{
+    if (judge->state != BACKEND_UP && judge->state != BACKEND_DEGRADED) {
+        judge_begin(judge, "it has another address", now);
+        return;
+    }
+    judge->falls = judge->ejections = 0;
+    window_forget(&judge->sessions);
+    window_forget(&judge->answers);
+    limit_forget(&judge->limit);
+    judge->refused = true;
+}
+
 static bool judged_up(const struct judge *judge)
 {
     return judge->counter >= judge->settings.rise;

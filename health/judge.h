@@ -80,6 +80,9 @@ struct judge {
 void judge_init(struct judge *judge, const struct judge_settings *settings, uint64_t seed);
 /* Back to INIT: nothing is known of it any more, and once it is up it begins slowly. */
 void judge_begin(struct judge *judge, const char *reason, int64_t now);
+/* A reload has given it another address: that is another machine, which may do what this one could not. One
+ * that is in service stays so, and a failed check takes it out. */
+void judge_moved(struct judge *judge, int64_t now);
 /* New settings over a reload; the history stays. */
 void judge_configure(struct judge *judge, const struct judge_settings *settings);
 

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <arpa/inet.h>
 #include <cmocka.h>
 #include <ev.h>
 
@@ -211,6 +212,67 @@ static void test_nothing_is_judged_in_maintenance(void **state)
     }
 }
 
+/* --- another machine --- */
+
+static struct address place(uint16_t port)
+{
+    struct address address = { .length = sizeof(struct sockaddr_in) };
+
+    address.in.sin_family = AF_INET;
+    address.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.in.sin_port = htons(port);
+    return address;
+}
+
+static void move(struct house *house, struct backend *backend)
+{
+    struct record *record = record_of(backend);
+
+    record->place = place(1);
+    house->farm->given[0].address = place(2);
+    health_set_farm(house->health, house->farm);
+    schedule_stop(record); /* it would be checked now */
+}
+
+/* A reload puts another machine in the place of one that was sick: its ejection, its hold and its limit were
+ * not this one's. A healthy one goes on working, and one failed check will do. */
+static void test_moved(void **state)
+{
+    struct house house;
+    struct backend *backend;
+    struct record *record;
+
+    (void)state;
+    house_open(&house, 3);
+    backend = house.farm->backends[0];
+    record = record_of(backend);
+    eject(&house, backend);
+    move(&house, backend);
+    assert_state(backend, BACKEND_INIT);
+    checked(backend, true);
+    for (int i = 0; i < JUDGE_FALLS; i++) {
+        judge_release(&record->judge);
+        checked(backend, true);
+        checked(backend, false);
+    }
+    assert_true(judge_held(&record->judge, clock_milliseconds()));
+    move(&house, backend);
+    checked(backend, true);
+    assert_state(backend, BACKEND_UP);
+    record->judge.slow_since = JUDGE_NEVER;
+    atomic_store(&backend->connections, 10);
+    health_report(backend, HEALTH_LOAD, clock_milliseconds());
+    ev_run(house.loop, EVRUN_NOWAIT);
+    assert_int_equal(atomic_load(&backend->ceiling), 7);
+    house.pool->health.fall = 3;
+    move(&house, backend);
+    assert_state(backend, BACKEND_UP);
+    assert_int_equal(atomic_load(&backend->ceiling), 100);
+    checked(backend, false);
+    assert_state(backend, BACKEND_DOWN);
+    house_close(&house);
+}
+
 /* --- weights --- */
 
 /* A lonely relay of weight 1 that comes back, says that it can't take much, and whose agent agrees. */
@@ -273,6 +335,7 @@ int main(void)
         cmocka_unit_test(test_a_trial_beside_other_instances),
         cmocka_unit_test(test_the_last_one_needs_no_trial),
         cmocka_unit_test(test_nothing_is_judged_in_maintenance),
+        cmocka_unit_test(test_moved),
         cmocka_unit_test(test_little_is_not_nothing),
         cmocka_unit_test(test_panic_follows_weights),
     };
