@@ -199,6 +199,20 @@ void session_give_up(struct smtp_dialog *d, const char *reply)
     close_client(d, SMTP_ENDING_NO_BACKEND);
 }
 
+/* What is said of this client or its message (4.1, 4.2, 4.7: "too many errors", a policy; any 5xx) is no word
+ * on how well the backend is, or one client could take it from all others. */
+static bool is_of_client(const struct smtp_reply *reply)
+{
+    return reply->code >= 500 ||
+           (reply->status_class == 4 && (reply->subject == 1 || reply->subject == 2 || reply->subject == 7));
+}
+
+/* A 421 in a session. */
+static enum smtp_loss goodbye(const struct smtp_reply *reply)
+{
+    return is_of_client(reply) ? SMTP_LOSS_NONE : SMTP_LOSS_BUSY;
+}
+
 void backend_lost(struct smtp_dialog *d, enum smtp_loss loss)
 {
     struct smtp_exchange *x = d->exchange;
@@ -209,6 +223,8 @@ void backend_lost(struct smtp_dialog *d, enum smtp_loss loss)
         return;
     if (backend_retry_in_clear(d, loss))
         return;
+    if (loss == SMTP_LOSS_CLOSED && x->turned_away)
+        loss = SMTP_LOSS_NONE; /* as Exim's `drop` does */
     was = x->backend_state;
     open = x->open || x->auth_wanted;
     committed = x->committed;
@@ -275,16 +291,6 @@ void backend_leave(struct smtp_dialog *d, bool must)
         return;
     x->leaving = true;
     backend_leave_if_idle(d);
-}
-
-/* A 421 in a session. What is said of this client or its message (4.1, 4.2, 4.7: "too many errors", a policy)
- * is no word on how much the backend can take, or one client could take it from all others. */
-static enum smtp_loss goodbye(const struct smtp_reply *reply)
-{
-    bool of_client =
-        reply->status_class == 4 && (reply->subject == 1 || reply->subject == 2 || reply->subject == 7);
-
-    return of_client ? SMTP_LOSS_NONE : SMTP_LOSS_BUSY;
 }
 
 /* The reply that decides a message. The only place from which a client hears 2xx for one. */
@@ -403,6 +409,7 @@ static void command_reply(struct smtp_dialog *d, const char *in, const struct sm
         return;
     }
     measured(d, &entry, reply);
+    x->turned_away = is_of_client(reply);
     if (entry.final) {
         final_reply(d, in, reply);
         return;

@@ -92,6 +92,27 @@ def test_a_goodbye_because_of_the_client_is_no_load(start, relays, step, answer)
         relay.behave()
 
 
+def test_turned_away_for_good(start, relays):
+    """A relay that refuses and hangs up (Exim's `drop`) has had enough of this client, and works."""
+    first, second = relays(2)
+    weir = up(start({"r1": first, "r2": {"address": second, "priority": 1}}, pool=CHECKED), 2)
+    first.on("rcpt", [b"550 5.7.1 No more of you\r\n", DROP])
+    for _ in range(25):
+        with weir.client() as client:
+            client.ehlo().ok("MAIL FROM:<a@x>")
+            client.ok("RCPT TO:<b@relay.test>", 550)
+            weir.wait_metric(0, "weir_backend_connections", backend="r1")
+            client.command("RCPT TO:<c@relay.test>")
+            client.quit()
+    assert weir.ctl("status")[0] == 0  # the control thread has seen it all
+    assert state_lines(weir, "r1") == [("init", "up")]
+    assert not second.traffic()
+    first.on("rcpt", DROP)  # without a word it is a failure
+    for _ in range(25):
+        session(weir)
+    weir.wait_log(event="backend-state", backend="r1", to="ejected")
+
+
 def test_half_of_the_sessions_fail(start, relays):
     """Never three in a row: every other one is greeted."""
     first, second = relays(2)
