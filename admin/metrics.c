@@ -152,7 +152,7 @@ static void write_connections(FILE *out, const struct pool *pool, const struct m
 static void write_limit(FILE *out, const struct pool *pool, const struct member *member)
 {
     struct labels labels = member_labels(pool, member);
-    uint32_t limit = atomic_load_explicit(&member->backend->limit, memory_order_relaxed);
+    uint32_t limit = backend_limit(member->backend);
 
     if (limit == BACKEND_NO_CEILING)
         fprintf(out, "weir_backend_limit{%s} +Inf\n", labels.text);

@@ -33,7 +33,7 @@ static uint64_t outcomes(const struct member *member, enum transaction_outcome o
 
 static json_t *limit_of(const struct backend *backend)
 {
-    uint32_t limit = atomic_load_explicit(&backend->limit, memory_order_relaxed);
+    uint32_t limit = backend_limit(backend);
 
     return limit == BACKEND_NO_CEILING ? json_null() : number(limit);
 }

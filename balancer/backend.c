@@ -73,6 +73,7 @@ struct backend *backend_create_found(const char *configured_name, const char *fo
     atomic_init(&backend->references, 1);
     backend->id = atomic_fetch_add(&created, 1) + 1;
     backend->name_hash = hash_name(backend->full_name);
+    atomic_init(&backend->trial, BACKEND_NO_CEILING);
     backend->news = (struct backend_news){ .instances = 1, .share = BACKEND_WHOLE };
     pthread_mutex_init(&backend->address_lock, NULL);
     return backend;
@@ -95,7 +96,7 @@ void backend_release(struct backend **backend)
     free_backend(b);
 }
 
-static uint32_t ceiling_of(const struct backend *backend)
+static uint32_t shared_ceiling(const struct backend *backend)
 {
     const struct backend_news *news = &backend->news;
     uint64_t limit = atomic_load_explicit(&backend->limit, memory_order_relaxed);
@@ -116,7 +117,11 @@ static uint32_t ceiling_of(const struct backend *backend)
 
 static bool set_ceiling(struct backend *backend)
 {
-    uint32_t ceiling = ceiling_of(backend);
+    uint32_t ceiling = shared_ceiling(backend);
+    uint32_t trial = atomic_load_explicit(&backend->trial, memory_order_relaxed);
+
+    if (trial < ceiling)
+        ceiling = trial;
 
     return atomic_exchange(&backend->ceiling, ceiling) < ceiling;
 }
@@ -125,6 +130,21 @@ bool backend_set_limit(struct backend *backend, uint32_t limit)
 {
     atomic_store_explicit(&backend->limit, limit, memory_order_relaxed);
     return set_ceiling(backend);
+}
+
+bool backend_set_trial(struct backend *backend, uint32_t places)
+{
+    atomic_store_explicit(&backend->trial, places, memory_order_relaxed);
+    return set_ceiling(backend);
+}
+
+uint32_t backend_limit(const struct backend *backend)
+{
+    uint32_t limit = atomic_load_explicit(&backend->limit, memory_order_relaxed);
+    uint64_t trial = atomic_load_explicit(&backend->trial, memory_order_relaxed);
+
+    trial += trial == BACKEND_NO_CEILING ? 0 : atomic_load_explicit(&backend->others, memory_order_relaxed);
+    return trial < limit ? (uint32_t)trial : limit;
 }
 
 bool backend_set_news(struct backend *backend, const struct backend_news *news)

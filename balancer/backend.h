@@ -81,11 +81,13 @@ struct backend {
     _Atomic uint32_t milliweight; /* weight × 1000 × slow start and so on; 0: nothing new */
     _Atomic uint32_t
         capabilities;            /* enum smtp_capability bits of its last EHLO, BACKEND_CAPABILITIES_KNOWN */
+    _Atomic uint32_t trial;      /* places of this instance while it is HALF-OPEN; else no ceiling */
     _Atomic uint64_t size_limit; /* of its SIZE; 0: none */
     _Atomic int64_t suspended_until; /* ms of the monotonic clock; by any worker that saw a refused connect */
-    _Atomic uint32_t limit;          /* places over all instances; without others the ceiling is the same */
-    _Atomic uint32_t others;         /* places that other instances held when last heard of */
-    _Atomic(void *) health;          /* health's record of it, opaque here; NULL: nobody watches */
+    _Atomic int64_t back_since; /* ms of the same: it was out, or elsewhere, before; 0: it never was in use */
+    _Atomic uint32_t limit;     /* places over all instances; without others the ceiling is the same */
+    _Atomic uint32_t others;    /* places that other instances held when last heard of */
+    _Atomic(void *) health;     /* health's record of it, opaque here; NULL: nobody watches */
 
     /* Written by every placement. */
     alignas(64) _Atomic uint32_t connections; /* places taken, connecting included */
@@ -123,6 +125,11 @@ static inline const char *backend_name(const struct backend *backend)
 /* The limit over all instances; BACKEND_NO_CEILING: none. Control thread. True if more places may be taken
  * here than before. */
 bool backend_set_limit(struct backend *backend, uint32_t limit);
+/* On trial: so many places of this instance, whatever the others hold; BACKEND_NO_CEILING: it is not. Control
+ * thread. As above. */
+bool backend_set_trial(struct backend *backend, uint32_t places);
+/* What it may have now over all instances; BACKEND_NO_CEILING: as much as comes. Any thread. */
+uint32_t backend_limit(const struct backend *backend);
 /* News of the others. Control thread. As above.
  *
  * Of the room that is left each of N instances takes at most a share of 2/N before it is counted anew
@@ -159,6 +166,12 @@ static inline bool backend_usable(const struct backend *backend, int64_t now)
 {
     return backend_in_service(backend) &&
            atomic_load_explicit(&backend->suspended_until, memory_order_relaxed) <= now;
+}
+
+/* Out and back since `began` (ms, monotonic): what a connection of then ends with was its state before. */
+static inline bool backend_was_out_since(const struct backend *backend, int64_t began)
+{
+    return began < atomic_load_explicit(&backend->back_since, memory_order_relaxed);
 }
 
 /* Sequentially consistent, because the wait queue relies on it: see placement.c, "No wake-up is lost". */

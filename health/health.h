@@ -19,8 +19,10 @@
 enum health_sign {
     HEALTH_GOOD,    /* a MAIL was answered, or a transaction ended; by a 421 not */
     HEALTH_REFUSED, /* connect refused, reset, no route: suspended for 1 s, checked at once */
-    HEALTH_HARD,    /* connect or banner timeout, banner 554 or garbage, unexpected close: 3 in a row eject */
-    HEALTH_LOAD, /* banner 421, 421 in mid-session: the limit falls; 3 in a row at the lowest limit eject */
+    HEALTH_HARD, /* connect or banner timeout, banner 554 or garbage, close that is not behind a refusal: 3 in
+                    a row eject */
+    HEALTH_LOAD, /* banner 421, 421 in mid-session that is not about the client: the limit falls; 3 in a row
+                    at the lowest limit eject */
 };
 
 struct health;

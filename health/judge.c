@@ -41,7 +41,8 @@ int64_t judge_jitter(struct judge *judge, int64_t milliseconds)
 /* One of several is forgotten for each five minutes that have been `clean`. */
 static uint32_t forget(uint32_t times, int64_t clean)
 {
-    int64_t forgotten = clean / JUDGE_FORGET;
+    int64_t forgotten =
+        clean > 0 ? clean / JUDGE_FORGET : 0; /* an ejection may have been cut short by a DOWN */
 
     return forgotten >= times ? 0 : times - (uint32_t)forgotten;
 }
@@ -57,9 +58,7 @@ static int64_t doubled(int64_t first, uint32_t n, int64_t last)
 /* It goes DOWN: once more? A relay that comes and goes costs its sessions each time. */
 static void hold(struct judge *judge, int64_t now)
 {
-    if (judge->state == BACKEND_UP || judge->state == BACKEND_DEGRADED)
-        judge->falls = forget(judge->falls, now - judge->since);
-    judge->falls++;
+    judge->falls = forget(judge->falls, now - judge->rose) + 1;
     judge->held_until =
         judge->falls < JUDGE_FALLS
             ? now
@@ -76,6 +75,8 @@ static void become(struct judge *judge, enum backend_state state, const char *re
     judge->share = 1000;
     if (!in_service || (state != BACKEND_UP && state != BACKEND_DEGRADED))
         judge->slow_since = JUDGE_NEVER;
+    if (judge->state == BACKEND_DOWN)
+        judge->rose = now;
     switch (state) {
     case BACKEND_INIT:
     case BACKEND_DEGRADED: break;
@@ -85,7 +86,7 @@ static void become(struct judge *judge, enum backend_state state, const char *re
         /* What put it out has been judged. */
         window_forget(&judge->sessions);
         window_forget(&judge->answers);
-        limit_forgive(&judge->limit);
+        limit_back(&judge->limit);
         judge->counter = settings->rise + settings->fall - 1;
         if ((judge->state != BACKEND_INIT || judge->begins_slowly) && settings->slow_start)
             judge->slow_since = now;
@@ -128,12 +129,25 @@ void judge_begin(struct judge *judge, const char *reason, int64_t now)
     judge->counter = 0;
     judge->refused = false;
     judge->begins_slowly = true;
-    judge->falls = 0;
+    judge->falls = judge->ejections = 0;
     limit_forget(&judge->limit);
     if (judge->told_down)
         become(judge, BACKEND_DOWN, judge->told, now);
     else
         become(judge, BACKEND_INIT, reason, now);
+}
+
+void judge_moved(struct judge *judge, int64_t now)
+{
+    if (judge->state != BACKEND_UP && judge->state != BACKEND_DEGRADED) {
+        judge_begin(judge, "it has another address", now);
+        return;
+    }
+    judge->falls = judge->ejections = 0;
+    window_forget(&judge->sessions);
+    window_forget(&judge->answers);
+    limit_forget(&judge->limit);
+    judge->refused = true;
 }
 
 static bool judged_up(const struct judge *judge)
@@ -361,10 +375,22 @@ bool judge_is_overload(const struct judge *judge, bool told, uint32_t connection
 
 /* --- time, and what comes out --- */
 
-void judge_tick(struct judge *judge, int64_t now)
+/* While there was nothing else it was used in spite of its ejection: a panic. That was trial enough, and to
+ * give it a twentieth of its places now would take the farm's last. */
+static void come_back_whole(struct judge *judge, int64_t now)
 {
-    if (judge->state == BACKEND_EJECTED && now >= judge->ejected_until)
-        become(judge, BACKEND_HALF_OPEN, "ejection over", now);
+    become(judge, BACKEND_UP, "ejection over, and nothing else is in service", now);
+    judge->slow_since = JUDGE_NEVER;
+}
+
+void judge_tick(struct judge *judge, bool others, int64_t now)
+{
+    if (judge->state == BACKEND_EJECTED && now >= judge->ejected_until) {
+        if (others)
+            become(judge, BACKEND_HALF_OPEN, "ejection over", now);
+        else
+            come_back_whole(judge, now);
+    }
     if (judge->slow_since != JUDGE_NEVER && now - judge->slow_since >= judge->settings.slow_start)
         judge->slow_since = JUDGE_NEVER;
 }
@@ -403,16 +429,20 @@ uint32_t judge_ceiling(const struct judge *judge, int64_t now)
 {
     uint32_t limit = judge->settings.max_connections ? judge->settings.max_connections : BACKEND_NO_CEILING;
 
-    if (judge->state == BACKEND_HALF_OPEN) {
-        uint32_t usual = limit == BACKEND_NO_CEILING ? judge->limit.highest : limit;
-
-        return larger(1, percent(usual, TRIAL_PERCENT));
-    }
     if (judge->limit.force.limit < limit)
         limit = judge->limit.force.limit;
     if (limit == BACKEND_NO_CEILING)
         return limit;
     return larger(1, (uint32_t)(limit * slow_start(judge, now) / 1000));
+}
+
+uint32_t judge_trial(const struct judge *judge)
+{
+    uint32_t most = judge->settings.max_connections;
+
+    if (judge->state != BACKEND_HALF_OPEN)
+        return BACKEND_NO_CEILING;
+    return larger(1, percent(most ? most : judge->limit.highest, TRIAL_PERCENT));
 }
 
 uint32_t judge_milliweight(const struct judge *judge, int64_t now)

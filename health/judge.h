@@ -10,6 +10,9 @@
  *                                  EJECTED ─────────────▶ HALF-OPEN ─────────▶ UP, slow start
  *                                     ▲────── any bad sign ───┘
  *
+ *   What is ejected while nothing else is in service is used all the same, and needs no trial when time is
+ * up.
+ *
  *   UP ── 5 % of its answers say "not now" (4.3.x) ──▶ DEGRADED, less weight ── under 2.5 % for 10 s ──▶ UP
  *
  * Its agent can tell it down from every state; it then stays DOWN, whatever checks say, until the agent takes
@@ -61,6 +64,7 @@ struct judge {
     bool told_down;                /* by its agent */
     char told[JUDGE_REASON_MAX];
     uint32_t falls;     /* times that it went DOWN, as far as they are not forgotten */
+    int64_t rose;       /* when it last ceased to be DOWN */
     int64_t held_until; /* DOWN: passed checks do not count before this */
     uint32_t ejections; /* n of 30 s · 2^(n−1) */
     int64_t ejected_until, clean_since;
@@ -76,6 +80,9 @@ struct judge {
 void judge_init(struct judge *judge, const struct judge_settings *settings, uint64_t seed);
 /* Back to INIT: nothing is known of it any more, and once it is up it begins slowly. */
 void judge_begin(struct judge *judge, const char *reason, int64_t now);
+/* A reload has given it another address: that is another machine, which may do what this one could not. One
+ * that is in service stays so, and a failed check takes it out. */
+void judge_moved(struct judge *judge, int64_t now);
 /* New settings over a reload; the history stays. */
 void judge_configure(struct judge *judge, const struct judge_settings *settings);
 
@@ -110,14 +117,16 @@ bool judge_replies(struct judge *judge, const struct limit_totals *totals, uint3
 void judge_sessions(struct judge *judge, uint64_t total, uint64_t failed, bool may_eject, int64_t now);
 void judge_answers(struct judge *judge, uint64_t total, uint64_t bad, int64_t now);
 
-/* Time passes: to be called at judge_next() or later. */
-void judge_tick(struct judge *judge, int64_t now);
+/* Time passes: to be called at judge_next() or later. `others`: some are in service in each of its pools. */
+void judge_tick(struct judge *judge, bool others, int64_t now);
 int64_t judge_next(const struct judge *judge, int64_t now);
 /* It had so many connections: cheap, to be called now and then. */
 void judge_saw_connections(struct judge *judge, uint32_t connections);
 
 /* What to publish. */
 uint32_t judge_ceiling(const struct judge *judge, int64_t now);
+/* How many at a time try whether it is well again; BACKEND_NO_CEILING: it is not on trial. */
+uint32_t judge_trial(const struct judge *judge);
 uint32_t judge_milliweight(const struct judge *judge, int64_t now);
 
 /* Checks should come at the fast interval: a change may be under way. */

@@ -156,11 +156,6 @@ static void begin_anew(struct limit *limit, uint32_t settling)
     window_forget(&limit->not_now);
 }
 
-void limit_forgive(struct limit *limit)
-{
-    window_forget(&limit->not_now);
-}
-
 void limit_saw(struct limit *limit, uint32_t places)
 {
     limit->highest = larger(limit->highest, places);
@@ -533,6 +528,11 @@ void limit_relearn(struct limit *limit)
     limit->n_past = limit->next_past = 0;
     limit->baseline = limit->usual_worst = limit->usual_rate = limit->usual_places = 0;
     limit->rate = limit->glance_rate = 0;
+}
+
+void limit_back(struct limit *limit)
+{
+    begin_anew(limit, 0);
 }
 
 void limit_forget(struct limit *limit)

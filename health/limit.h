@@ -121,8 +121,8 @@ void limit_configure(struct limit *limit, const struct limit_settings *settings)
 /* From now on it is fed with the replies of more instances, or of fewer: what is usual is learned anew, and
  * what was found stands. */
 void limit_relearn(struct limit *limit);
-/* What it owed when it was put out is not held against it. */
-void limit_forgive(struct limit *limit);
+/* The backend was out: what it said before that is not of now. What is usual and what was found stand. */
+void limit_back(struct limit *limit);
 /* Forget what was learned, not the settings and the totals. */
 void limit_forget(struct limit *limit);
 

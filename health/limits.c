@@ -136,6 +136,8 @@ bool limits_tick(struct record *record, int64_t now)
     if (!record->pool)
         return false;
     sum_up(record, now);
+    if (record->judge.state == BACKEND_HALF_OPEN)
+        (void)publish_trial(record, false);
     if (judge_replies(&record->judge, &record->totals, places, now))
         publish(record, now);
     else if (limit->decided != decided)

@@ -70,7 +70,8 @@ void health_order(struct health *health, struct backend *backend, enum order_sou
 {
     struct record *record = record_of(backend);
     int64_t now = clock_milliseconds();
-    bool was_in_service = backend_in_service(backend), admin_changed;
+    bool was_in_service = backend_in_service(backend), was_admitted = backend_admitted(backend),
+         admin_changed;
     enum backend_admin admin;
 
     if (!record)
@@ -83,7 +84,8 @@ void health_order(struct health *health, struct backend *backend, enum order_sou
     publish(record, now);
     admin_changed = obey_admin(record, admin, now);
     publish_orders(record);
-    if (admin_changed || was_in_service != backend_in_service(backend)) {
+    /* Admitted, one that is ejected may be what a panic can use. */
+    if (admin_changed || was_admitted != backend_admitted(backend)) {
         publish_service(record, now, !was_in_service && backend_in_service(backend));
         placement_serve(health->farm, now);
     }

@@ -19,7 +19,7 @@ static void on_wake(struct ev_loop *loop, ev_timer *timer, int events)
         record->suspended = 0;
     if (record->judge.sessions.open || record->judge.answers.open)
         record_counted(record, now);
-    judge_tick(&record->judge, now);
+    judge_tick(&record->judge, publish_has_others(record), now);
     publish(record, now);
     if (resumed)
         placement_serve(record->health->farm, now);
@@ -65,11 +65,12 @@ void publish_offers(const struct record *record, int64_t now, bool came_up)
             pool_update_offer(&farm->pools[i], now, came_up);
 }
 
+/* What gets nothing by somebody's word stays as it is, and is nobody's ejection. */
 static bool is_ejected(const struct backend *backend)
 {
     uint32_t state = atomic_load(&backend->state);
 
-    return state == BACKEND_EJECTED || state == BACKEND_HALF_OPEN;
+    return (state == BACKEND_EJECTED || state == BACKEND_HALF_OPEN) && backend_admitted(backend);
 }
 
 /* One on trial counts as ejected, for it carries next to nothing. */
@@ -97,6 +98,9 @@ bool publish_can_spare(const struct record *record)
 {
     const struct farm *farm = record->health->farm;
 
+    /* It is being switched off, and nothing of that is held against it. */
+    if (atomic_load(&record->backend->admin) == BACKEND_MAINT)
+        return false;
     for (size_t i = 0; i < farm->n_pools; i++)
         if (lists(&farm->pools[i], record->backend) && !pool_can_spare(&farm->pools[i], record->backend))
             return false;
@@ -206,10 +210,18 @@ static uint32_t good_every(const struct judge *judge)
     return judge->state == BACKEND_HALF_OPEN ? 1 : 0;
 }
 
+static bool in_use(enum backend_state state)
+{
+    return state == BACKEND_UP || state == BACKEND_DEGRADED || state == BACKEND_HALF_OPEN;
+}
+
 static void change_state(struct record *record, enum backend_state from, int64_t now)
 {
     struct backend *backend = record->backend;
     bool was_in_service = backend_in_service(backend);
+
+    if (!in_use(from) && in_use(record->judge.state))
+        atomic_store_explicit(&backend->back_since, now, memory_order_relaxed);
 
     /* Counted anew from here. */
     atomic_store_explicit(&backend->hard_in_a_row, 0, memory_order_relaxed);
@@ -231,7 +243,25 @@ static uint32_t shared(uint32_t milliweight, uint32_t share)
 {
     uint64_t product = (uint64_t)milliweight * share / ORDER_ALL;
 
+    if (milliweight && share && !product)
+        product = 1; /* next to nothing is not nothing: that would be out of service */
     return product < BACKEND_MILLIWEIGHT_MAX ? (uint32_t)product : BACKEND_MILLIWEIGHT_MAX;
+}
+
+/* The trial is for what comes now. Sessions that stayed over an ejection must not take its places, or one
+ * that idles for minutes keeps the backend out; nor must those of other instances, for which it may be well.
+ */
+bool publish_trial(struct record *record, bool begins)
+{
+    uint32_t own = atomic_load_explicit(&record->backend->connections, memory_order_relaxed);
+    uint32_t trial = judge_trial(&record->judge), instances = record->backend->news.instances;
+
+    if (begins || own < record->trial_held)
+        record->trial_held = own;
+    if (trial == BACKEND_NO_CEILING)
+        return backend_set_trial(record->backend, BACKEND_NO_CEILING);
+    trial = trial > instances ? trial / instances : 1;
+    return backend_set_trial(record->backend, record->trial_held + trial);
 }
 
 void publish(struct record *record, int64_t now)
@@ -247,6 +277,7 @@ void publish(struct record *record, int64_t now)
     uint32_t old_milliweight = atomic_exchange(&backend->milliweight, milliweight);
     bool changed = judge->state != from;
 
+    more = publish_trial(record, changed) || more;
     atomic_store_explicit(&record->good_every, good_every(judge), memory_order_relaxed);
     if (changed)
         change_state(record, from, now);

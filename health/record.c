@@ -64,6 +64,17 @@ static void begin(struct record *record, const struct judge_settings *settings, 
     publish_view(record, BACKEND_INIT, record->judge.reason);
 }
 
+/* Sessions are still at the place of before, and fail there. */
+static void moved(struct record *record, int64_t now)
+{
+    struct backend *backend = record->backend;
+
+    judge_moved(&record->judge, now);
+    atomic_store_explicit(&backend->back_since, now, memory_order_relaxed);
+    atomic_store_explicit(&backend->hard_in_a_row, 0, memory_order_relaxed);
+    atomic_store_explicit(&backend->loads_in_a_row, 0, memory_order_relaxed);
+}
+
 void record_configure(struct record *record, const struct farm_given *given, bool slowly, int64_t now)
 {
     struct judge_settings settings;
@@ -84,6 +95,8 @@ void record_configure(struct record *record, const struct farm_given *given, boo
     if (given->unresolved)
         not_resolved(record, given->unresolved, now);
     if (!address_equal(&record->place, &given->address)) {
+        if (record->place.length && given->address.length)
+            moved(record, now);
         record->place = given->address;
         schedule_anew(record);
     }

@@ -206,6 +206,7 @@ static bool connect_to(struct session *s, struct place place)
     e->member = member_hold(member);
     e->link = link_open(s->worker, s, place, &target, on_backend, &error);
     if (e->link) {
+        e->linked = e->link->began;
         answer(s,
                (struct smtp_event){ .kind = SMTP_EVENT_BACKEND_ASSIGNED, .may_have_secrets = e->link->near });
         return true;
@@ -480,10 +481,15 @@ static void report_failure(const struct session *s)
     health_report(backend, HEALTH_HARD, s->worker->now);
 }
 
+/* Not what it was in when it fell, and is no longer: sessions may wait ten minutes for a reply that was lost
+ * with the relay that has long been back. A 421 is its word of now. */
 static void report_loss(const struct session *s, enum smtp_loss loss)
 {
     struct backend *backend = s->errand->member->backend;
     int64_t now = s->worker->now;
+
+    if (loss != SMTP_LOSS_BUSY && backend_was_out_since(backend, s->errand->linked))
+        return;
 
     switch (loss) {
     case SMTP_LOSS_NONE:
@@ -564,7 +570,8 @@ void errand_over(struct session *s, const struct smtp_transaction *t)
         stat_add(&stats(s)->outcomes[t->outcome], 1);
     else
         stat_add(&errand_pool(s)->state->stats[s->worker->index].outcomes[t->outcome], 1);
-    if (e->member && t->outcome == SMTP_OUTCOME_UNKNOWN)
+    if (e->member && t->outcome == SMTP_OUTCOME_UNKNOWN &&
+        !backend_was_out_since(e->member->backend, e->linked))
         health_report_reply(e->member->backend, s->worker->index, &(struct health_reply){ .final = true });
     record_transaction(s, t);
     end_retry(e);

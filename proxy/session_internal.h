@@ -42,6 +42,7 @@ struct errand {
     bool refused;                  /* no backend was to be had: the next wish begins anew */
     unsigned attempts;             /* backends tried for this transaction */
     int64_t began;                 /* the transaction; ms, 0: not known yet */
+    int64_t linked;                /* when the last link was begun */
     int64_t asked;                 /* when the place was asked for */
     struct smtp_identity identity; /* of the client, for XCLIENT and XFORWARD */
     uint32_t queue_ms, connect_ms, mail_ms, rcpt_ms, data_ms, end_ms;

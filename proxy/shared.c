@@ -37,7 +37,7 @@ static void name_pools(const struct farm *farm, const struct backend *backend, c
 static void tell_verdict(void *arg, const struct backend *backend, char *out, size_t size)
 {
     const struct process *p = arg;
-    uint32_t limit = atomic_load_explicit(&backend->limit, memory_order_relaxed);
+    uint32_t limit = backend_limit(backend);
     enum backend_admin admin = (enum backend_admin)atomic_load(&backend->admin);
     char number[16] = "none", found[16], pools[256], text[ADDRESS_TEXT_MAX] = "none";
     struct health_view view;

@@ -449,7 +449,7 @@ static void backend_assigned(struct smtp_dialog *d, bool may_have_secrets)
 {
     struct smtp_exchange *x = d->exchange;
 
-    x->introduced = x->in_clear = x->leaving = false;
+    x->introduced = x->in_clear = x->leaving = x->turned_away = false;
     x->secured = d->backend_tls == SMTP_BACKEND_TLS_IMPLICIT;
     x->may_have_secrets = may_have_secrets;
     enter_backend(d, SMTP_BACKEND_BANNER);

@@ -97,11 +97,11 @@ struct smtp_policy {
 /* Why a backend's connection is given up. What it means for the backend's health is not the dialog's affair.
  */
 enum smtp_loss {
-    SMTP_LOSS_NONE,    /* not its fault: the client went away or broke a rule, or it was idle */
+    SMTP_LOSS_NONE,    /* not its fault: of the client's making, or it was idle */
     SMTP_LOSS_CLOSED,  /* end of stream or reset */
     SMTP_LOSS_REFUSED, /* the connect failed */
     SMTP_LOSS_TIMEOUT,
-    SMTP_LOSS_BUSY,     /* it said 421 */
+    SMTP_LOSS_BUSY,     /* it said 421, and not because of the client */
     SMTP_LOSS_REJECTED, /* its banner or EHLO was a refusal other than 421 */
     SMTP_LOSS_GARBAGE,  /* it broke the protocol: wrong class, extra reply, malformed line */
     SMTP_LOSS_TLS,      /* its handshake failed, or STARTTLS is demanded and it has none */

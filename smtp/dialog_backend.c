@@ -199,6 +199,20 @@ void session_give_up(struct smtp_dialog *d, const char *reply)
     close_client(d, SMTP_ENDING_NO_BACKEND);
 }
 
+/* What is said of this client or its message (4.1, 4.2, 4.7: "too many errors", a policy; any 5xx) is no word
+ * on how well the backend is, or one client could take it from all others. */
+static bool is_of_client(const struct smtp_reply *reply)
+{
+    return reply->code >= 500 ||
+           (reply->status_class == 4 && (reply->subject == 1 || reply->subject == 2 || reply->subject == 7));
+}
+
+/* A 421 in a session. */
+static enum smtp_loss goodbye(const struct smtp_reply *reply)
+{
+    return is_of_client(reply) ? SMTP_LOSS_NONE : SMTP_LOSS_BUSY;
+}
+
 void backend_lost(struct smtp_dialog *d, enum smtp_loss loss)
 {
     struct smtp_exchange *x = d->exchange;
@@ -209,6 +223,8 @@ void backend_lost(struct smtp_dialog *d, enum smtp_loss loss)
         return;
     if (backend_retry_in_clear(d, loss))
         return;
+    if (loss == SMTP_LOSS_CLOSED && x->turned_away)
+        loss = SMTP_LOSS_NONE; /* as Exim's `drop` does */
     was = x->backend_state;
     open = x->open || x->auth_wanted;
     committed = x->committed;
@@ -293,7 +309,7 @@ static void final_reply(struct smtp_dialog *d, const char *in, const struct smtp
     enter_backend(d, SMTP_BACKEND_READY);
     enter_client(d, SMTP_CLIENT_READY);
     if (busy_now)
-        part_backend(d, false, SMTP_LOSS_BUSY);
+        part_backend(d, false, goodbye(reply));
     if (d->client_gone)
         close_client(d, SMTP_ENDING_GONE);
 }
@@ -393,12 +409,13 @@ static void command_reply(struct smtp_dialog *d, const char *in, const struct sm
         return;
     }
     measured(d, &entry, reply);
+    x->turned_away = is_of_client(reply);
     if (entry.final) {
         final_reply(d, in, reply);
         return;
     }
     if (reply->code == 421) {
-        backend_lost(d, SMTP_LOSS_BUSY);
+        backend_lost(d, goodbye(reply));
         return;
     }
     if (entry.kind == PENDING_SWALLOW) {
@@ -437,7 +454,7 @@ static void early_reply(struct smtp_dialog *d, const char *in, const struct smtp
     char clean[SMTP_REPLY_MAX];
 
     if (reply->code == 421) {
-        backend_lost(d, SMTP_LOSS_BUSY);
+        backend_lost(d, goodbye(reply));
         return;
     }
     if (reply->code < 400) {

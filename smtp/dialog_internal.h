@@ -91,6 +91,7 @@ struct smtp_exchange {
     bool chunked;      /* it uses BDAT */
     bool last;         /* in its last chunk */
     bool early;        /* the beginning of a reply came before its command was complete */
+    bool turned_away;  /* the backend's last reply was a refusal: it may hang up on this client */
     bool lost_at_work; /* a backend was lost after its greeting, with this transaction in hand */
     enum body_mode body;
     enum smtp_outcome held_outcome;

@@ -1,5 +1,7 @@
 """What traffic tells of a relay: failed sessions, answers that say "not now", and what to do when too little is left."""
 
+import threading
+
 import pytest
 from test_backends import send_commands
 from weirtest.net import wait_until
@@ -69,6 +71,48 @@ def test_the_message_s_own_fault_is_nobody_s(start, relays, step, answer):
         relay.behave()
 
 
+@pytest.mark.parametrize("step,answer", [("mail", b"421 4.7.1 Blocked\r\n"), ("rcpt", b"421 4.7.0 Error: too many errors\r\n"),
+                                         ("end", b"421 4.7.1 Spam\r\n")])
+def test_a_goodbye_because_of_the_client_is_no_load(start, relays, step, answer):
+    """A relay that closes on a client for what it did has no less room for others: else one client would take the farm."""
+    first, second = relays(2)
+    weir = up(start({"r1": {"address": first, "max-connections": 200}, "r2": {"address": second, "max-connections": 200}}, pool=CHECKED), 2)
+    for relay in (first, second):
+        relay.on(step, answer)
+    for _ in range(30):
+        session(weir)
+    assert not weir.find_log(event="backend-limit")
+    assert [state_lines(weir, name) for name in ("r1", "r2")] == [[("init", "up")]] * 2
+    assert weir.metric("weir_backend_limit", backend="r1") == 200
+    for relay in (first, second):
+        relay.on(step, answer.replace(b" 4.7.", b" 4.3.").replace(b" 4.3.0 Error", b" Error"))  # about itself
+    session(weir)
+    weir.wait_log(event="backend-limit", reason="told")
+    for relay in (first, second):
+        relay.behave()
+
+
+def test_turned_away_for_good(start, relays):
+    """A relay that refuses and hangs up (Exim's `drop`) has had enough of this client, and works."""
+    first, second = relays(2)
+    weir = up(start({"r1": first, "r2": {"address": second, "priority": 1}}, pool=CHECKED), 2)
+    first.on("rcpt", [b"550 5.7.1 No more of you\r\n", DROP])
+    for _ in range(25):
+        with weir.client() as client:
+            client.ehlo().ok("MAIL FROM:<a@x>")
+            client.ok("RCPT TO:<b@relay.test>", 550)
+            weir.wait_metric(0, "weir_backend_connections", backend="r1")
+            client.command("RCPT TO:<c@relay.test>")
+            client.quit()
+    assert weir.ctl("status")[0] == 0  # the control thread has seen it all
+    assert state_lines(weir, "r1") == [("init", "up")]
+    assert not second.traffic()
+    first.on("rcpt", DROP)  # without a word it is a failure
+    for _ in range(25):
+        session(weir)
+    weir.wait_log(event="backend-state", backend="r1", to="ejected")
+
+
 def test_half_of_the_sessions_fail(start, relays):
     """Never three in a row: every other one is greeted."""
     first, second = relays(2)
@@ -81,6 +125,36 @@ def test_half_of_the_sessions_fail(start, relays):
             break
     line = weir.wait_log(event="backend-state", backend="r1", to="ejected")
     assert line["reason"] == "half of its sessions failed", line
+
+
+def test_what_a_fall_left_behind(start, relays):
+    """Sessions that wait for a reply which was lost when the relay fell hear of it when it has long been back: that is no news."""
+    first, second = relays(2)
+    pool = {"health": {"interval": "200ms", "fast-interval": "200ms", "fall": 1, "rise": 1}}
+    weir = up(start({"r1": {"address": first, "max-connections": 40}, "r2": {"address": second, "priority": 1}}, pool=pool), 2)
+    back = threading.Event()
+
+    def lose(*_):
+        back.wait(20)
+        return DROP
+
+    first.on("end", lose)
+    senders = [threading.Thread(target=session, args=[weir]) for _ in range(25)]
+    for sender in senders:
+        sender.start()
+    wait_until(lambda: len(first.transactions()) == 25, 5, "all have sent their message")
+    first.on("banner", b"554 Going down\r\n")
+    weir.wait_log(event="backend-state", backend="r1", to="down")
+    first.behave()
+    weir.wait_log(event="backend-state", backend="r1", to="up", times=2)
+    back.set()
+    for sender in senders:
+        sender.join()
+    weir.wait_log(event="transaction", backend="r1", outcome="unknown", times=25)
+    assert weir.ctl("status")[0] == 0  # the control thread has seen it all
+    assert state_lines(weir, "r1") == [("init", "up"), ("up", "down"), ("down", "up")]
+    assert session(weir)[-1:] == [250]
+    assert not weir.find_log(event="backend-limit")
 
 
 def test_panic_uses_the_ejected(start, relays):

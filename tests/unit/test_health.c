@@ -269,7 +269,7 @@ static void step(struct judge *judge, struct limit_totals *totals, const struct 
         (void)judge_replies(judge, totals, step->connections, now);
         break;
     case TICK:
-        judge_tick(judge, now);
+        judge_tick(judge, true, now);
         (void)judge_replies(judge, totals, step->connections, now);
         break;
     case TOLD: judge_told(judge, "agent: down", now); break;
@@ -280,6 +280,14 @@ static void step(struct judge *judge, struct limit_totals *totals, const struct 
         judge_configure(judge, &settings);
         break;
     }
+}
+
+/* Where it has no others beside it. */
+static uint32_t ceiling(const struct judge *judge, int64_t now)
+{
+    uint32_t usual = judge_ceiling(judge, now), trial = judge_trial(judge);
+
+    return trial < usual ? trial : usual;
 }
 
 static void play(const struct row *row, uint64_t seed)
@@ -294,10 +302,10 @@ static void play(const struct row *row, uint64_t seed)
         int64_t now = start + s->at;
 
         step(&judge, &totals, s, now);
-        if (judge.state != s->state || (s->ceiling != ANY && judge_ceiling(&judge, now) != s->ceiling))
+        if (judge.state != s->state || (s->ceiling != ANY && ceiling(&judge, now) != s->ceiling))
             fail_msg("%s, step %d at %d ms: %s with ceiling %u, not %s with %u", row->name,
                      (int)(s - row->steps) + 1, (int)s->at, backend_state_name(judge.state),
-                     judge_ceiling(&judge, now), backend_state_name(s->state), s->ceiling);
+                     ceiling(&judge, now), backend_state_name(s->state), s->ceiling);
         assert_true(judge_next(&judge, now) > now);
     }
 }
@@ -385,6 +393,69 @@ static void test_hold(void **state)
     judge_release(&judge);
     judge_check(&judge, true, "", now);
     assert_int_equal(judge.state, BACKEND_UP);
+}
+
+/* A DOWN of long ago is forgotten whatever way the next one comes: behind an ejection, as with most that
+ * hang, or a moment after it was DEGRADED. */
+static void test_falls_are_forgotten(void **state)
+{
+    static const int64_t day = 86400 * 1000;
+
+    (void)state;
+    for (int way = 0; way < 2; way++) {
+        struct judge judge = up((struct judge_settings)QUICK);
+
+        for (int64_t now = 0; now < 2000; now += 1000) {
+            judge_check(&judge, false, "closed", now);
+            judge_check(&judge, true, "", now + 500);
+        }
+        assert_int_equal(judge.falls, 2);
+        if (way == 0) {
+            judge_hard(&judge, 3, true, day);
+            assert_int_equal(judge.state, BACKEND_EJECTED);
+        } else {
+            judge_answers(&judge, 20, 20, day);
+            judge_answers(&judge, 20, 20, day + 10000);
+            assert_int_equal(judge.state, BACKEND_UP);
+        }
+        judge_check(&judge, false, "connect timeout", day + 11000);
+        assert_int_equal(judge.state, BACKEND_DOWN);
+        assert_int_equal(judge.falls, 1);
+        assert_false(judge_held(&judge, day + 11000));
+    }
+}
+
+/* One more each time, also where a DOWN has cut the last one short. */
+static void test_ejections_are_counted(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        const struct judge_settings settings = USUAL;
+        struct judge judge;
+        int64_t now = 0;
+
+        judge_init(&judge, &settings, seed);
+        judge_check(&judge, true, "", now);
+        judge_hard(&judge, 3, true, now);
+        for (uint32_t n = 2; n <= 8; n++) {
+            now = judge.ejected_until;
+            judge_tick(&judge, true, now);
+            judge_hard(&judge, 1, true, now); /* on trial */
+            assert_int_equal(judge.state, BACKEND_EJECTED);
+            assert_int_equal(judge.ejections, n);
+        }
+        judge_refused(&judge);
+        judge_check(&judge, false, "connect timeout", now + 1);
+        judge_check(&judge, true, "", now + 2);
+        judge_check(&judge, true, "", now + 3);
+        judge_hard(&judge, 3, true, now + 4);
+        assert_int_equal(judge.state, BACKEND_EJECTED);
+        assert_int_equal(judge.ejections, 9);
+        judge_begin(&judge, "back from maintenance", now); /* it may have been mended */
+        judge_check(&judge, true, "", now);
+        judge_hard(&judge, 3, true, now);
+        assert_int_equal(judge.ejections, 1);
+    }
 }
 
 /* One that comes and goes each second, with the quickest of settings, for an hour: each change is a log line
@@ -484,11 +555,18 @@ static void test_new_counts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tables),   cmocka_unit_test(test_weight),
-        cmocka_unit_test(test_reasons),  cmocka_unit_test(test_unresolved),
-        cmocka_unit_test(test_hold),     cmocka_unit_test(test_flapping),
-        cmocka_unit_test(test_changing), cmocka_unit_test(test_overload_is_not_death),
-        cmocka_unit_test(test_jitter),   cmocka_unit_test(test_new_counts),
+        cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_weight),
+        cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_unresolved),
+        cmocka_unit_test(test_hold),
+        cmocka_unit_test(test_flapping),
+        cmocka_unit_test(test_changing),
+        cmocka_unit_test(test_overload_is_not_death),
+        cmocka_unit_test(test_jitter),
+        cmocka_unit_test(test_new_counts),
+        cmocka_unit_test(test_falls_are_forgotten),
+        cmocka_unit_test(test_ejections_are_counted),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
