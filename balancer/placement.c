@@ -368,6 +368,11 @@ bool placement_retry_begin(void)
     return true;
 }
 
+void placement_retry_granted(void)
+{
+    atomic_fetch_add_explicit(&totals.retries, 1, memory_order_relaxed);
+}
+
 void placement_retry_end(void)
 {
     atomic_fetch_sub_explicit(&totals.retries, 1, memory_order_relaxed);

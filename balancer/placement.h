@@ -90,6 +90,8 @@ uint32_t placement_waiting(const struct pool *pool);
 /* Retries to another backend, over all workers: no more than max(3, 20 % of the active placements) at a time.
  * True: go ahead, and call placement_retry_end() when the new backend is ready or lost. */
 bool placement_retry_begin(void);
+/* One that waited in the queue has got a place: it counts among them, however many there are. */
+void placement_retry_granted(void);
 void placement_retry_end(void);
 
 #endif

@@ -6,6 +6,9 @@
  *                         ▼    │ none usable: 421        ▼ refused, or lost before anything was answered
  *                       waiting in the pool's queue     the next backend, at most two others
  *
+ * The next backend is tried when the session's turn has come (retry.c): of those that do so at a time there
+ * are few.
+ *
  * A place is held by the link from before its connect until its socket is closed, and given back there and
  * nowhere else.
  */
@@ -45,13 +48,6 @@ static void start_anew(struct errand *e)
     e->attempts = 0;
     e->began = 0;
     e->refused = false;
-}
-
-static void end_retry(struct errand *e)
-{
-    if (e->retrying)
-        placement_retry_end();
-    e->retrying = false;
 }
 
 /* Weir itself can't: no descriptors, ports or memory. No relay is to blame. */
@@ -257,7 +253,7 @@ static void refused(struct session *s, enum placement_verdict verdict)
         count_refusal(s, QUEUE_REFUSED_FULL);
     else if (verdict == PLACEMENT_DISPLACED)
         count_refusal(s, QUEUE_REFUSED_DISPLACED);
-    end_retry(s->errand);
+    retry_end(s);
     s->errand->refused = true;
     answer_refused(s, verdict == PLACEMENT_NOT_CAPABLE ? not_capable : no_backend);
 }
@@ -272,6 +268,8 @@ static void deliver(void *session, enum placement_verdict verdict, struct place 
     e->queue_ms += (uint32_t)(s->worker->now - e->asked);
     histogram_add(&errand_pool(s)->state->stats[s->worker->index].queue_wait,
                   (uint32_t)(s->worker->now - e->asked));
+    if (verdict == PLACEMENT_GRANTED && e->attempts > 0)
+        retry_granted(s);
     if (verdict != PLACEMENT_GRANTED)
         refused(s, verdict);
     else if (!connect_to(s, place))
@@ -279,15 +277,12 @@ static void deliver(void *session, enum placement_verdict verdict, struct place 
     session_conclude(s);
 }
 
-/* The first has no need to ask; every other counts among the process's retries. */
-static bool may_try(struct errand *e)
+void errand_again(struct session *s)
 {
-    if (e->attempts == 0 || e->retrying)
-        return e->attempts < PLACEMENT_TRIES;
-    if (e->attempts >= PLACEMENT_TRIES)
-        return false;
-    e->retrying = placement_retry_begin();
-    return e->retrying;
+    s->dialog.tick = (uint32_t)s->worker->now;
+    s->errand->queue_ms += (uint32_t)(s->worker->now - s->errand->asked);
+    try_backends(s);
+    session_conclude(s);
 }
 
 static void try_backends(struct session *s)
@@ -299,17 +294,21 @@ static void try_backends(struct session *s)
     size_t index;
 
     do {
-        if (!may_try(e)) {
+        if (e->attempts == PLACEMENT_TRIES) {
             refused(s, PLACEMENT_NO_BACKEND);
             return;
         }
         e->asked = worker->now;
+        if (e->attempts > 0 && !retry_begin(s))
+            return;
         e->wish.farm = aim_farm(s, &index);
         e->wish.pool = &e->wish.farm->pools[index];
         verdict = placement_request(&e->wish, &worker->random, worker->now, &worker->mailbox, deliver, s,
                                     &place, &e->waiter);
-        if (verdict == PLACEMENT_WAITING)
+        if (verdict == PLACEMENT_WAITING) {
+            retry_end(s); /* it burdens nobody meanwhile */
             return;
+        }
         if (verdict != PLACEMENT_GRANTED) {
             refused(s, verdict);
             return;
@@ -388,7 +387,7 @@ void errand_greeted(struct session *s, const struct smtp_capabilities *capabilit
 
     e->connect_ms += (uint32_t)(s->worker->now - e->link->began);
     histogram_add(&stats(s)->replies[PHASE_CONNECT], (uint32_t)(s->worker->now - e->link->began));
-    end_retry(e);
+    retry_end(s);
     health_report_capabilities(backend, capabilities);
     /* The order to leave it may have come while the connection was being made. */
     admin = (enum backend_admin)atomic_load_explicit(&backend->admin, memory_order_relaxed);
@@ -512,7 +511,7 @@ static void report_loss(const struct session *s, enum smtp_loss loss)
 void errand_quit(struct session *s)
 {
     forget_input(s);
-    end_retry(s->errand);
+    retry_end(s);
     link_leave(&s->errand->link);
 }
 
@@ -536,7 +535,7 @@ void errand_abort(struct session *s, enum smtp_loss loss)
     if (e->link)
         report_loss(s, loss);
     link_close(&e->link);
-    end_retry(e);
+    retry_end(s);
 }
 
 uint32_t errand_patience(const struct session *s)
@@ -559,6 +558,11 @@ bool errand_time_is_up(struct session *s)
         refused(s, PLACEMENT_NO_BACKEND);
         return true;
     }
+    if (e->in_line) {
+        e->queue_ms += (uint32_t)(s->worker->now - e->asked);
+        refused(s, PLACEMENT_NO_BACKEND);
+        return true;
+    }
     return false;
 }
 
@@ -574,7 +578,7 @@ void errand_over(struct session *s, const struct smtp_transaction *t)
         !backend_was_out_since(e->member->backend, e->linked))
         health_report_reply(e->member->backend, s->worker->index, &(struct health_reply){ .final = true });
     record_transaction(s, t);
-    end_retry(e);
+    retry_end(s);
     start_anew(e);
     e->queue_ms = e->connect_ms = e->mail_ms = e->rcpt_ms = e->data_ms = e->end_ms = 0;
     if (!e->link)
@@ -590,7 +594,7 @@ void errand_drop(struct session *s)
     forget_input(s);
     if (e->waiter)
         waiter_leave(&e->waiter);
-    end_retry(e);
+    retry_end(s);
     link_close(&e->link);
     start_anew(e);
     member_release(&e->member);

@@ -8,6 +8,8 @@
 #include "net/stream.h"
 #include "proxy/worker.h"
 
+/* Once, before the first session. */
+void retry_open(struct worker *worker);
 /* Begin a session on an accepted socket, which it owns from now on. Whoever is not welcome (the listener's or
  * the client's limit) is told so and closed. */
 void session_begin(struct worker *worker, size_t listener, int fd, const struct peer *peer);

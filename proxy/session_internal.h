@@ -33,12 +33,14 @@ enum prelude {
  * the first MAIL on. */
 struct errand {
     struct placement_wish wish;
-    struct waiter *waiter;         /* in the queue */
-    struct link *link;             /* connected, or connecting */
-    struct member *member;         /* held: of the link, or of the last one in this pool */
-    struct farm *farm;             /* held, that `pool` is of; NULL: the one that the session began with */
-    size_t pool;                   /* chosen for this transaction, or for the link at hand: index */
-    bool retrying;                 /* holds one of the process's few retries */
+    struct waiter *waiter; /* in the queue */
+    struct link *link;     /* connected, or connecting */
+    struct member *member; /* held: of the link, or of the last one in this pool */
+    struct farm *farm;     /* held, that `pool` is of; NULL: the one that the session began with */
+    size_t pool;           /* chosen for this transaction, or for the link at hand: index */
+    bool retrying;         /* holds one of the process's few retries, … */
+    bool in_line;          /* … or waits for one, between these */
+    struct session *line_previous, *line_next;
     bool refused;                  /* no backend was to be had: the next wish begins anew */
     unsigned attempts;             /* backends tried for this transaction */
     int64_t began;                 /* the transaction; ms, 0: not known yet */
@@ -120,6 +122,16 @@ void errand_over(struct session *s, const struct smtp_transaction *transaction);
 uint32_t errand_patience(const struct session *s); /* with the queue, ms */
 bool errand_time_is_up(struct session *s);         /* true if it was the errand's own time */
 void errand_drop(struct session *s);               /* the session ends */
+void errand_again(struct session *s);              /* its turn to try another backend has come */
+
+/* retry.c */
+/* Before another backend is tried. True: go ahead; false: errand_again() will come. */
+bool retry_begin(struct session *s);
+/* One that has waited in the queue has got a place: it goes ahead, and counts. */
+void retry_granted(struct session *s);
+/* The backend is ready or lost, or nothing is tried any more; or others burden a relay while this one waits
+ * in the queue. Nothing if it is no retry. */
+void retry_end(struct session *s);
 
 /* For a handshake with the client, ms. */
 uint32_t session_handshake_limit(const struct session *s);

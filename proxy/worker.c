@@ -388,6 +388,7 @@ struct worker *worker_create(uint32_t index, struct front *front, uint32_t salt,
     worker->accept_pause.data = worker;
     ev_timer_init(&worker->leaving_sweep, link_sweep, 0., 0.25);
     worker->leaving_sweep.data = worker;
+    retry_open(worker);
     return worker;
 }
 

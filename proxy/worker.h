@@ -32,6 +32,12 @@ struct session;
 struct link;
 struct acceptor;
 
+/* Sessions that may not try another backend yet (proxy/retry.c). */
+struct retry_line {
+    struct session *first, *last;
+    ev_timer look;
+};
+
 struct worker {
     uint32_t index;
     pthread_t thread;
@@ -43,6 +49,7 @@ struct worker {
     struct session *sessions; /* a list */
     struct link *leaving;     /* backend connections that were told QUIT */
     ev_timer leaving_sweep;
+    struct retry_line retries;
     int64_t now; /* ms, monotonic; taken once an iteration of the loop */
     ev_check tick;
     uint64_t random;

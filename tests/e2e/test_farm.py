@@ -4,7 +4,7 @@ import threading
 
 import pytest
 from weirtest.net import wait_until
-from weirtest.relay import DROP
+from weirtest.relay import DROP, STALL, Delay
 
 SESSIONS = 200
 
@@ -68,6 +68,71 @@ def test_a_relay_killed_under_200_sessions(start, relays):
     for _ in range(30):  # by lot, where they are alike: it may miss a few
         weir.deliver()
     assert len(a.committed()) > before
+
+
+def crowd_of(weir, relay, count):
+    """So many clients whose MAIL waits for the banner of a relay that says none."""
+    relay.on("banner", STALL)
+    clients = [weir.client(timeout=30).ehlo() for _ in range(count)]
+    for client in clients:
+        client.send(b"MAIL FROM:<from@client.test>\r\n")
+    wait_until(lambda: len(relay.open_now()) >= count, 10, lambda: "%d wait for its banner" % len(relay.open_now()))
+    return clients
+
+
+def codes_of(clients):
+    """What each hears at last, all of them at once."""
+    heard = []
+
+    def finish(client):
+        code = client.reply().code
+        if code == 250:
+            client.ok("RCPT TO:<to@relay.test>")
+            code = client.data(b"x\r\n").code
+            client.quit()
+        heard.append(code)
+    threads = [threading.Thread(target=finish, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(heard) == len(clients)
+    return heard
+
+
+@pytest.mark.parametrize("room", [0, 4])
+def test_a_crowd_at_a_relay_that_goes(start, relays, room):
+    """All are sent elsewhere, though only a few may be at a time, and where they go to may be full: nobody hears of it."""
+    a, b = relays(2)
+    weir = start({"a": {"address": a, "weight": 1000}, "b": {"address": b, "max-connections": room}})
+    wait_until(lambda: weir.metric("weir_backend_up") == 2, 5, "both are up")
+    clients = crowd_of(weir, a, 40)
+    a.stop()
+    assert set(codes_of(clients)) == {250}
+    assert len(b.committed()) == 40 and not weir.find_log(outcome="failed")
+    assert not room or b.max_concurrent() <= room
+
+
+def test_a_line_of_retries(start, relays):
+    """Who waits for another to have done may leave, and is refused when it takes too long; and no turn is lost by that."""
+    a, b = relays(2)
+    weir = start({"a": {"address": a, "weight": 1000}, "b": b}, pool={"queue-timeout": "1s", "connect-timeout": "10s"})
+    wait_until(lambda: weir.metric("weir_backend_up") == 2, 5, "both are up")
+    clients = crowd_of(weir, a, 40)
+    b.on("banner", Delay(2))
+    a.stop()
+    wait_until(lambda: len(b.open_now()) >= 8, 5, "a fifth of them may try another")
+    for client in clients[::4]:
+        client.close()
+    heard = codes_of([client for number, client in enumerate(clients) if number % 4])
+    assert set(heard) == {250, 421} and heard.count(250) <= 8, heard
+    for relay in (a, b):
+        relay.behave()
+    a.start()
+    weir.wait_log(10, 2, event="backend-state", backend="a", to="up")
+    clients = crowd_of(weir, a, 12)
+    a.stop()
+    assert codes_of(clients) == [250] * 12
 
 
 def test_a_whole_farm_down_and_back_at_once(start, relays):

@@ -514,8 +514,15 @@ static void test_retry_budget(void **state)
         for (int i = 0; i < 20; i++)
             placement_return(&held[i], t.now);
     }
-    for (int i = 0; i < 4; i++)
+    /* Who has got a place goes ahead; the others then wait for one more to end. */
+    placement_retry_granted();
+    placement_retry_end();
+    placement_retry_end();
+    assert_false(placement_retry_begin());
+    for (int i = 0; i < 3; i++)
         placement_retry_end();
+    assert_true(placement_retry_begin());
+    placement_retry_end();
 }
 
 int main(void)
