@@ -1,5 +1,7 @@
 #include "proxy/record.h"
 
+#include <string.h>
+
 #include "net/decimal.h"
 #include "net/log.h"
 #include "proxy/link.h"
@@ -128,5 +130,7 @@ void record_session(const struct session *s)
     log_number(&r, "bytes_out", (int64_t)s->bytes_out);
     log_number(&r, "duration_ms", s->worker->now - s->began);
     log_plain(&r, "end", smtp_ending_name(s->dialog.ending));
+    if (s->dialog.refusal)
+        log_text(&r, "refusal", s->dialog.refusal, strcspn(s->dialog.refusal, "\r"));
     log_end(&r);
 }

@@ -292,6 +292,7 @@ struct smtp_dialog {
     const struct smtp_identity *identity; /* of the client, for `introduction`; the driver's */
     const struct smtp_gate *gate;         /* NULL: no limits; the driver's */
     const char *skip_reply;               /* said when skip_left octets have been thrown away */
+    const char *refusal;                  /* the last of Weir's own, with its CRLF; static. NULL: none */
     uint64_t skip_left;
     uint32_t
         tick; /* set by the driver to a time of its own (ms) before each call; copied, never computed with */

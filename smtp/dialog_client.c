@@ -40,6 +40,7 @@ static struct smtp_span span(const char *text)
 
 void complain(struct smtp_dialog *d, const char *reply)
 {
+    d->refusal = reply;
     if (++d->errors < d->policy->max_errors) {
         say(d, reply);
         return;

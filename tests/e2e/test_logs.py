@@ -85,6 +85,19 @@ def test_a_transaction_line(start, relay, form):
     assert session["session"] == line["session"]
 
 
+def test_what_weir_refuses_is_in_the_session_s_line(start, relay):
+    """The operator who forgot allow-from finds it there."""
+    weir = start([relay], listener={"allow-from": ["127.0.0.1"]})
+    with weir.client(source="127.0.0.9") as client:
+        client.ehlo()
+        assert client.command("MAIL FROM:<a@x>").code == 550
+        client.quit()
+    assert weir.wait_log(event="session")["refusal"] == "550 5.7.1 Relaying from your address is not allowed"
+    weir.deliver()
+    weir.wait_log(event="session", times=2)
+    assert "refusal" not in weir.find_log(event="session")[1]
+
+
 def test_each_outcome_is_logged_and_counted(start, relay):
     weir = start([relay])
     for outcome, step, action in (("delivered", None, None), ("rejected", "end", b"554 5.7.1 spam\r\n"),
