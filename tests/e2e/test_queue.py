@@ -211,7 +211,9 @@ def test_newcomers_hurry_while_nobody_is_served(start, relay):
     later = []
 
     def somebody_gave_up():
-        later.append(ask(weir, "later", source=light(len(later))))
+        # How many wait is not awaited: who came before may give up just now.
+        later.append(weir.client(timeout=30, source=light(len(later))).ehlo())
+        later[-1].send(b"MAIL FROM:<later@x>\r\n")
         return queue_refusals(weir)["timeout"] > 0
     wait_until(somebody_gave_up, 30, "a newcomer hears 421", 0.5)
     assert first.silent(0.1)
