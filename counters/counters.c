@@ -304,6 +304,28 @@ static const struct counted *known(const struct counters *c, const struct backen
     return NULL;
 }
 
+static bool is_listed(const struct left_behind *left, size_t n, const struct backend *backend)
+{
+    for (size_t i = 0; i < n; i++)
+        if (left[i].backend == backend)
+            return true;
+    return false;
+}
+
+/* Each once, in however many pools it was. Returns how many, of `most`. */
+static size_t list_left(struct left_behind *left, size_t most, const struct farm *farm)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < farm->n_leaving && n < most; i++) {
+        struct backend *backend = farm->leaving[i].member->backend;
+
+        if (!is_listed(left, n, backend))
+            left[n++] = (struct left_behind){ .backend = backend, .published = UINT32_MAX };
+    }
+    return n;
+}
+
 /* The backends and pools that count from now on. False: out of memory, and all is as it was. */
 static bool enlist(struct counters *c, const struct farm *farm)
 {
@@ -312,12 +334,14 @@ static bool enlist(struct counters *c, const struct farm *farm)
     const char **names = calloc(n ? n : 1, sizeof *names);
     uint32_t *others = calloc(n ? n : 1, sizeof *others);
     struct pool_rate *pools = calloc(n_pools ? n_pools : 1, sizeof *pools);
+    struct left_behind *left = calloc(farm->n_leaving + 1, sizeof *left);
 
-    if (!counted || !names || !others || !pools) {
+    if (!counted || !names || !others || !pools || !left) {
         free(counted);
         free(names);
         free(others);
         free(pools);
+        free(left);
         return false;
     }
     for (size_t i = 0; i < n; i++) {
@@ -344,12 +368,15 @@ static bool enlist(struct counters *c, const struct farm *farm)
     free(c->names);
     free(c->others);
     free(c->pools);
+    free(c->left);
     c->counted = counted;
     c->names = names;
     c->others = others;
     c->pools = pools;
     c->n = n;
     c->n_told = n < SNAPSHOT_ENTRIES ? n : SNAPSHOT_ENTRIES;
+    c->left = left;
+    c->n_left = list_left(left, SNAPSHOT_ENTRIES - c->n_told, farm);
     counters_complain(c, "backends", n > c->n_told ? TOO_MANY : "");
     c->n_pools = n_pools;
     return true;
@@ -574,6 +601,7 @@ void counters_close(struct counters **counters)
     free(c->names);
     free(c->others);
     free(c->pools);
+    free(c->left);
     free(c);
 }
 

@@ -41,6 +41,12 @@ struct counted {
     uint32_t down, instances, limit; /* what others have found, and out of how many, as last told */
 };
 
+/* One that the farm has no more, as long as there are connections to it. */
+struct left_behind {
+    struct backend *backend; /* the farm's */
+    uint32_t published;
+};
+
 /* An instance that was asked about at a resync. */
 struct resync {
     struct counters *c;
@@ -94,7 +100,9 @@ struct counters {
     size_t n_told; /* of them, to the others: what a snapshot has room for */
     struct counted *counted;
     const char **names; /* [n], of `counted` */
-    uint32_t *others;   /* [n], scratch */
+    size_t n_left;      /* told beside them, as far as a snapshot has room */
+    struct left_behind *left;
+    uint32_t *others; /* [n], scratch */
     size_t n_pools;
     struct pool_rate *pools;
 
