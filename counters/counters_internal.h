@@ -88,6 +88,7 @@ struct counters {
     bool allowance_due;               /* there was news since it was counted anew */
     size_t resyncing;                 /* answers that are still to come */
     bool resync_lost, resync_refused; /* one of them did not, or was no use */
+    size_t n_resyncs, resyncs_asked;
     struct resync *resyncs;
     struct inquiry *inquiries; /* listen.c's */
     bool accepted, refused,

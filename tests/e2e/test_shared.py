@@ -892,6 +892,17 @@ def test_what_is_left_behind_counts(redis, instance, relays):
     wait_until(lambda: server.hash(key) == {"r1": "0"}, 10, lambda: str(server.hash(key)))
 
 
+def test_many_instances_are_read(redis, instance, relays):
+    """All that have left word before one comes, though only a few are asked about at a time."""
+    server = redis()
+    for n in range(70):
+        server.ask("HSET", "weir:{main}:instance:other-%d" % n, "schema", 1, "started", 1, "seq", 1)
+        server.ask("HSET", "weir:{main}:connections:other-%d" % n, "r1", 2)
+        server.ask("ZADD", "weir:{main}:instances", n, "other-%d" % n)
+    weir = instance(server.url, relays(1), redis={"lease": "1m"})
+    assert weir.metric("weir_instances") == 71 and farm_connections(weir) == {"r1": 140}
+
+
 def sent(weir, attempts):
     """How many of so many messages of one client are taken, each in a session of its own."""
     taken = 0
