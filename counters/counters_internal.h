@@ -2,6 +2,7 @@
  * Inside the counters: what its files share.
  *
  *   counters.c   life, looking, states and their log lines
+ *   enlist.c     whose counts they are
  *   apply.c      what the view means to the balancer and to health
  *   publish.c    this instance's counts, out
  *   pooled.c     replies of relays, out and in
@@ -91,8 +92,9 @@ struct counters {
     size_t n_resyncs, resyncs_asked;
     struct resync *resyncs;
     struct inquiry *inquiries; /* listen.c's */
-    bool accepted, refused,
-        resynced; /* over these connections: the last snapshot; the others were asked for */
+    /* Over these connections: the last snapshot; one of one's own was heard; the others were asked for. */
+    bool accepted, refused, echoed, resynced;
+    int64_t accepted_at; /* first */
 
     struct statistics *statistics;
     struct clients_redis *clients; /* NULL: none are counted */
@@ -119,14 +121,18 @@ const char *counters_key(const struct counters *c, char key[COUNTERS_KEY_MAX], c
                          const char *id);
 /* Another instance has this id, or its statistics were folded: a new one, which begins at zero. */
 void counters_rename(struct counters *c, const char *why);
-/* A snapshot was taken, or the others' were read: when both are so, and not before, counts are shared. A
- * Redis that can be reached and takes nothing (READONLY, OOM) is no better than none. */
+/* A snapshot was taken, or heard, or the others' were read: when all are so, and not before, counts are
+ * shared. A Redis that can be reached and takes nothing (READONLY, OOM) is no better than none. */
 void counters_join(struct counters *c);
 /* A snapshot was refused as a whole. */
 void counters_refused(struct counters *c, const char *reason);
 /* Something is not as it should be in Redis: logged once for each reason, and again after five minutes or
  * when it comes back behind a "", which says that all is well. `what` is static. */
 void counters_complain(struct counters *c, const char *what, const char *reason);
+
+/* enlist.c */
+/* The backends and pools that count from now on. False: out of memory, and all is as it was. */
+bool counters_enlist(struct counters *c, const struct farm *farm);
 
 /* apply.c */
 /* What is known of the others, to the balancer: when there is news of them, and when their allowance is due.

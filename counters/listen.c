@@ -65,16 +65,21 @@ void listen_message(void *arg, const char *text, size_t size)
 {
     struct counters *c = arg;
     struct snapshot snapshot;
-    bool other_schema;
+    bool other_schema, own;
 
     if (is_admin(text, size)) {
         c->resync_due = true;
         return;
     }
     if (snapshot_parse(&snapshot, text, size, &other_schema)) {
-        if (strcmp(snapshot.id, c->id) != 0)
+        own = strcmp(snapshot.id, c->id) == 0;
+        if (!own)
             count(c, &c->status.received);
         c->resync_due |= take(c, &snapshot);
+        if (own && !c->echoed) {
+            c->echoed = true;
+            counters_join(c);
+        }
         return;
     }
     count(c, &c->status.refused);

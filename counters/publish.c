@@ -14,6 +14,7 @@
 
 #include "balancer/placement.h"
 #include "counters/counters_internal.h"
+#include "net/clock.h"
 
 #define RATE_TAU    1000.0 /* ms */
 #define VERDICT_MAX 640    /* octets of what is thought of a backend */
@@ -262,6 +263,8 @@ static void on_published(void *arg, const struct resp *reply, const char *error)
         counters_refused(c, reply->text);
         return;
     }
+    if (!c->accepted)
+        c->accepted_at = clock_milliseconds();
     c->accepted = true;
     c->refused = false;
     /* One command of the transaction may have failed where the others have not: a key of another type. */
