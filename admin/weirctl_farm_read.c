@@ -8,6 +8,7 @@
 #include "counters/snapshot.h"
 
 #define INSTANCES_MAX 1024 /* those that were last heard of */
+#define WINDOW        8    /* that are asked about at a time: the answers to more may be late */
 
 /* A hash as an object; {} where there is none, or something else stands in its place. */
 static json_t *hash_of(const struct resp *reply)
@@ -141,6 +142,8 @@ static bool ask_instances(struct client *client, json_t *keys)
 
         questions[i] = (struct question){ keys, instance, names[i % each] };
         good = ask(client, &questions[i], show_text(instance, "id"));
+        if (good && (i + 1) % (each * WINDOW) == 0)
+            good = farm_settle(client);
     }
     good = farm_settle(client) && good;
     free(questions);

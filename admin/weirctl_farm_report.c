@@ -418,6 +418,8 @@ static json_t *pools_of(const json_t *keys, const json_t *backends, bool *ready)
     for (i = 0; (backend = json_array_get(backends, i)); i++) {
         const char *name = show_text(backend, "pool");
 
+        if (!*name)
+            continue; /* only connections to it are left */
         if (!pool || strcmp(show_text(pool, "name"), name) != 0) {
             pool = json_object();
             json_object_set_new(pool, "name", json_string(name));

@@ -14,8 +14,8 @@
 
 #define HEAR_EVERY      500             /* ms */
 #define BYE_LIMIT       0.5             /* s */
+#define ECHO_LIMIT      2000            /* ms until what was published is heard by who said it */
 #define COMPLAINT_AGAIN (5 * 60 * 1000) /* ms */
-#define TOO_MANY        "more than 4096: the last by name are not told to the others"
 
 const char *counters_key(const struct counters *c, char key[COUNTERS_KEY_MAX], const char *what,
                          const char *id)
@@ -191,27 +191,6 @@ static void look_again(struct counters *c, int milliseconds)
     ev_timer_again(c->loop, &c->look);
 }
 
-static void on_look(struct ev_loop *loop, ev_timer *timer, int events)
-{
-    struct counters *c = timer->data;
-    int64_t now = clock_milliseconds();
-    bool news;
-
-    (void)loop;
-    (void)events;
-    publish_tick(c, now);
-    watch_the_way(c, now);
-    news = is_news(c, now);
-    if (news)
-        counters_apply(c, now);
-    if (now - c->ticked >= COUNTERS_TICK)
-        tick(c, now);
-    tell_state(c);
-    c->looked_at = now;
-    if (pace(c, news) != c->pace)
-        look_again(c, pace(c, news));
-}
-
 /* --- connections --- */
 
 void counters_refused(struct counters *c, const char *reason)
@@ -222,7 +201,7 @@ void counters_refused(struct counters *c, const char *reason)
 
 void counters_join(struct counters *c)
 {
-    if (!c->accepted || !c->resynced || !is_connected(c))
+    if (!c->accepted || !c->echoed || !c->resynced || !is_connected(c))
         return;
     counters_complain(c, "server", "");
     set_status(c, redis_server(c->commands), "");
@@ -247,7 +226,7 @@ static void on_connection(void *arg, enum redis_state state, const char *reason)
         /* Of the two, the other may still owe answers: each says itself that it is over. */
         lose(c, reason);
     } else if (is_connected(c)) {
-        c->accepted = c->refused = c->resynced = false;
+        c->accepted = c->refused = c->resynced = c->echoed = false;
         c->resync_due = c->verdicts_due = true;
     }
 }
@@ -266,94 +245,67 @@ static void disconnect(struct counters *c)
     listen_forget(c);
 }
 
-static bool connect_both(struct counters *c)
+/* `channel` NULL: for commands. */
+static struct redis *open_connection(struct counters *c, const char *channel)
 {
     char key[COUNTERS_KEY_MAX], name[SNAPSHOT_ID_MAX + 16];
-    struct redis_settings settings = { .url = c->config->url,
-                                       .tls = c->config->tls,
-                                       .name = name,
-                                       .key = counters_key(c, key, "instances", NULL),
-                                       .nameservers = c->nameservers };
-    const struct redis_handler commands = { .state = on_connection, .arg = c };
-    const struct redis_handler events = { .state = on_connection, .message = listen_message, .arg = c };
+    const struct redis_settings settings = { .url = c->config->url,
+                                             .tls = c->config->tls,
+                                             .name = name,
+                                             .key = counters_key(c, key, "instances", NULL),
+                                             .channel = channel,
+                                             .nameservers = c->nameservers };
+    const struct redis_handler handler = { .state = on_connection,
+                                           .message = channel ? listen_message : NULL,
+                                           .arg = c };
 
     (void)snprintf(name, sizeof name, "weir:%s", c->id);
-    c->commands = redis_open(c->loop, &settings, &commands);
+    return redis_open(c->loop, &settings, &handler);
+}
+
+static bool connect_both(struct counters *c)
+{
+    c->commands = open_connection(c, NULL);
     statistics_connect(c->statistics, c->commands, c->prefix);
     clients_redis_use(c->clients, c->commands, c->prefix);
-    settings.channel = c->channel;
-    c->events = redis_open(c->loop, &settings, &events);
+    c->events = open_connection(c, c->channel);
     look_again(c, COUNTERS_TICK);
     return c->commands && c->events;
 }
 
+/* A balancer, or a name with several addresses, may have led the two connections to different servers. */
+static void watch_the_channel(struct counters *c, int64_t now)
+{
+    if (!is_connected(c) || !c->accepted || c->echoed || now - c->accepted_at < ECHO_LIMIT)
+        return;
+    counters_refused(c, "what is published is not heard: its two connections lead to different servers");
+    redis_free(&c->events);
+    c->events = open_connection(c, c->channel);
+}
+
+static void on_look(struct ev_loop *loop, ev_timer *timer, int events)
+{
+    struct counters *c = timer->data;
+    int64_t now = clock_milliseconds();
+    bool news;
+
+    (void)loop;
+    (void)events;
+    publish_tick(c, now);
+    watch_the_way(c, now);
+    watch_the_channel(c, now);
+    news = is_news(c, now);
+    if (news)
+        counters_apply(c, now);
+    if (now - c->ticked >= COUNTERS_TICK)
+        tick(c, now);
+    tell_state(c);
+    c->looked_at = now;
+    if (pace(c, news) != c->pace)
+        look_again(c, pace(c, news));
+}
+
 /* --- the farm --- */
-
-static int by_name(const void *a, const void *b)
-{
-    const struct counted *x = a, *y = b;
-
-    return strcmp(x->backend->full_name, y->backend->full_name);
-}
-
-static const struct counted *known(const struct counters *c, const struct backend *backend)
-{
-    for (size_t i = 0; i < c->n; i++)
-        if (c->counted[i].backend == backend)
-            return &c->counted[i];
-    return NULL;
-}
-
-/* The backends and pools that count from now on. False: out of memory, and all is as it was. */
-static bool enlist(struct counters *c, const struct farm *farm)
-{
-    size_t n = farm->n_backends, n_pools = farm->n_pools;
-    struct counted *counted = calloc(n ? n : 1, sizeof *counted);
-    const char **names = calloc(n ? n : 1, sizeof *names);
-    uint32_t *others = calloc(n ? n : 1, sizeof *others);
-    struct pool_rate *pools = calloc(n_pools ? n_pools : 1, sizeof *pools);
-
-    if (!counted || !names || !others || !pools) {
-        free(counted);
-        free(names);
-        free(others);
-        free(pools);
-        return false;
-    }
-    for (size_t i = 0; i < n; i++) {
-        const struct counted *old = known(c, farm->backends[i]);
-
-        counted[i] = old ? *old
-                         : (struct counted){ .backend = farm->backends[i],
-                                             .weight = UINT32_MAX,
-                                             .feedback.share = FEEDBACK_ALL,
-                                             .limit = BACKEND_NO_CEILING };
-        counted[i].published = UINT32_MAX; /* the names may be others */
-    }
-    qsort(counted, n, sizeof *counted, by_name);
-    for (size_t i = 0; i < n; i++)
-        names[i] = counted[i].backend->full_name;
-    for (size_t i = 0; i < n_pools; i++) {
-        pools[i].pool = &farm->pools[i];
-        pools[i].placements = pool_placements(&farm->pools[i]);
-        for (size_t k = 0; k < c->n_pools; k++)
-            if (strcmp(c->pools[k].pool->state->name, farm->pools[i].state->name) == 0)
-                pools[i].rate = c->pools[k].rate;
-    }
-    free(c->counted);
-    free(c->names);
-    free(c->others);
-    free(c->pools);
-    c->counted = counted;
-    c->names = names;
-    c->others = others;
-    c->pools = pools;
-    c->n = n;
-    c->n_told = n < SNAPSHOT_ENTRIES ? n : SNAPSHOT_ENTRIES;
-    counters_complain(c, "backends", n > c->n_told ? TOO_MANY : "");
-    c->n_pools = n_pools;
-    return true;
-}
 
 /* As resolver_open() takes them; NULL: the system's. */
 static char *nameservers_of(const struct config *config)
@@ -472,7 +424,7 @@ void counters_set_farm(struct counters *c, struct farm *farm)
     }
     if (!same)
         disconnect(c);
-    if (!enlist(c, farm)) {
+    if (!counters_enlist(c, farm)) {
         log_message(LOG_LEVEL_ERROR, "redis", "out of memory: the counts of the last configuration go on");
         free(nameservers);
         return;
@@ -574,6 +526,7 @@ void counters_close(struct counters **counters)
     free(c->names);
     free(c->others);
     free(c->pools);
+    free(c->left);
     free(c);
 }
 

@@ -2,6 +2,7 @@
  * Inside the counters: what its files share.
  *
  *   counters.c   life, looking, states and their log lines
+ *   enlist.c     whose counts they are
  *   apply.c      what the view means to the balancer and to health
  *   publish.c    this instance's counts, out
  *   pooled.c     replies of relays, out and in
@@ -39,6 +40,12 @@ struct counted {
     uint32_t weight;
     struct feedback feedback;
     uint32_t down, instances, limit; /* what others have found, and out of how many, as last told */
+};
+
+/* One that the farm has no more, as long as there are connections to it. */
+struct left_behind {
+    struct backend *backend; /* the farm's */
+    uint32_t published;
 };
 
 /* An instance that was asked about at a resync. */
@@ -82,10 +89,12 @@ struct counters {
     bool allowance_due;               /* there was news since it was counted anew */
     size_t resyncing;                 /* answers that are still to come */
     bool resync_lost, resync_refused; /* one of them did not, or was no use */
+    size_t n_resyncs, resyncs_asked;
     struct resync *resyncs;
     struct inquiry *inquiries; /* listen.c's */
-    bool accepted, refused,
-        resynced; /* over these connections: the last snapshot; the others were asked for */
+    /* Over these connections: the last snapshot; one of one's own was heard; the others were asked for. */
+    bool accepted, refused, echoed, resynced;
+    int64_t accepted_at; /* first */
 
     struct statistics *statistics;
     struct clients_redis *clients; /* NULL: none are counted */
@@ -94,7 +103,9 @@ struct counters {
     size_t n_told; /* of them, to the others: what a snapshot has room for */
     struct counted *counted;
     const char **names; /* [n], of `counted` */
-    uint32_t *others;   /* [n], scratch */
+    size_t n_left;      /* told beside them, as far as a snapshot has room */
+    struct left_behind *left;
+    uint32_t *others; /* [n], scratch */
     size_t n_pools;
     struct pool_rate *pools;
 
@@ -110,14 +121,18 @@ const char *counters_key(const struct counters *c, char key[COUNTERS_KEY_MAX], c
                          const char *id);
 /* Another instance has this id, or its statistics were folded: a new one, which begins at zero. */
 void counters_rename(struct counters *c, const char *why);
-/* A snapshot was taken, or the others' were read: when both are so, and not before, counts are shared. A
- * Redis that can be reached and takes nothing (READONLY, OOM) is no better than none. */
+/* A snapshot was taken, or heard, or the others' were read: when all are so, and not before, counts are
+ * shared. A Redis that can be reached and takes nothing (READONLY, OOM) is no better than none. */
 void counters_join(struct counters *c);
 /* A snapshot was refused as a whole. */
 void counters_refused(struct counters *c, const char *reason);
 /* Something is not as it should be in Redis: logged once for each reason, and again after five minutes or
  * when it comes back behind a "", which says that all is well. `what` is static. */
 void counters_complain(struct counters *c, const char *what, const char *reason);
+
+/* enlist.c */
+/* The backends and pools that count from now on. False: out of memory, and all is as it was. */
+bool counters_enlist(struct counters *c, const struct farm *farm);
 
 /* apply.c */
 /* What is known of the others, to the balancer: when there is news of them, and when their allowance is due.

@@ -20,7 +20,8 @@
 #include "net/clock.h"
 #include "net/log.h"
 
-#define KEYS 3 /* that are read of an instance */
+#define KEYS          3 /* that are read of an instance */
+#define RESYNC_WINDOW 8 /* instances that are asked about at a time */
 
 static void count(struct counters *c, uint64_t *counter)
 {
@@ -64,16 +65,21 @@ void listen_message(void *arg, const char *text, size_t size)
 {
     struct counters *c = arg;
     struct snapshot snapshot;
-    bool other_schema;
+    bool other_schema, own;
 
     if (is_admin(text, size)) {
         c->resync_due = true;
         return;
     }
     if (snapshot_parse(&snapshot, text, size, &other_schema)) {
-        if (strcmp(snapshot.id, c->id) != 0)
+        own = strcmp(snapshot.id, c->id) == 0;
+        if (!own)
             count(c, &c->status.received);
         c->resync_due |= take(c, &snapshot);
+        if (own && !c->echoed) {
+            c->echoed = true;
+            counters_join(c);
+        }
         return;
     }
     count(c, &c->status.refused);
@@ -238,6 +244,7 @@ void listen_forget(struct counters *c)
     c->resyncing = 0;
     free(c->resyncs);
     c->resyncs = NULL;
+    c->n_resyncs = c->resyncs_asked = 0;
     while (c->inquiries)
         end_inquiry(c->inquiries);
 }
@@ -278,11 +285,14 @@ static void ask_queues(struct counters *c)
 
 /* --- resync --- */
 
+static void ask_more(struct counters *c);
+
 static void on_keys(void *arg, const struct resp *reply, const char *error)
 {
     struct resync *resync = arg;
     struct counters *c = resync->c;
 
+    c->resyncing--;
     if (error) {
         c->resync_lost = true;
     } else if (reply->type == RESP_ARRAY && reply->n == KEYS) {
@@ -291,7 +301,7 @@ static void on_keys(void *arg, const struct resp *reply, const char *error)
         counters_complain(c, "resync", reply->type == RESP_ERROR ? reply->text : "an odd reply");
         c->resync_refused = true;
     }
-    c->resyncing--;
+    ask_more(c);
     if (c->resyncing || c->resync_lost)
         return;
     if (!c->resync_refused)
@@ -300,33 +310,51 @@ static void on_keys(void *arg, const struct resp *reply, const char *error)
     counters_join(c);
 }
 
-static void ask_instance(struct counters *c, struct resync *resync, const struct resp *id)
+static bool ask_instance(struct counters *c, struct resync *resync)
 {
     static const char *const keys[KEYS] = { "instance", "connections", "health" };
     struct resp_commands commands = { 0 };
     char key[COUNTERS_KEY_MAX];
+    bool sent;
 
-    resync->c = c;
-    memcpy(resync->id, id->text, id->size + 1);
     for (size_t i = 0; i < KEYS; i++)
         resp_commands_say(&commands, "HGETALL", counters_key(c, key, keys[i], resync->id));
-    c->resyncing += redis_send(c->commands, &commands, on_keys, resync);
+    sent = redis_send(c->commands, &commands, on_keys, resync);
     resp_commands_free(&commands);
+    return sent;
+}
+
+/* A few at a time: with many instances of many backends the answers to all would be late, however fast they
+ * came. */
+static void ask_more(struct counters *c)
+{
+    while (!c->resync_lost && c->resyncing < RESYNC_WINDOW && c->resyncs_asked < c->n_resyncs) {
+        if (ask_instance(c, &c->resyncs[c->resyncs_asked++]))
+            c->resyncing++;
+        else
+            c->resync_lost = true;
+    }
 }
 
 static void ask_keys(struct counters *c, const struct resp *ids)
 {
     size_t n = ids->n < VIEW_PEERS ? ids->n : VIEW_PEERS;
 
-    free(c->resyncs); /* all of the last time have been answered */
+    free(c->resyncs); /* all of the last time have been answered, or will not be asked any more */
     c->resyncs = calloc(n ? n : 1, sizeof *c->resyncs);
+    c->n_resyncs = c->resyncs_asked = 0;
     c->resync_lost = c->resync_refused = false;
     for (size_t i = 0; c->resyncs && i < n; i++) {
         const struct resp *id = &ids->elements[i];
+        struct resync *resync = &c->resyncs[c->n_resyncs];
 
-        if (id->type == RESP_TEXT && snapshot_id_valid(id->text, id->size))
-            ask_instance(c, &c->resyncs[i], id);
+        if (id->type != RESP_TEXT || !snapshot_id_valid(id->text, id->size))
+            continue;
+        resync->c = c;
+        memcpy(resync->id, id->text, id->size + 1);
+        c->n_resyncs++;
     }
+    ask_more(c);
 }
 
 static void on_instances(void *arg, const struct resp *reply, const char *error)
@@ -340,7 +368,7 @@ static void on_instances(void *arg, const struct resp *reply, const char *error)
         ask_keys(c, reply);
     else
         counters_complain(c, "instances", reply->type == RESP_ERROR ? reply->text : "it is no sorted set");
-    if (!c->resyncing) { /* there is nobody to be asked about */
+    if (!c->resyncing && !c->resync_lost) { /* there is nobody to be asked about */
         c->resynced = true;
         counters_join(c);
     }

@@ -14,6 +14,7 @@
 
 #include "balancer/placement.h"
 #include "counters/counters_internal.h"
+#include "net/clock.h"
 
 #define RATE_TAU    1000.0 /* ms */
 #define VERDICT_MAX 640    /* octets of what is thought of a backend */
@@ -47,15 +48,18 @@ static uint64_t placements_of(const struct counters *c)
     return sum;
 }
 
-static uint32_t held(const struct counted *counted)
+static uint32_t held(const struct backend *backend)
 {
-    return atomic_load_explicit(&counted->backend->connections, memory_order_relaxed);
+    return atomic_load_explicit(&backend->connections, memory_order_relaxed);
 }
 
 static bool has_changed(const struct counters *c)
 {
     for (size_t i = 0; i < c->n_told; i++)
-        if (held(&c->counted[i]) != c->counted[i].published)
+        if (held(c->counted[i].backend) != c->counted[i].published)
+            return true;
+    for (size_t i = 0; i < c->n_left; i++)
+        if (held(c->left[i].backend) != c->left[i].published)
             return true;
     return false;
 }
@@ -136,7 +140,7 @@ static bool add_connections(struct resp_commands *commands, const struct counter
 {
     char key[COUNTERS_KEY_MAX], instance[COUNTERS_KEY_MAX];
     struct line line;
-    bool good = line_open(&line, 2 + 2 * c->n_told);
+    bool good = line_open(&line, 2 + 2 * (c->n_told + c->n_left));
 
     counters_key(c, key, "connections", c->id);
     if (good) {
@@ -146,8 +150,14 @@ static bool add_connections(struct resp_commands *commands, const struct counter
             say(&line, c->names[i]);
             say_number(&line, c->counted[i].published);
         }
+        for (size_t i = 0; i < c->n_left; i++) {
+            if (!c->left[i].published)
+                continue;
+            say(&line, c->left[i].backend->full_name);
+            say_number(&line, c->left[i].published);
+        }
         resp_commands_say(commands, "DEL", key, counters_key(c, instance, "instance", c->id));
-        if (c->n_told)
+        if (line.n > 2)
             resp_commands_add(commands, line.words, line.n);
         expire(commands, c, key);
     }
@@ -253,6 +263,8 @@ static void on_published(void *arg, const struct resp *reply, const char *error)
         counters_refused(c, reply->text);
         return;
     }
+    if (!c->accepted)
+        c->accepted_at = clock_milliseconds();
     c->accepted = true;
     c->refused = false;
     /* One command of the transaction may have failed where the others have not: a key of another type. */
@@ -299,22 +311,34 @@ static void add_findings(struct counters *c, struct snapshot *snapshot)
     }
 }
 
+/* The array is there, with room for all. */
+static void add_held(struct counters *c, struct snapshot *snapshot)
+{
+    for (size_t i = 0; i < c->n_told; i++) {
+        c->counted[i].published = held(c->counted[i].backend);
+        snapshot->held[snapshot->n_held++] =
+            (struct snapshot_count){ (char *)(uintptr_t)c->names[i], c->counted[i].published };
+    }
+    for (size_t i = 0; i < c->n_left; i++) {
+        c->left[i].published = held(c->left[i].backend);
+        snapshot->held[snapshot->n_held++] =
+            (struct snapshot_count){ c->left[i].backend->full_name, c->left[i].published };
+    }
+}
+
 static void publish(struct counters *c, int64_t now)
 {
     struct snapshot snapshot = { .started = c->started, .seq = c->seq + 1 };
     bool verdicts = c->verdicts_due || now - c->verdicts_at >= c->config->lease / 3;
 
-    snapshot.held = calloc(c->n_told ? c->n_told : 1, sizeof *snapshot.held);
+    snapshot.held = calloc(c->n_told + c->n_left + 1, sizeof *snapshot.held);
     snapshot.rates = calloc(c->n_pools ? c->n_pools : 1, sizeof *snapshot.rates);
     snapshot.limits = calloc(c->n_told ? c->n_told : 1, sizeof *snapshot.limits);
     snapshot.down = calloc(c->n_told ? c->n_told : 1, sizeof *snapshot.down);
     memcpy(snapshot.id, c->id, sizeof snapshot.id);
     c->ops.load(c->ops.arg, &snapshot.sessions, &snapshot.queued);
-    for (size_t i = 0; snapshot.held && i < c->n_told; i++) {
-        c->counted[i].published = held(&c->counted[i]);
-        snapshot.held[snapshot.n_held++] =
-            (struct snapshot_count){ (char *)(uintptr_t)c->names[i], c->counted[i].published };
-    }
+    if (snapshot.held)
+        add_held(c, &snapshot);
     for (size_t i = 0; snapshot.rates && i < c->n_pools; i++)
         snapshot.rates[snapshot.n_rates++] =
             (struct snapshot_rate){ c->pools[i].pool->state->name, c->pools[i].rate };

@@ -361,7 +361,9 @@ def test_reload_over_tls(redis, instance, relays, pki):
     server.stop()
     wait_state(weirs[0], "held")
     weirs[0].reload()
-    assert state(weirs[0]) == "held" and farm_connections(weirs[0]) == {"r1": 3}
+    weirs[0].wait_log(event="reload", times=2)
+    for _ in range(20):  # what follows from it comes at the next look, or when the connection fails
+        assert state(weirs[0]) == "held" and farm_connections(weirs[0]) == {"r1": 3}
     release(clients)
 
 
@@ -395,11 +397,12 @@ def test_reload_while_answers_are_outstanding(redis, instance, relays):
     """Nobody waits for what will not come, and nothing is kept for it: the sanitizer looks at the end."""
     servers = [redis(), redis()]
     weir = instance(servers[0].url, relays(1))
-    for now, then in (servers, servers[::-1], servers):
+    for times, (now, then) in enumerate((servers, servers[::-1], servers), 1):
         now.ask("PUBLISH", "weir:{main}:events", '{"admin":1}')
         now.pause()
         wait_until(lambda: unread(now), 10, "it was asked again")
         weir.reload(lambda config: config["redis"].update(url=then.url))
+        weir.wait_log(event="reload", times=times)
         now.resume()
         wait_state(weir, "shared")
 
@@ -867,6 +870,37 @@ def test_most_of_those_that_are_left(redis, instance, relays):
         time.sleep(0.1)
     say(7, 3, bye=(4, 5, 6, 7))
     wait_until(lambda: say(3, 3) == ({"r1": "ejected", "r2": "up"}, 4), 10, lambda: str(weir.status()["backends"]), 0.1)
+
+
+def test_what_is_left_behind_counts(redis, instance, relays):
+    """One of two takes a relay out of its file: what it still has open there is the farm's until it has gone."""
+    two, server = relays(2), redis()
+    weirs = [instance(server.url, {"r1": {"address": two[0], "max-connections": 4}}) for _ in range(2)]
+    heard(weirs)
+    clients = hold(weirs[0], 3)
+    agree(weirs, two[:1])
+    weirs[0].reload(lambda config: config["pools"]["relays"].update(backends={"r2": {"address": "127.0.0.1:%d" % two[1].port}}))
+    key = "weir:{main}:connections:" + id_of(weirs[0])
+    wait_until(lambda: server.hash(key).get("r2") == "0", 10, "it has told of the other")
+    assert server.hash(key) == {"r1": "3", "r2": "0"}
+    for count in (3, 2, 0):
+        wait_until(lambda: farm_connections(weirs[1]) == {"r1": count}, 10, lambda: "%s at %d" % (farm_connections(weirs[1]), count))
+        release(clients[:1 if count == 3 else 2])
+        del clients[:1 if count == 3 else 2]
+    wait_until(lambda: server.hash(key) == {"r2": "0"}, 10, lambda: str(server.hash(key)))
+    weirs[0].reload(lambda config: config["pools"]["relays"].update(backends=weirs[1].config["pools"]["relays"]["backends"]))
+    wait_until(lambda: server.hash(key) == {"r1": "0"}, 10, lambda: str(server.hash(key)))
+
+
+def test_many_instances_are_read(redis, instance, relays):
+    """All that have left word before one comes, though only a few are asked about at a time."""
+    server = redis()
+    for n in range(70):
+        server.ask("HSET", "weir:{main}:instance:other-%d" % n, "schema", 1, "started", 1, "seq", 1)
+        server.ask("HSET", "weir:{main}:connections:other-%d" % n, "r1", 2)
+        server.ask("ZADD", "weir:{main}:instances", n, "other-%d" % n)
+    weir = instance(server.url, relays(1), redis={"lease": "1m"})
+    assert weir.metric("weir_instances") == 71 and farm_connections(weir) == {"r1": 140}
 
 
 def sent(weir, attempts):

@@ -1,11 +1,11 @@
-"""A Redis that answers when it likes: one whose two connections end at different times."""
+"""A Redis that answers when it likes: one whose two connections end at different times, or lead to different servers."""
 
 import selectors
 import socket
 import threading
 
 import pytest
-from test_shared import instance, wait_state  # noqa: F401 (a fixture)
+from test_shared import agree, farm_connections, heard, hold, instance, release, state, wait_state  # noqa: F401 (a fixture)
 from weirtest.net import wait_until
 
 
@@ -103,6 +103,9 @@ class Moody:
             queued, connection.multi = connection.multi, None
             what = "keys" if b":instance:" in queued[0][1] and queued[0][0] == b"HGETALL" else ""
             self.owe(connection, what, array(*[self.reply(words) for words in queued]))
+            for words in queued:
+                if words[0] == b"PUBLISH" and self.events and self.events.sock.fileno() >= 0:
+                    self.say(array(text(b"message"), text(words[1]), text(words[2])))
         elif connection.multi is not None:
             connection.multi.append(words)
             self.owe(connection, "", b"+QUEUED\r\n")
@@ -174,3 +177,65 @@ def test_answers_after_the_subscription_has_ended(moody, instance, relay):  # no
     wait_until(moody.kept.is_set, 15, weir.output)
     wait_state(weir, "held", "rejoin")
     wait_state(weir, "shared", timeout=30)
+
+
+class Splitter:
+    """A balancer before several servers that know nothing of each other: each connection leads to the next of `ports`."""
+
+    def __init__(self, *ports):
+        self.ports, self.pairs = list(ports), []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            other = socket.create_connection(("127.0.0.1", self.ports[len(self.pairs) % len(self.ports)]))
+            self.pairs.append((sock, other))
+            for one, two in ((sock, other), (other, sock)):
+                threading.Thread(target=self.copy, args=(one, two), daemon=True).start()
+
+    def copy(self, one, two):
+        try:
+            while octets := one.recv(1 << 16):
+                two.sendall(octets)
+        except OSError:
+            pass
+        for sock in (one, two):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for pair in self.pairs:
+            for sock in pair:
+                sock.close()
+
+
+def test_two_connections_to_two_servers(redis, instance, relays):  # noqa: F811
+    """Who publishes at one and hears at the other hears nobody, and does not share its counts; it looks for a way out."""
+    servers, one = [redis(), redis()], relays(1)
+    splitter = Splitter(*[server.port for server in servers])
+    weirs = [instance("redis://127.0.0.1:%d" % splitter.port, one, joins=False) for _ in range(2)]
+    for weir in weirs:
+        weir.wait_log(event="redis", message="server: what is published is not heard: its two connections lead to different servers",
+                      timeout=20)
+        assert state(weir) == "local"
+    splitter.ports = splitter.ports[:1]
+    for weir in weirs:
+        wait_state(weir, "shared", timeout=30)
+    heard(weirs)
+    clients = hold(weirs[0], 3)
+    agree(weirs, one)
+    assert farm_connections(weirs[1]) == {"r1": 3}
+    release(clients)
+    for weir in weirs:
+        weir.finish()
+    splitter.close()

@@ -225,6 +225,11 @@ static void test_pools(void **state)
     add("a", "2", "state=up since=1 admin=ready weight=1 pools=bulk,relays reason=");
     assert_string_equal(value_of(0, "pool"), "bulk");
     assert_string_equal(value_of(1, "pool"), "relays");
+    /* One that it has in no pool any more. */
+    json_object_set_new(json_object_get(json_array_get(json_object_get(keys, "instances"), 0), "connections"),
+                        "left", json_string("5"));
+    assert_string_equal(value_of(0, "name"), "left");
+    assert_string_equal(value_of(0, "connections"), "5");
     status = farm_status(keys, &link);
     assert_int_equal(json_array_size(json_object_get(status, "pools")), 2);
     assert_int_equal(show_number(status, "instances"), 1);
