@@ -55,6 +55,7 @@ struct health_reply {
     uint8_t status_class; /* of its enhanced status code: 4 of "4.3.1"; 0: it had none */
     uint16_t subject;     /* 3 of "4.3.1" */
     uint32_t took;        /* ms */
+    bool slowed;          /* to a client that it slows down: how long it took says nothing of others */
 };
 /* From the worker of that index: a write to memory of its own, and a mail if the relay says that it is in
  * trouble: 451 or 452 to MAIL, DATA or a message, with 4.3.x or without an enhanced code, or no reply to a

@@ -101,7 +101,7 @@ static bool is_not_now(const struct health_reply *reply)
 /* Refusals don't count: relays delay them on purpose. */
 static void count_reply(struct record_counts *counts, const struct health_reply *reply)
 {
-    if (reply->final || reply->code < 200 || reply->code > 399)
+    if (reply->final || reply->slowed || reply->code < 200 || reply->code > 399)
         return;
     count(&counts->replies, 1);
     count(&counts->reply_time, reply->took);

@@ -417,11 +417,27 @@ static void report_good(const struct session *s)
     health_report_session(e->member->backend, s->worker->index, false);
 }
 
+/* Behind so many refusals a relay may answer on purpose late whatever comes (Postfix: smtpd_soft_error_limit,
+ * which is 10 where nobody has lowered it). */
+#define REFUSALS_SLOWED 3
+
+static bool is_slowed(struct link *link, const struct smtp_action_arg *arg)
+{
+    bool slowed = link->refusals >= REFUSALS_SLOWED;
+
+    if (arg->replied.code >= 400)
+        link->refusals++;
+    else if (arg->replied.final)
+        link->refusals = 0;
+    return slowed;
+}
+
 void errand_replied(struct session *s, const struct smtp_action_arg *arg)
 {
     struct errand *e = s->errand;
     uint32_t took = s->dialog.tick - arg->replied.sent;
     enum reply_phase phase = phase_of(arg);
+    bool slowed;
 
     if (arg->replied.verb == SMTP_VERB_AUTH) {
         /* The exchange is over, well or not: the backend is had, and the first transaction begins with MAIL.
@@ -432,6 +448,7 @@ void errand_replied(struct session *s, const struct smtp_action_arg *arg)
     }
     if (arg->replied.verb == SMTP_VERB_RSET || arg->replied.verb == SMTP_VERB_XFORWARD)
         return;
+    slowed = is_slowed(e->link, arg);
     if (!e->began)
         e->began = s->worker->now - took;
     histogram_add(&stats(s)->replies[phase], took);
@@ -439,7 +456,8 @@ void errand_replied(struct session *s, const struct smtp_action_arg *arg)
     case PHASE_CONNECT: break;
     case PHASE_MAIL:
         e->mail_ms = took;
-        algorithm_observe(e->member->backend, took, s->worker->now);
+        if (!slowed)
+            algorithm_observe(e->member->backend, took, s->worker->now);
         break;
     case PHASE_RCPT:
         if (took > e->rcpt_ms)
@@ -456,7 +474,8 @@ void errand_replied(struct session *s, const struct smtp_action_arg *arg)
                                                 .code = arg->replied.code,
                                                 .status_class = arg->replied.status_class,
                                                 .subject = arg->replied.subject,
-                                                .took = took });
+                                                .took = took,
+                                                .slowed = slowed });
 }
 
 /* Connected and not greeted while nearly all its places are taken, or while it answers others: a full relay,

@@ -21,9 +21,10 @@ struct link {
     struct link *previous, *next; /* while leaving */
     int64_t leaving_until;
     int64_t began;
-    bool handshaking; /* TLS has begun, and how it ends is to be recorded */
-    bool proved;      /* it has answered a MAIL with something other than 421 */
-    bool near;        /* its address is loopback, private or a Unix socket */
+    uint32_t refusals; /* since the last message that it took */
+    bool handshaking;  /* TLS has begun, and how it ends is to be recorded */
+    bool proved;       /* it has answered a MAIL with something other than 421 */
+    bool near;         /* its address is loopback, private or a Unix socket */
 };
 
 /* What a connection to a backend begins with. */

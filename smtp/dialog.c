@@ -325,11 +325,16 @@ static unsigned replies_due(const struct smtp_exchange *x)
 /* Octets from a backend of which nothing is awaited. In a body it may refuse early; any other time it is
  * dropped at once, so that what it said can never pass for the reply to the next command. A goodbye (421) may
  * come in pieces: the first octet tells it from garbage. */
-static bool unsolicited(struct smtp_dialog *d, const char *in)
+static bool unsolicited(struct smtp_dialog *d, const char *in, size_t size)
 {
+    enum smtp_loss loss = in[0] == '4' ? SMTP_LOSS_BUSY : SMTP_LOSS_GARBAGE;
+    struct smtp_reply reply;
+
     if (replies_due(d->exchange) || d->exchange->backend_state == SMTP_BACKEND_BODY)
         return false;
-    backend_lost(d, in[0] == '4' ? SMTP_LOSS_BUSY : SMTP_LOSS_GARBAGE);
+    if (loss == SMTP_LOSS_BUSY && smtp_reply_parse(in, size, &reply) > 0 && reply.code == 421)
+        loss = backend_goodbye(&reply);
+    backend_lost(d, loss);
     return true;
 }
 
@@ -343,7 +348,7 @@ size_t smtp_dialog_backend_bytes(struct smtp_dialog *d, const char *in, size_t s
         unsigned due;
         int parsed;
 
-        if (!x || x->backend_state == SMTP_BACKEND_NONE || unsolicited(d, in + done))
+        if (!x || x->backend_state == SMTP_BACKEND_NONE || unsolicited(d, in + done, size - done))
             return size;
         parsed = smtp_reply_parse(in + done, size - done, &reply);
         if (parsed < 0) {

@@ -207,10 +207,12 @@ static bool is_of_client(const struct smtp_reply *reply)
            (reply->status_class == 4 && (reply->subject == 1 || reply->subject == 2 || reply->subject == 7));
 }
 
-/* A 421 in a session. */
-static enum smtp_loss goodbye(const struct smtp_reply *reply)
+/* A 421 in a session. 4.4.2 is that it has waited for the client long enough. */
+enum smtp_loss backend_goodbye(const struct smtp_reply *reply)
 {
-    return is_of_client(reply) ? SMTP_LOSS_NONE : SMTP_LOSS_BUSY;
+    bool waited = reply->status_class == 4 && reply->subject == 4 && reply->detail == 2;
+
+    return waited || is_of_client(reply) ? SMTP_LOSS_NONE : SMTP_LOSS_BUSY;
 }
 
 void backend_lost(struct smtp_dialog *d, enum smtp_loss loss)
@@ -309,7 +311,7 @@ static void final_reply(struct smtp_dialog *d, const char *in, const struct smtp
     enter_backend(d, SMTP_BACKEND_READY);
     enter_client(d, SMTP_CLIENT_READY);
     if (busy_now)
-        part_backend(d, false, goodbye(reply));
+        part_backend(d, false, backend_goodbye(reply));
     if (d->client_gone)
         close_client(d, SMTP_ENDING_GONE);
 }
@@ -415,7 +417,7 @@ static void command_reply(struct smtp_dialog *d, const char *in, const struct sm
         return;
     }
     if (reply->code == 421) {
-        backend_lost(d, goodbye(reply));
+        backend_lost(d, backend_goodbye(reply));
         return;
     }
     if (entry.kind == PENDING_SWALLOW) {
@@ -454,7 +456,7 @@ static void early_reply(struct smtp_dialog *d, const char *in, const struct smtp
     char clean[SMTP_REPLY_MAX];
 
     if (reply->code == 421) {
-        backend_lost(d, goodbye(reply));
+        backend_lost(d, backend_goodbye(reply));
         return;
     }
     if (reply->code < 400) {

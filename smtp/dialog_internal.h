@@ -221,6 +221,8 @@ void backend_want(struct smtp_dialog *d);
 void backend_leave(struct smtp_dialog *d, bool must);
 void backend_leave_if_idle(struct smtp_dialog *d);
 void backend_lost(struct smtp_dialog *d, enum smtp_loss loss);
+/* What a 421 in a session is to the backend. */
+enum smtp_loss backend_goodbye(const struct smtp_reply *reply);
 void backend_refused(struct smtp_dialog *d, const char *reply);
 
 #define REPLY_LOST "451 4.4.2 The backend was lost; please try again\r\n"

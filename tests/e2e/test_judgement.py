@@ -5,7 +5,7 @@ import threading
 import pytest
 from test_backends import send_commands
 from weirtest.net import wait_until
-from weirtest.relay import DROP
+from weirtest.relay import DROP, Delay
 
 # Checks find all well, and don't come in between.
 CHECKED = {"health": {"interval": "1h", "fast-interval": "200ms", "rise": 1}}
@@ -90,6 +90,21 @@ def test_a_goodbye_because_of_the_client_is_no_load(start, relays, step, answer)
     weir.wait_log(event="backend-limit", reason="told")
     for relay in (first, second):
         relay.behave()
+
+
+def test_a_client_that_sleeps_is_no_load(start, relays):
+    """A relay that is tired of waiting for the client's next command (Postfix: 4.4.2) says nothing of itself."""
+    relay, = relays(1)
+    weir = up(start({"r1": {"address": relay, "max-connections": 200}}, pool=CHECKED), 1)
+    relay.on("rcpt", [b"250 2.1.5 Ok\r\n", Delay(0.1, b"421 4.4.2 mx Error: timeout exceeded\r\n"), DROP])
+    for _ in range(3):
+        with weir.client() as client:
+            client.ehlo().ok("MAIL FROM:<a@x>")
+            client.ok("RCPT TO:<b@relay.test>")
+            weir.wait_metric(0, "weir_backend_connections", backend="r1")
+    assert weir.ctl("status")[0] == 0  # the control thread has seen it all
+    assert not weir.find_log(event="backend-limit")
+    assert state_lines(weir, "r1") == [("init", "up")]
 
 
 def test_turned_away_for_good(start, relays):

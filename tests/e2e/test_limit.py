@@ -185,3 +185,32 @@ def test_a_full_relay_works_on(start, relay, cap, patience):
     assert [(line["from"], line["to"]) for line in weir.find_log(event="backend-state")] == [("init", "up")]
     if patience != "5s":
         weir.wait_log(event="backend-limit", backend="r1", reason="told")
+
+
+def test_a_client_that_is_slowed_down_is_no_load(start, relays):
+    """Postfix answers everything a second late in a session with too many errors: that is for this client, not because it is busy."""
+    relay, = relays(1)
+    weir = start({"r1": {"address": relay, "max-connections": 100}}, pool=CHECKED)
+
+    def tarpit(connection, line):
+        return b"550 5.1.1 No such user\r\n" if b"nobody" in line else Delay(1.5)
+
+    relay.on("rcpt", tarpit)
+
+    def send():
+        with weir.client(timeout=30) as client:
+            client.ehlo().ok("MAIL FROM:<a@x>")
+            for number in range(5):
+                client.ok("RCPT TO:<nobody%d@relay.test>" % number, 550)
+            for number in range(4):
+                client.ok("RCPT TO:<b%d@relay.test>" % number)
+            client.quit()
+
+    senders = [threading.Thread(target=send, daemon=True) for _ in range(20)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join(60)
+    assert not weir.find_log(event="backend-limit")
+    short = limits(weir, "weir_backend_reply_short_seconds")
+    assert not short or list(short.values())[0] < 0.3, short
