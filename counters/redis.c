@@ -217,6 +217,8 @@ void redis_fail(struct redis *redis, const char *format, ...)
     va_start(list, format);
     (void)vsnprintf(reason, sizeof reason, format, list);
     va_end(list);
+    if (redis->stage != REDIS_STAGE_READY)
+        redis_attempt_note(redis, reason);
     orphans = hang_up(redis);
     if (redis->stage == REDIS_STAGE_READY) {
         if (clock_milliseconds() - redis->ready_since >= HELD)
@@ -225,7 +227,7 @@ void redis_fail(struct redis *redis, const char *format, ...)
         redis_bury(redis, orphans, reason); /* all of them our own */
         return;
     }
-    go_down(redis, orphans, reason);
+    go_down(redis, orphans, redis->stage == REDIS_STAGE_READY ? reason : redis->fault);
 }
 
 void redis_redirect(struct redis *redis, const char *reason)
@@ -433,6 +435,7 @@ static bool read_some(struct redis *redis)
         return false;
     }
     redis->heard = clock_milliseconds();
+    redis->answered = true;
     if (redis->stage == REDIS_STAGE_CONNECTING)
         redis_connected(redis);
     read_replies(redis, buffer, (size_t)n);

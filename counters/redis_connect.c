@@ -47,6 +47,7 @@ static void connect_next(struct redis *redis)
     int error = stream_connect(&redis->stream, redis->loop, to, NULL, redis_on_stream);
 
     redis->stage = REDIS_STAGE_CONNECTING;
+    redis->answered = false;
     if (error != 0) {
         stream_init(&redis->stream);
         redis_fail(redis, "%s", error == -ECONNREFUSED ? "connection refused" : strerrordesc_np(-error));
@@ -66,6 +67,18 @@ static void connect_next(struct redis *redis)
     redis_greet(redis);
     if (stream_unsent(&redis->stream) == 0)
         redis_connected(redis);
+}
+
+/* Many a localhost is ::1 too: "connection refused" there says nothing about a certificate that is wrong at
+ * 127.0.0.1. */
+void redis_attempt_note(struct redis *redis, const char *reason)
+{
+    bool reached = redis->answered || stream_connected(&redis->stream);
+
+    if (*redis->fault && (redis->reached || !reached))
+        return;
+    redis->reached = reached;
+    (void)snprintf(redis->fault, sizeof redis->fault, "%s", reason);
 }
 
 bool redis_attempt_next(struct redis *redis)
@@ -123,6 +136,8 @@ void redis_approach(struct redis *redis)
     uint16_t port;
 
     redis->n_addresses = redis->next_address = 0;
+    redis->answered = redis->reached = false;
+    *redis->fault = '\0';
     if (is_unix(redis)) {
         (void)snprintf(redis->server, sizeof redis->server, "%s", redis->url.path);
         (void)snprintf(text, sizeof text, "unix:%s", redis->url.path);

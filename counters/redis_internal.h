@@ -78,6 +78,9 @@ struct redis {
     size_t n_addresses, next_address;
     struct address addresses[REDIS_ADDRESSES_MAX];
     char server[REDIS_URL_HOST_MAX + 8];
+    bool answered;                /* the address that is tried now has said something */
+    bool reached;                 /* at one that was tried before somebody was there */
+    char fault[REDIS_REASON_MAX]; /* what is to be told of those; "": none was tried */
 
     size_t n_nodes; /* of the farm's slot, as a node told */
     struct redis_url_host nodes[REDIS_NODES_MAX];
@@ -119,6 +122,9 @@ void redis_set_state(struct redis *redis, enum redis_state state, const char *re
 
 /* Begin an attempt, with the first host. */
 void redis_attempt(struct redis *redis);
+/* An address has failed, and the stream is open yet. Of a server's addresses one gets into redis->fault: the
+ * first at which somebody was there, or else the first. */
+void redis_attempt_note(struct redis *redis, const char *reason);
 /* Try what is left of this attempt: the next address, the next host. False: nothing is. */
 bool redis_attempt_next(struct redis *redis);
 /* Connect to redis->target. */

@@ -103,6 +103,7 @@ struct smtp_exchange {
     struct smtp_transaction transaction;
     struct pending queue[PIPELINE_MAX];
     size_t held_size;
+    /* Not cleared at the beginning: */
     char held[HELD_MAX];
     char text[PIPELINE_TEXT];
 };

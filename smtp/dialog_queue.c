@@ -3,6 +3,7 @@
  * dialog_internal.h).
  */
 #include <assert.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,9 +80,14 @@ struct smtp_action_arg *act(struct smtp_dialog *d, enum smtp_action action)
 
 bool exchange_begin(struct smtp_dialog *d)
 {
-    if (!d->exchange)
-        d->exchange = calloc(1, sizeof *d->exchange);
-    return d->exchange;
+    struct smtp_exchange *x = d->exchange;
+
+    if (x)
+        return true;
+    x = d->exchange = malloc(sizeof *x);
+    if (x)
+        memset(x, 0, offsetof(struct smtp_exchange, held));
+    return x;
 }
 
 bool queue_command(struct smtp_dialog *d, enum pending_kind kind, enum smtp_verb verb, struct smtp_span one,

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Instructions per message, by valgrind's callgrind: the same code gives the same figure on a noisy machine too.
 # Two runs over kept sessions, one with 1,000 messages more; start-up and shutdown cancel out in the difference.
-#   instructions.sh [-v] [plain|starttls|handshake]
+#   instructions.sh [-v] [plain|connect|starttls|handshake]
 #   -v: also the functions that the longer run spent most in
-#   starttls: mail through build/release/bench/tls_pipe; handshake: new TLS 1.3 sessions, each ended at once, 200 more
+#   connect: a session for each message; starttls: mail through build/release/bench/tls_pipe; handshake: new TLS 1.3 sessions, each ended at once, 200 more
 # The program is build/release/weir, or $WEIR. With $REDIS, a URL, it shares its counts there.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -16,9 +16,9 @@ verbose=
 work=${1:-plain}
 what=message
 case $work in
-plain | starttls) ;;
+plain | connect | starttls) ;;
 handshake) few=20 more=200 what=handshake ;;
-*) echo "usage: instructions.sh [-v] [plain|starttls|handshake]"; exit 2 ;;
+*) echo "usage: instructions.sh [-v] [plain|connect|starttls|handshake]"; exit 2 ;;
 esac
 tls_pipe=$root/build/release/bench/tls_pipe
 PATH=$PATH:/usr/sbin
@@ -101,27 +101,38 @@ do_work() { # messages or handshakes
     if [ $work = handshake ]; then
         python3 -c "$shake_hands" "$implicit" "$1"
     else
-        smtp-source -d -s $sessions -m "$1" -l 4096 -f a@bench.test -t b@bench.test "127.0.0.1:$port" >&2
+        smtp-source $keep -s $sessions -m "$1" -l 4096 -f a@bench.test -t b@bench.test "127.0.0.1:$port" >&2
     fi
 }
 
-count() { # messages or handshakes → instructions of one run
-    valgrind --tool=callgrind --callgrind-out-file="$dir/callgrind.$1" "$weir" -c "$dir/weir.yaml" >"$dir/valgrind" 2>&1 &
+workers_file() { # of a run
+    grep -l session_conclude "$1"-*
+}
+
+total() {
+    sed -n 's/^totals: *//p' "$@" | awk '{ sum += $1 } END { print sum }'
+}
+
+count() { # messages or handshakes → instructions of one run: all, and the worker's
+    valgrind --tool=callgrind --separate-threads=yes --callgrind-out-file="$dir/callgrind.$1" "$weir" -c "$dir/weir.yaml" >"$dir/valgrind" 2>&1 &
     weir_pid=$!
     python3 -c "$wait_for_mail" "$port" || { cat "$dir/valgrind" >&2; exit 1; }
     do_work "$1"
     kill -TERM $weir_pid
     wait $weir_pid || { cat "$dir/valgrind" >&2; exit 1; }
     weir_pid=
-    sed -n 's/^\(summary\|totals\): *\([0-9]*\).*/\2/p' "$dir/callgrind.$1" | tail -n 1
+    echo "$(total "$dir/callgrind.$1"-*) $(total "$(workers_file "$dir/callgrind.$1")")"
 }
 
-a=$(count $few)
-b=$(count $((few + more)))
+keep=-d
+[ $work != connect ] || keep=
+set -- $(count $few)
+set -- $1 $2 $(count $((few + more)))
 case $work in
 plain) how="kept sessions, 4 KB" ;;
+connect) how="a session each, 4 KB" ;;
 starttls) how="kept sessions, 4 KB, STARTTLS" ;;
 handshake) how="TLS 1.3, P-256, banner read" ;;
 esac
-echo "instructions per $what ($how): $(((b - a) / more))"
-[ -z "$verbose" ] || callgrind_annotate "$dir/callgrind.$((few + more))" | sed -n '/Ir/,$p' | head -n 40
+echo "instructions per $what ($how): $((($3 - $1) / more)), the worker's $((($4 - $2) / more))"
+[ -z "$verbose" ] || callgrind_annotate "$(workers_file "$dir/callgrind.$((few + more))")" | sed -n '/Ir/,$p' | head -n 40

@@ -31,6 +31,7 @@ from relay import read_store  # noqa: E402
 WEIGHTS = {"relay-a": 4, "relay-b": 2, "relay-c": 1}
 VICTIM = "relay-a"
 RELAY_MILLISECONDS = 50
+SLOW_START = "2s"
 
 WEIR_YAML = """\
 hostname: weir.demo.example
@@ -41,7 +42,7 @@ listeners:
     pool: relays
 pools:
   relays:
-    slow-start: 2s
+    slow-start: {slow_start}
     health: {{ interval: 1s, fast-interval: 200ms, timeout: 3s, fall: 2, rise: 2 }}
     backends:
 {backends}
@@ -140,7 +141,7 @@ class Demo:
         self.log = os.path.join(self.directory, "weir.log")
         self.proxy = None
         self.marks = []  # (heading, what each relay had by then)
-        self.shown = 0
+        self.shown = self.back = 0  # lines of Weir's log: shown so far, there at the victim's return
 
     # The parts
 
@@ -153,7 +154,7 @@ class Demo:
         else:
             backends = "\n".join('      %s: { address: "127.0.0.1:%d", weight: %d }' % (r.name, r.port, r.weight)
                                  for r in self.relays)
-            text = WEIR_YAML.format(log=self.log, port=self.port, http=self.http, backends=backends)
+            text = WEIR_YAML.format(log=self.log, slow_start=SLOW_START, port=self.port, http=self.http, backends=backends)
             command = [self.options.program, "-c", path]
         with open(path, "w") as file:
             file.write(text)
@@ -186,6 +187,11 @@ class Demo:
             if change:
                 self.screen.line("         Weir's log: %s %s → %s (%s)" % change.groups(""))
         self.shown = len(lines)
+
+    def held_against(self):
+        """What Weir did to the victim since its return: nothing that the log calls a fault of it, as it has had none."""
+        return [line for line in self.log_lines()[self.back:] if "backend=%s " % VICTIM in line and
+                re.search("event=(backend-state .* to=(ejected|degraded)|backend-limit .*reason=not-now)", line)]
 
     def mark(self, heading):
         self.marks.append((heading, {relay.name: len(relay.kept()) for relay in self.relays}))
@@ -245,6 +251,7 @@ class Demo:
             await asyncio.get_running_loop().run_in_executor(None, victim.start)
             await self.until_state("up", 5)
             self.show_backend_changes()
+            self.back = self.shown
             self.mark("while it is away")
             crowd.released.set()
         await sending
@@ -315,6 +322,9 @@ class Demo:
             screen.verdict(crowd.lost == 0, "no client lost its connection (%d did)" % crowd.lost),
             screen.verdict(self.proxy.returncode in ((0, -15, 143) if self.options.stand_in else (0,)), "the proxy stopped cleanly"),
         ]
+        if not self.options.no_kill and not self.options.stand_in:
+            held = self.held_against()
+            good.append(screen.verdict(not held, "what %s did before is not held against it%s" % (VICTIM, listed(held))))
         return all(good)
 
     def table(self):
@@ -328,6 +338,8 @@ class Demo:
         for name, weight in WEIGHTS.items():
             self.screen.line("%-8s %6d %5.1f %%" % (name, weight, 100 * weight / sum(WEIGHTS.values())) + "".join(
                 "%12d %5.1f %%" % (taken[name], 100 * taken[name] / max(1, sum(taken.values()))) for taken in phases))
+        if len(self.marks) > 1 and not self.options.stand_in:
+            self.screen.line("(A relay that is back begins slowly: its share grows for %s, the slow-start.)" % SLOW_START)
         return phases[-1]
 
     def clean_up(self, keep):

@@ -330,10 +330,10 @@ static inline void on_fake(struct ev_loop *on, ev_io *io, int events)
         ev_io_start(on, &client->io);
 }
 
-static inline int bind_loopback(uint16_t *port)
+static inline int bind_at(in_addr_t ip, uint16_t *port)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
-    struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(ip) };
     socklen_t length = sizeof in;
 
     in.sin_port = htons(*port);
@@ -344,15 +344,25 @@ static inline int bind_loopback(uint16_t *port)
     return fd;
 }
 
-/* On the port that it had before, if it had one. */
-static inline void fake_start(struct fake *fake)
+static inline int bind_loopback(uint16_t *port)
 {
-    int fd = bind_loopback(&fake->port);
+    return bind_at(INADDR_LOOPBACK, port);
+}
+
+/* On the port that it had before, if it had one. */
+static inline void fake_start_at(struct fake *fake, in_addr_t ip)
+{
+    int fd = bind_at(ip, &fake->port);
 
     assert_int_equal(listen(fd, 20), 0);
     ev_io_init(&fake->io, on_fake, fd, EV_READ);
     fake->io.data = fake;
     ev_io_start(loop, &fake->io);
+}
+
+static inline void fake_start(struct fake *fake)
+{
+    fake_start_at(fake, INADDR_LOOPBACK);
 }
 
 static inline void fake_hang_up(struct fake *fake)

@@ -10,11 +10,11 @@
 #include "health/check.h"
 #include "health/health.h"
 #include "net/stream.h"
+#include "tests/unit/check_fixture.h"
 #include "tests/unit/config_fixture.h"
 #include "tests/unit/tls_fixture.h"
 
-#define TURNS    8
-#define PATIENCE 5.0 /* seconds; a test that waits longer for anything has failed */
+#define TURNS 8
 
 static struct fixture fixture;
 static struct tls_client *unverified, *verifying;
@@ -200,20 +200,13 @@ static void on_accept(struct ev_loop *loop, ev_io *io, int events)
 static void relay_open(struct relay *relay, struct ev_loop *loop, const struct tls_server *server,
                        const char *const *script)
 {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
     memset(relay, 0, sizeof *relay);
     stream_init(&relay->stream);
     relay->loop = loop;
     relay->server = server;
     relay->script = script;
-    relay->address.length = sizeof relay->address.in;
-    relay->address.in.sin_family = AF_INET;
-    relay->address.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    assert_int_equal(bind(fd, &relay->address.sa, relay->address.length), 0);
-    assert_int_equal(listen(fd, 5), 0);
-    assert_int_equal(getsockname(fd, &relay->address.sa, &relay->address.length), 0);
-    ev_io_init(&relay->listening, on_accept, fd, EV_READ);
+    relay->address = any_loopback_port();
+    ev_io_init(&relay->listening, on_accept, listen_at(&relay->address), EV_READ);
     relay->listening.data = relay;
     ev_io_start(relay->loop, &relay->listening);
 }
@@ -225,58 +218,7 @@ static void relay_close(struct relay *relay)
     close(relay->listening.fd);
 }
 
-static void on_patience(struct ev_loop *loop, ev_timer *timer, int events)
-{
-    (void)loop;
-    (void)timer;
-    (void)events;
-    fail_msg("waited in vain");
-}
-
-/* Run the loop until `done(arg)`. */
-static void run_until(struct ev_loop *loop, bool (*done)(void *arg), void *arg)
-{
-    ev_timer patience;
-
-    ev_timer_init(&patience, on_patience, PATIENCE, 0);
-    ev_now_update(loop);
-    ev_timer_start(loop, &patience);
-    while (!done(arg))
-        ev_run(loop, EVRUN_ONCE);
-    ev_timer_stop(loop, &patience);
-}
-
 /* --- single checks --- */
-
-struct outcome {
-    struct check_result result;
-    char reason[128];
-    int decided;
-    bool ended;
-    struct check_times times;
-};
-
-static void on_decided(void *arg, const struct check_result *result)
-{
-    struct outcome *outcome = arg;
-
-    assert_int_equal(outcome->decided++, 0);
-    outcome->result = *result;
-    strncpy(outcome->reason, result->reason, sizeof outcome->reason - 1);
-}
-
-static void on_ended(void *arg, const struct check_times *times)
-{
-    struct outcome *outcome = arg;
-
-    outcome->ended = true;
-    outcome->times = *times;
-}
-
-static bool is_ended(void *arg)
-{
-    return ((struct outcome *)arg)->ended;
-}
 
 #define OFF             CONFIG_POOL_TLS_OFF
 #define OPPORTUNISTIC   CONFIG_POOL_TLS_OPPORTUNISTIC

@@ -192,33 +192,62 @@ static void test_back_from_down(void **state)
     assert_int_equal(judge.state, BACKEND_EJECTED);
 }
 
-/* The same of its limit: it is killed in the middle of sixty messages and is there again two seconds later.
- */
-static void test_limit_back_from_down(void **state)
+/* Nor does it cost a relay connections that those it had when it died got no answer. */
+static void test_back_without_a_limit(void **state)
+{
+    const struct judge_settings settings = { 3, 2, 4, 100, 60000, CONFIG_ADAPTIVE_ON };
+    struct limit_totals totals = { .replies = 1000, .answers = 1000 };
+    struct judge judge;
+
+    (void)state;
+    judge_init(&judge, &settings, 7);
+    judge_check(&judge, true, "", START);
+    (void)judge_replies(&judge, &totals, 30, START);
+    totals.answers += 30;
+    totals.not_now += 30;
+    judge_refused(&judge);
+    judge_check(&judge, false, "connect refused", START + 1000);
+    (void)judge_replies(&judge, &totals, 0, START + 1100);
+    judge_check(&judge, true, "", START + 2000);
+    judge_check(&judge, true, "", START + 2300);
+    assert_int_equal(judge.state, BACKEND_UP);
+    totals.replies += 20; /* enough to decide on */
+    totals.answers += 10;
+    assert_false(judge_replies(&judge, &totals, 20, START + 3500));
+    assert_int_equal(judge.limit.force.limit, BACKEND_NO_CEILING);
+    /* What it says now counts. */
+    totals.replies += 20;
+    totals.answers += 30;
+    totals.not_now += 20;
+    assert_true(judge_replies(&judge, &totals, 20, START + 5000));
+    assert_int_equal(judge.limit.force.cause, LIMIT_NOT_NOW);
+}
+
+/* Before it fell it was far too slow. It is not slow now. */
+static void test_back_at_its_usual_pace(void **state)
 {
     static const struct judge_settings settings = { 3, 2, 4, 100, 60000, CONFIG_ADAPTIVE_ON };
     struct limit_totals totals = { 0 };
     struct judge judge;
     int64_t now = START;
+    uint32_t limit = 0;
 
     (void)state;
     judge_init(&judge, &settings, 7);
     judge_check(&judge, true, "", now);
-    for (int64_t fell = now + 60000, back = fell + 2000; now < back + 30000; now += LIMIT_TICK) {
-        bool down = now >= fell && now < back;
+    for (int64_t fell = now + 120000, back = fell + 2000; now < back + 30000; now += LIMIT_TICK) {
+        bool down = now >= fell && now < back, slow = now >= fell - 2000 && now < fell;
+        uint64_t n = down ? 0 : slow ? 4 : 20, took = slow ? 2000 : 20;
 
-        if (!down) {
-            totals.replies += 20;
-            totals.answers += 20;
-            totals.milliseconds += UINT64_C(20) * 20;
-            totals.squares += UINT64_C(20) * 20 * 20;
-        }
+        totals.replies += n;
+        totals.answers += n;
+        totals.milliseconds += n * took;
+        totals.squares += n * took * took;
         if (now == fell) {
-            totals.answers += 60;
-            totals.not_now += 60;
             judge_refused(&judge);
             judge_check(&judge, false, "connect refused", now);
             assert_int_equal(judge.state, BACKEND_DOWN);
+            limit = judge.limit.force.limit;
         }
         if (now == back) {
             judge_check(&judge, true, "", now);
@@ -226,8 +255,9 @@ static void test_limit_back_from_down(void **state)
             assert_int_equal(judge.state, BACKEND_UP);
         }
         (void)judge_replies(&judge, &totals, down ? 0 : now < fell ? 60 : 10, now);
-        if (judge.limit.force.limit != BACKEND_NO_CEILING)
-            fail_msg("%d ms after its return: a limit of %u", (int)(now - back), judge.limit.force.limit);
+        if (now >= back && judge.limit.force.limit < limit)
+            fail_msg("%d ms after its return: a limit of %u, not %u", (int)(now - back),
+                     judge.limit.force.limit, limit);
     }
 }
 
@@ -308,7 +338,8 @@ int main(void)
         cmocka_unit_test(test_window),
         cmocka_unit_test(test_window_leaps),
         cmocka_unit_test(test_back_from_down),
-        cmocka_unit_test(test_limit_back_from_down),
+        cmocka_unit_test(test_back_at_its_usual_pace),
+        cmocka_unit_test(test_back_without_a_limit),
         cmocka_unit_test(test_degraded),
         cmocka_unit_test(test_degraded_and_slow_start),
         cmocka_unit_test(test_degraded_only_in_service),

@@ -153,6 +153,76 @@ static void test_no_name(void **state)
     close(fd);
 }
 
+/* A name server that gives each name two addresses, 127.0.0.1 and 127.0.0.2 (RFC 1035 §4.1). */
+static void on_question(struct ev_loop *on, ev_io *io, int events)
+{
+    static const char records[] =
+        "\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x7f\0\0\1" /* the name of the question, A, IN, TTL 0 */
+        "\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x7f\0\0\2";
+    struct sockaddr_in client;
+    socklen_t length = sizeof client;
+    char out[1024];
+    ssize_t n = recvfrom(io->fd, out, sizeof out / 2, 0, (struct sockaddr *)&client, &length);
+    size_t size = 12; /* the header */
+    bool is_a;
+
+    (void)on;
+    (void)events;
+    assert_true(n > 12);
+    while (out[size])
+        size += (size_t)out[size] + 1;
+    is_a = out[size + 2] == 1; /* and not AAAA */
+    size += 5;                 /* what is behind the question, EDNS, does not come back */
+    memcpy(out + 2, "\x81\x80\0\1\0\0\0\0\0\0", 10);
+    if (is_a) {
+        out[7] = 2;
+        memcpy(out + size, records, sizeof records - 1);
+        size += sizeof records - 1;
+    }
+    assert_int_equal(sendto(io->fd, out, size, 0, (struct sockaddr *)&client, length), size);
+}
+
+/* Of a name with two addresses the server that is there is told of, not the silence at the other. */
+static void test_two_addresses(void **state)
+{
+    ev_io names;
+    struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t length = sizeof in;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    char servers[32];
+    struct wish wish = { .nameservers = servers };
+
+    (void)state;
+    assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof in), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &length), 0);
+    (void)snprintf(servers, sizeof servers, "127.0.0.1:%u", ntohs(in.sin_port));
+    ev_io_init(&names, on_question, fd, EV_READ);
+    ev_io_start(loop, &names);
+
+    rule("PING", "-LOADING Redis is loading\r\n");
+    open_with(&ear, url_of("redis://two.test:%u", fake.port), &wish);
+    AWAIT(ear.states == 1);
+    assert_string_equal(ear.reason, "LOADING Redis is loading");
+    redis_free(&ear.redis);
+
+    fake_stop(&fake);
+    fake_start_at(&fake, INADDR_LOOPBACK + 1);
+    open_with(&ear, url_of("redis://two.test:%u", fake.port), &wish);
+    AWAIT(ear.states == 1);
+    assert_string_equal(ear.reason, "LOADING Redis is loading");
+    /* Next time there is nobody, and later one who serves. */
+    fake_stop(&fake);
+    AWAIT(ear.states == 2);
+    assert_string_equal(ear.reason, "connection refused");
+    memset(fake.rules, 0, sizeof fake.rules);
+    fake_start_at(&fake, INADDR_LOOPBACK + 1);
+    AWAIT(ear.readies == 1);
+    redis_free(&ear.redis);
+
+    ev_io_stop(loop, &names);
+    close(fd);
+}
+
 static void test_no_socket(void **state)
 {
     (void)state;
@@ -473,13 +543,17 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_greeting),    TEST(test_refused),       TEST(test_nameless),
-        TEST(test_no_server),   TEST(test_no_name),       TEST(test_no_socket),
-        TEST(test_in_order),    TEST(test_transaction),   TEST(test_transaction_refused),
-        TEST(test_not_sent),    TEST(test_faults),        TEST(test_cut_anywhere),
-        TEST(test_late_answer), TEST(test_one_at_a_time), TEST(test_held_up),
-        TEST(test_unasked),     TEST(test_lost),          TEST(test_too_much_unsent),
-        TEST(test_messages),    TEST(test_quiet),         TEST(test_freed),
+        TEST(test_greeting),        TEST(test_refused),
+        TEST(test_nameless),        TEST(test_no_server),
+        TEST(test_no_name),         TEST(test_no_socket),
+        TEST(test_two_addresses),   TEST(test_in_order),
+        TEST(test_transaction),     TEST(test_transaction_refused),
+        TEST(test_not_sent),        TEST(test_faults),
+        TEST(test_cut_anywhere),    TEST(test_late_answer),
+        TEST(test_one_at_a_time),   TEST(test_held_up),
+        TEST(test_unasked),         TEST(test_lost),
+        TEST(test_too_much_unsent), TEST(test_messages),
+        TEST(test_quiet),           TEST(test_freed),
         TEST(test_freed_early),
     };
 
