@@ -121,6 +121,13 @@ uint32_t errand_patience(const struct session *s); /* with the queue, ms */
 bool errand_time_is_up(struct session *s);         /* true if it was the errand's own time */
 void errand_drop(struct session *s);               /* the session ends */
 
+/* signs.c: what health hears of the backend at hand. */
+void signs_good(const struct session *s);
+void signs_lost(const struct session *s, enum smtp_loss loss);
+void signs_unanswered(const struct session *s); /* a whole message, as it turned out */
+/* Whether this reply, which is counted, may have been late on purpose. */
+bool signs_slowed(struct link *link, const struct smtp_action_arg *arg);
+
 /* For a handshake with the client, ms. */
 uint32_t session_handshake_limit(const struct session *s);
 /* Where the client came in: what the PROXY header said, or the socket. */
