@@ -86,7 +86,8 @@ static void become(struct judge *judge, enum backend_state state, const char *re
         /* What put it out has been judged. */
         window_forget(&judge->sessions);
         window_forget(&judge->answers);
-        limit_back(&judge->limit);
+        if (judge->state != BACKEND_INIT) /* else nothing was known yet, or is any more */
+            limit_forgive(&judge->limit);
         judge->counter = settings->rise + settings->fall - 1;
         if ((judge->state != BACKEND_INIT || judge->begins_slowly) && settings->slow_start)
             judge->slow_since = now;

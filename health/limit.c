@@ -156,6 +156,13 @@ static void begin_anew(struct limit *limit, uint32_t settling)
     window_forget(&limit->not_now);
 }
 
+void limit_forgive(struct limit *limit)
+{
+    begin_anew(limit, 0);
+    limit->own.fresh = true;
+    limit->decided = 0; /* nor what has come since the last decision, too little for one */
+}
+
 void limit_saw(struct limit *limit, uint32_t places)
 {
     limit->highest = larger(limit->highest, places);
@@ -490,6 +497,8 @@ bool limit_tick(struct limit *limit, const struct limit_totals *totals, uint32_t
     limit->last_replies = totals->replies;
     if (!limit->decided || now < limit->decided) {
         limit->seen = *totals;
+        limit->not_now.seen_total = totals->answers;
+        limit->not_now.seen_bad = totals->not_now;
         limit->decided = limit->heard = now;
         return false;
     }
@@ -528,11 +537,6 @@ void limit_relearn(struct limit *limit)
     limit->n_past = limit->next_past = 0;
     limit->baseline = limit->usual_worst = limit->usual_rate = limit->usual_places = 0;
     limit->rate = limit->glance_rate = 0;
-}
-
-void limit_back(struct limit *limit)
-{
-    begin_anew(limit, 0);
 }
 
 void limit_forget(struct limit *limit)

@@ -90,7 +90,7 @@ struct limit {
     struct limit_level wanted; /* with `observe`: what would be; else the same */
 
     struct limit_totals seen; /* at the last decision */
-    int64_t decided;          /* its time; 0: none yet */
+    int64_t decided;          /* its time; 0: none yet, or none that counts */
     int64_t heard;            /* when the last replies came, or the last bad sign */
     uint64_t last_replies;    /* of the last tick … */
     int64_t answered;         /* … and when there were more of them than before; 0: never */
@@ -121,8 +121,8 @@ void limit_configure(struct limit *limit, const struct limit_settings *settings)
 /* From now on it is fed with the replies of more instances, or of fewer: what is usual is learned anew, and
  * what was found stands. */
 void limit_relearn(struct limit *limit);
-/* The backend was out: what it said before that is not of now. What is usual and what was found stand. */
-void limit_back(struct limit *limit);
+/* What it owed when it was put out, and how slow it was then, is not held against it. */
+void limit_forgive(struct limit *limit);
 /* Forget what was learned, not the settings and the totals. */
 void limit_forget(struct limit *limit);
 

@@ -133,6 +133,13 @@ void retry_granted(struct session *s);
  * in the queue. Nothing if it is no retry. */
 void retry_end(struct session *s);
 
+/* signs.c: what health hears of the backend at hand. */
+void signs_good(const struct session *s);
+void signs_lost(const struct session *s, enum smtp_loss loss);
+void signs_unanswered(const struct session *s); /* a whole message, as it turned out */
+/* Whether this reply, which is counted, may have been late on purpose. */
+bool signs_slowed(struct link *link, const struct smtp_action_arg *arg);
+
 /* For a handshake with the client, ms. */
 uint32_t session_handshake_limit(const struct session *s);
 /* Where the client came in: what the PROXY header said, or the socket. */

@@ -223,6 +223,44 @@ static void test_back_without_a_limit(void **state)
     assert_int_equal(judge.limit.force.cause, LIMIT_NOT_NOW);
 }
 
+/* Before it fell it was far too slow. It is not slow now. */
+static void test_back_at_its_usual_pace(void **state)
+{
+    static const struct judge_settings settings = { 3, 2, 4, 100, 60000, CONFIG_ADAPTIVE_ON };
+    struct limit_totals totals = { 0 };
+    struct judge judge;
+    int64_t now = START;
+    uint32_t limit = 0;
+
+    (void)state;
+    judge_init(&judge, &settings, 7);
+    judge_check(&judge, true, "", now);
+    for (int64_t fell = now + 120000, back = fell + 2000; now < back + 30000; now += LIMIT_TICK) {
+        bool down = now >= fell && now < back, slow = now >= fell - 2000 && now < fell;
+        uint64_t n = down ? 0 : slow ? 4 : 20, took = slow ? 2000 : 20;
+
+        totals.replies += n;
+        totals.answers += n;
+        totals.milliseconds += n * took;
+        totals.squares += n * took * took;
+        if (now == fell) {
+            judge_refused(&judge);
+            judge_check(&judge, false, "connect refused", now);
+            assert_int_equal(judge.state, BACKEND_DOWN);
+            limit = judge.limit.force.limit;
+        }
+        if (now == back) {
+            judge_check(&judge, true, "", now);
+            judge_check(&judge, true, "", now);
+            assert_int_equal(judge.state, BACKEND_UP);
+        }
+        (void)judge_replies(&judge, &totals, down ? 0 : now < fell ? 60 : 10, now);
+        if (now >= back && judge.limit.force.limit < limit)
+            fail_msg("%d ms after its return: a limit of %u, not %u", (int)(now - back),
+                     judge.limit.force.limit, limit);
+    }
+}
+
 static void test_failed_sessions(void **state)
 {
     struct judge judge = up();
@@ -300,6 +338,7 @@ int main(void)
         cmocka_unit_test(test_window),
         cmocka_unit_test(test_window_leaps),
         cmocka_unit_test(test_back_from_down),
+        cmocka_unit_test(test_back_at_its_usual_pace),
         cmocka_unit_test(test_back_without_a_limit),
         cmocka_unit_test(test_degraded),
         cmocka_unit_test(test_degraded_and_slow_start),
