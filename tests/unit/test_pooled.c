@@ -52,6 +52,7 @@ static int begin(void **state)
         .ops = {.replies = tell, .hear_replies = hear},
         .config = &redis,
         .n = 2,
+        .n_told = 2,
         .counted = counted,
         .names = names,
     };
