@@ -85,7 +85,7 @@ struct counters {
     int64_t looked_at, ticked, allowed_at, published_at, verdicts_at, resynced_at, heard_at, queues_at,
         replies_at;
     uint64_t placements; /* of all pools, when last published */
-    bool publishing, verdicts_due, resync_due, news;
+    bool publishing, verdicts_due, resync_due, resync_asked, news;
     bool allowance_due;               /* there was news since it was counted anew */
     size_t resyncing;                 /* answers that are still to come */
     bool resync_lost, resync_refused; /* one of them did not, or was no use */

@@ -1,7 +1,7 @@
 /*
  * The others, in.
  *
- *     channel ──▶ snapshot ──▶ view        a gap in its numbers ──▶ resync
+ *     channel ──▶ snapshot ──▶ view        a gap in its numbers ──▶ resync, twice a second at most
  *     every 5 s, and when Redis is back: resync
  *         ZRANGE instances, HGETALL admin ──▶ of each id, in a MULTI: HGETALL instance, connections, health
  *
@@ -20,8 +20,9 @@
 #include "net/clock.h"
 #include "net/log.h"
 
-#define KEYS          3 /* that are read of an instance */
-#define RESYNC_WINDOW 8 /* instances that are asked about at a time */
+#define KEYS          3   /* that are read of an instance */
+#define RESYNC_AGAIN  500 /* ms, at least, between two that messages ask for */
+#define RESYNC_WINDOW 8   /* instances that are asked about at a time */
 
 static void count(struct counters *c, uint64_t *counter)
 {
@@ -68,14 +69,14 @@ void listen_message(void *arg, const char *text, size_t size)
     bool other_schema, own;
 
     if (is_admin(text, size)) {
-        c->resync_due = true;
+        c->resync_asked = true;
         return;
     }
     if (snapshot_parse(&snapshot, text, size, &other_schema)) {
         own = strcmp(snapshot.id, c->id) == 0;
         if (!own)
             count(c, &c->status.received);
-        c->resync_due |= take(c, &snapshot);
+        c->resync_asked |= take(c, &snapshot);
         if (own && !c->echoed) {
             c->echoed = true;
             counters_join(c);
@@ -380,6 +381,14 @@ static void on_words(void *arg, const struct resp *reply, const char *error)
         take_words(arg, reply);
 }
 
+/* Whoever sends messages makes others ask, all of them and for everything: not more often than they can. */
+static bool is_resync_due(const struct counters *c, int64_t now)
+{
+    int64_t passed = now - c->resynced_at;
+
+    return c->resync_due || passed >= COUNTERS_RESYNC || (c->resync_asked && passed >= RESYNC_AGAIN);
+}
+
 void listen_tick(struct counters *c, int64_t now)
 {
     static const char last[] = "-1024"; /* VIEW_PEERS, those that were last heard of */
@@ -389,10 +398,9 @@ void listen_tick(struct counters *c, int64_t now)
     static_assert(VIEW_PEERS == 1024, "as many as are asked for");
     if (now - c->queues_at >= FEEDBACK_LIFE)
         forget_queues(c);
-    if (redis_state(c->commands) != REDIS_READY || c->resyncing ||
-        (!c->resync_due && now - c->resynced_at < COUNTERS_RESYNC))
+    if (redis_state(c->commands) != REDIS_READY || c->resyncing || !is_resync_due(c, now))
         return;
-    c->resync_due = false;
+    c->resync_due = c->resync_asked = false;
     c->resynced_at = now;
     resp_commands_say(&commands, "HGETALL", counters_key(c, key, "admin", NULL));
     (void)redis_send(c->commands, &commands, on_words, c);

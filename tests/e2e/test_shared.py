@@ -903,6 +903,27 @@ def test_many_instances_are_read(redis, instance, relays):
     assert weir.metric("weir_instances") == 71 and farm_connections(weir) == {"r1": 140}
 
 
+def test_one_that_always_leaves_something_out(redis, instance, relays):
+    """Each of its messages is behind a gap: it must not make the others read all keys for each."""
+    server = redis()
+    weir = instance(server.url, relays(1))
+
+    def resyncs():
+        """What else asks for is not asked for that soon."""
+        return int(re.search(r"cmdstat_zrange:calls=(\d+)", server.ask("INFO", "commandstats").decode()).group(1))
+    before, began, seq = resyncs(), time.monotonic(), 0
+    while time.monotonic() < began + 2:
+        seq += 2
+        forged = {"schema": 1, "id": "odd", "started": 1, "seq": seq, "sessions": 0, "queued": 0}
+        server.ask("PUBLISH", "weir:{main}:events", json.dumps(forged))
+        weir.metric("weir_instances")
+    assert resyncs() - before <= 3 + (time.monotonic() - began) / 0.5
+    # And yet the last one is not forgotten.
+    server.ask("HSET", "weir:{main}:admin", "r1.weight", 7)
+    server.ask("PUBLISH", "weir:{main}:events", '{"admin":1}')
+    wait_until(lambda: weir.status()["backends"][0]["weight"] == 7, 3, "it is heard before the next resync would be")
+
+
 def sent(weir, attempts):
     """How many of so many messages of one client are taken, each in a session of its own."""
     taken = 0
