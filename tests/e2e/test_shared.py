@@ -890,6 +890,7 @@ def test_what_is_left_behind_counts(redis, instance, relays):
     wait_until(lambda: server.hash(key) == {"r2": "0"}, 10, lambda: str(server.hash(key)))
     weirs[0].reload(lambda config: config["pools"]["relays"].update(backends=weirs[1].config["pools"]["relays"]["backends"]))
     wait_until(lambda: server.hash(key) == {"r1": "0"}, 10, lambda: str(server.hash(key)))
+    wait_until(lambda: [one["state"] for one in weirs[0].status()["backends"]] == ["up"], 15, weirs[0].output)
 
 
 def test_many_instances_are_read(redis, instance, relays):
