@@ -5,7 +5,7 @@ FUZZ_SECONDS ?= 60
 THREADED     := $(filter test_queue test_backend test_log test_rate test_clients,$(UNITS))
 THREADED_E2E := balance control flows names operation queue shared
 # End-to-end tests wait more than they work: a few at a time.
-E2E_JOBS     ?= 3
+E2E_JOBS     ?= 4
 PYTEST       := $(PYTHON) -m pytest -p no:cacheprovider -q -rs -n $(E2E_JOBS)
 
 test: deps-test
