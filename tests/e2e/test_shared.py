@@ -377,8 +377,9 @@ def test_a_farm_keeps_what_was_counted_in_it(redis, instance, relays):
     server = redis()
     weir = instance(server.url, relays(1))
     total = {"main": 0, "other": 0}
-    for farm, messages in (("main", 3), ("other", 2), ("main", 1)):
+    for times, (farm, messages) in enumerate((("main", 3), ("other", 2), ("main", 1)), 1):
         weir.reload(lambda config: config["redis"].update(farm=farm))
+        weir.wait_log(event="reload", times=times)
         wait_state(weir, "shared")
         release(hold(weir, messages))
         total[farm] += messages
