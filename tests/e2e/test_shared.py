@@ -13,8 +13,8 @@ import time
 
 import pytest
 from weirtest.net import free_port, wait_until
-from weirtest.redis import Redis, RedisError, SlotMove, cluster_of, sentinels_of
-from weirtest.relay import Delay, Relay
+from weirtest.redis import SlotMove, cluster_of, sentinels_of
+from weirtest.relay import Delay
 
 RARE = {"interval": "60s", "fast-interval": "60s"}
 LEASE = 1.0  # s
