@@ -136,9 +136,9 @@ bool limits_tick(struct record *record, int64_t now)
     if (!record->pool)
         return false;
     sum_up(record, now);
-    if (record->judge.state == BACKEND_HALF_OPEN)
-        (void)publish_trial(record, false);
-    if (judge_replies(&record->judge, &record->totals, places, now))
+    /* The places of a trial follow what the backend still has, and the number of instances. */
+    if (judge_replies(&record->judge, &record->totals, places, now) ||
+        record->judge.state == BACKEND_HALF_OPEN)
         publish(record, now);
     else if (limit->decided != decided)
         limits_show(record, now);

@@ -250,8 +250,8 @@ static uint32_t shared(uint32_t milliweight, uint32_t share)
 
 /* The trial is for what comes now. Sessions that stayed over an ejection must not take its places, or one
  * that idles for minutes keeps the backend out; nor must those of other instances, for which it may be well.
- */
-bool publish_trial(struct record *record, bool begins)
+ * `begins`: it is on trial from now on, or no longer. True if there are more places than before. */
+static bool publish_trial(struct record *record, bool begins)
 {
     uint32_t own = atomic_load_explicit(&record->backend->connections, memory_order_relaxed);
     uint32_t trial = judge_trial(&record->judge), instances = record->backend->news.instances;

@@ -165,8 +165,6 @@ void schedule_stop(struct record *record);
 /* publish.c: let the world know what the judge thinks, and come back when it may think differently. */
 void publish_init(struct record *record);
 void publish(struct record *record, int64_t now);
-/* On trial: how many places. `begins`: it is on trial from now on, or no longer. True if there are more. */
-bool publish_trial(struct record *record, bool begins);
 /* The pools of this backend look at who is usable anew. `came_up`: it has come into service. */
 void publish_service(const struct record *record, int64_t now, bool came_up);
 /* What the pools of this backend offer in EHLO. */

@@ -268,12 +268,14 @@ static void deliver(void *session, enum placement_verdict verdict, struct place 
     e->queue_ms += (uint32_t)(s->worker->now - e->asked);
     histogram_add(&errand_pool(s)->state->stats[s->worker->index].queue_wait,
                   (uint32_t)(s->worker->now - e->asked));
-    if (verdict == PLACEMENT_GRANTED && e->attempts > 0)
-        retry_granted(s);
-    if (verdict != PLACEMENT_GRANTED)
+    if (verdict != PLACEMENT_GRANTED) {
         refused(s, verdict);
-    else if (!connect_to(s, place))
-        try_backends(s);
+    } else {
+        if (e->attempts > 0)
+            retry_granted(s);
+        if (!connect_to(s, place))
+            try_backends(s);
+    }
     session_conclude(s);
 }
 
@@ -491,21 +493,13 @@ bool errand_time_is_up(struct session *s)
 {
     struct errand *e = s->errand;
 
-    if (!e)
+    if (!e || (!e->waiter && !e->in_line))
         return false;
-    if (e->waiter) {
-        waiter_leave(&e->waiter);
-        e->queue_ms += (uint32_t)(s->worker->now - e->asked);
-        count_refusal(s, QUEUE_REFUSED_TIMEOUT);
-        refused(s, PLACEMENT_NO_BACKEND);
-        return true;
-    }
-    if (e->in_line) {
-        e->queue_ms += (uint32_t)(s->worker->now - e->asked);
-        refused(s, PLACEMENT_NO_BACKEND);
-        return true;
-    }
-    return false;
+    waiter_leave(&e->waiter);
+    e->queue_ms += (uint32_t)(s->worker->now - e->asked);
+    count_refusal(s, QUEUE_REFUSED_TIMEOUT);
+    refused(s, PLACEMENT_NO_BACKEND);
+    return true;
 }
 
 void errand_over(struct session *s, const struct smtp_transaction *t)

@@ -67,8 +67,7 @@ bool retry_begin(struct session *s)
 
 void retry_granted(struct session *s)
 {
-    if (!s->errand->retrying)
-        placement_retry_granted();
+    placement_retry_granted();
     s->errand->retrying = true;
 }
 

@@ -126,6 +126,7 @@ def test_a_line_of_retries(start, relays):
         client.close()
     heard = codes_of([client for number, client in enumerate(clients) if number % 4])
     assert set(heard) == {250, 421} and heard.count(250) <= 8, heard
+    assert weir.metric("weir_queue_refused_total", reason="timeout") == heard.count(421)
     for relay in (a, b):
         relay.behave()
     a.start()

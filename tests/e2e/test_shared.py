@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from weirtest.net import free_port, wait_until
+from weirtest.net import accept_all, free_port, wait_until
 from weirtest.redis import SlotMove, cluster_of, sentinels_of
 from weirtest.relay import Delay
 
@@ -435,17 +435,11 @@ class Scripted:
     def __init__(self, port, answer):
         self.answer, self.accepted, self.stopping = answer, 0, threading.Event()
         self.listener = socket.create_server(("127.0.0.1", port))
-        self.thread = threading.Thread(target=self.accept, daemon=True)
-        self.thread.start()
+        self.thread = accept_all(self.listener, self.begin)
 
-    def accept(self):
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            self.accepted += 1
-            threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
+    def begin(self, sock):
+        self.accepted += 1
+        threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
 
     def serve(self, sock):
         with sock:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from test_shared import agree, farm_connections, heard, hold, instance, release, state, wait_state  # noqa: F401 (a fixture)
-from weirtest.net import wait_until
+from weirtest.net import accept_all, wait_until
 
 
 def text(of):
@@ -186,18 +186,13 @@ class Splitter:
         self.ports, self.pairs = list(ports), []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
+        accept_all(self.listener, self.join)
 
-    def accept(self):
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            other = socket.create_connection(("127.0.0.1", self.ports[len(self.pairs) % len(self.ports)]))
-            self.pairs.append((sock, other))
-            for one, two in ((sock, other), (other, sock)):
-                threading.Thread(target=self.copy, args=(one, two), daemon=True).start()
+    def join(self, sock):
+        other = socket.create_connection(("127.0.0.1", self.ports[len(self.pairs) % len(self.ports)]))
+        self.pairs.append((sock, other))
+        for one, two in ((sock, other), (other, sock)):
+            threading.Thread(target=self.copy, args=(one, two), daemon=True).start()
 
     def copy(self, one, two):
         try:

@@ -12,6 +12,7 @@
 #include <ev.h>
 
 #include "balancer/eligible.h"
+#include "balancer/queue.h"
 #include "health/record.h"
 #include "net/clock.h"
 #include "tests/unit/farm_fixture.h"
@@ -143,9 +144,11 @@ static void test_a_trial_beside_who_stayed(void **state)
 static void test_a_trial_beside_other_instances(void **state)
 {
     const struct backend_news news = { .others = 60, .instances = 2, .share = BACKEND_WHOLE, .anew = true };
+    const struct backend_news alone = { .instances = 1, .share = BACKEND_WHOLE, .anew = true };
     const struct backend_news full = { .others = 100, .instances = 2, .share = BACKEND_WHOLE, .anew = true };
     struct house house;
     struct backend *backend;
+    uint64_t served;
 
     (void)state;
     house_open(&house, 2);
@@ -158,6 +161,12 @@ static void test_a_trial_beside_other_instances(void **state)
     assert_int_equal(backend_limit(backend), 62);
     (void)backend_set_news(backend, &full);
     assert_int_equal(atomic_load(&backend->ceiling), 0);
+    /* The other has gone: there are more places, and who waits is to hear of it. */
+    (void)backend_set_news(backend, &alone);
+    served = atomic_load(&queue_news);
+    (void)limits_tick(record_of(backend), clock_milliseconds());
+    assert_int_equal(atomic_load(&backend->ceiling), 5);
+    assert_true(atomic_load(&queue_news) > served);
     (void)backend_set_news(backend, &news);
     good(&house, backend, 3);
     assert_state(backend, BACKEND_UP);

@@ -72,6 +72,20 @@ def free_port(host="127.0.0.1"):
         return ports.free(host)
 
 
+def accept_all(listener, handle):
+    """Call handle(socket) for each connection until the listener is shut down, in one thread, which is returned."""
+    def accept():
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            handle(sock)
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    return thread
+
+
 def wait_until(condition, timeout=5.0, what="condition", interval=0.01):
     """Poll until `condition()` is true and return its value; an AssertionError names `what` otherwise."""
     deadline = time.monotonic() + timeout
