@@ -259,8 +259,8 @@ static const struct option pool_options[] = {
               "over a quarter of the seats loses them to others.")),
     ROW(.key = "queue-timeout", .type = OPTION_DURATION, FIELD(config_pool, queue_timeout), STANDARD("10s"),
         RANGE(0, HOURS(1)),
-        MEANS("After this long in the queue a session hears 421. While nobody gets a place within a second, "
-              "newcomers wait for 2s only.")),
+        MEANS("After this long in the queue, or in wait for its turn to try another relay, a session hears "
+              "421. While nobody gets a place within a second, newcomers wait for 2s only.")),
     ROW(.key = "max-share-per-client", .type = OPTION_PERCENT, FIELD(config_pool, max_share_per_client),
         STANDARD("100%"), RANGE(1, 100),
         MEANS("A client with this much of the pool's places gets no more while others wait. What nobody else "
