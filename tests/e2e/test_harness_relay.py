@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import smtplib
 import ssl
+import threading
 
 import pytest
 from weirtest import identity
@@ -136,6 +137,34 @@ def test_an_alert(secure):
         upgraded(client.ehlo()).ehlo().send(b"MAIL FROM:<a@x>\r\n")
         with pytest.raises(ssl.SSLError, match="(?i)alert"):
             client.wait_closed()
+
+
+def test_one_thread_at_a_time(secure):
+    """OpenSSL bears no two of them, and Python 3.11 does not see to it: a process ended by a segmentation fault."""
+    relay = secure()
+    with Client(relay.address) as client:
+        upgraded(client.ehlo()).ehlo()
+        sock = relay.connections[0].sock
+        genuine, reading, unwrapping, met = sock.tls, threading.Event(), threading.Event(), []
+
+        class Slow:
+            def read(self, size):
+                if not reading.is_set():
+                    reading.set()
+                    met.append(unwrapping.wait(0.2))
+                return genuine.read(size)
+
+            def unwrap(self):
+                unwrapping.set()
+                return genuine.unwrap()
+
+            def write(self, octets):
+                return genuine.write(octets)
+        sock.tls = Slow()
+        client.send(b"NOOP\r\n")
+        assert reading.wait(5)
+        relay.stop()
+    assert met == [False]
 
 
 def test_implicit_tls_behind_a_header(secure, pki):

@@ -72,7 +72,7 @@ class TlsSide:
                 raise ConnectionError("gone before its ClientHello")
         self.answer("handshake", b"")
         tls = Secured(self.sock, self.context(), server_side=True, handshake=False)
-        tls.incoming.write(self.hello)
+        tls.feed(self.hello)
         try:
             tls.handshake()
         except (ssl.SSLError, OSError) as error:
@@ -98,9 +98,9 @@ def half_flight(connection, line):
 
 def fatal_alert(connection, line):
     """The TLS side is fed with nonsense, and complains to the peer."""
-    connection.sock.incoming.write(bytes(40000))
+    connection.sock.feed(bytes(40000))
     try:
-        while connection.sock.tls.read(65536):
+        while connection.sock.locked(connection.sock.tls.read, 65536):
             pass
     except ssl.SSLError:
         connection.sock.flush()

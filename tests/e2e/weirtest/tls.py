@@ -335,13 +335,14 @@ class TlsSocket:
     """
     TLS over a connected socket, with nothing between the test and the octets: `raw` is the socket below, flight() is what a
     handshake would send next. It reads and writes as a socket does; recv() is b"" at every end, and `ending` says whether
-    that was "close_notify" or a "cut".
+    that was "close_notify" or a "cut". As with a socket, one thread may shut down what another one reads.
     """
 
     def __init__(self, raw, context, sni=None, server_side=False, session=None, handshake=True):
         self.raw = raw
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side, sni, session)
+        self.lock = threading.Lock()  # of `tls` and what it reads: OpenSSL is at work there without Python's own lock
         self.ending = None
         if handshake:
             self.handshake()
@@ -352,35 +353,42 @@ class TlsSocket:
     def flight(self, received=b""):
         """Take what the peer sent, return what the handshake answers: to be sent by the caller. For half handshakes."""
         if received:
-            self.incoming.write(received)
+            self.feed(received)
         try:
-            self.tls.do_handshake()
+            self.locked(self.tls.do_handshake)
         except ssl.SSLWantReadError:
             pass
-        return self.outgoing.read()
+        return self.locked(self.outgoing.read)
 
     def handshake(self):
         self.repeat(self.tls.do_handshake)
 
-    def flush(self):
-        octets = self.outgoing.read()
+    def locked(self, operation, *arguments):
+        with self.lock:
+            return operation(*arguments)
+
+    def feed(self, octets):
+        """What the peer sent, to be read by `tls`; b"" is its end."""
         if octets:
-            self.raw.sendall(octets)
+            self.locked(self.incoming.write, octets)
+        else:
+            self.locked(self.incoming.write_eof)
+
+    def flush(self):
+        octets = self.locked(self.outgoing.read)
+        if octets:
+            self.raw.sendall(octets)  # not locked: it may wait for the peer
 
     def repeat(self, operation, *arguments):
         """Until it has what it needs from the peer. An alert of ours goes out too."""
         while True:
             try:
-                result = operation(*arguments)
+                result = self.locked(operation, *arguments)
                 self.flush()
                 return result
             except ssl.SSLWantReadError:
                 self.flush()
-                octets = self.raw.recv(262144)
-                if octets:
-                    self.incoming.write(octets)
-                else:
-                    self.incoming.write_eof()
+                self.feed(self.raw.recv(262144))
             except ssl.SSLError as error:
                 try:
                     self.flush()
@@ -414,13 +422,13 @@ class TlsSocket:
 
     def records(self, octets):
         """The records that hold these octets, unsent: for raw.sendall(), in whatever pieces."""
-        self.tls.write(octets)
-        return self.outgoing.read()
+        self.locked(self.tls.write, octets)
+        return self.locked(self.outgoing.read)
 
     def notify(self):
         """Say close_notify, and do not wait for the peer's."""
         try:
-            self.tls.unwrap()
+            self.locked(self.tls.unwrap)
         except (ssl.SSLError, ValueError):
             pass
         try:
