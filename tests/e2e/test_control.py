@@ -600,6 +600,7 @@ def test_gone_before_the_answer(two):
             wire.send(b"{\"command\":\"sessions\"}\n" * (1 + number % 3))
             if number % 2:
                 wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_until(lambda: weir.ctl("status")[0] == 0, 5, "it has noticed that they are gone")
     assert_answers(weir)
 
 
