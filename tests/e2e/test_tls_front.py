@@ -279,7 +279,8 @@ def test_a_handshake_that_stalls(start, relay, pki, mode):
 def test_a_handshake_that_trickles(start, relay, pki, mode):
     """An octet now and then keeps no deadline away."""
     weir = secured(start, relay, pki, mode, **QUICK)
-    with below(weir, timeout=0.1) as client:
+    with below(weir) as client:
+        client.sock.settimeout(0.1)
         octets = iter(client_hello(name=b"a" * 180))
         for octet in octets:
             try:
