@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import socket
+import subprocess
 import time
 
 import pytest
@@ -119,6 +121,41 @@ def test_a_backend_going_and_coming_is_logged(start, relay):
     wait_until(lambda: weir.metric("weir_backend_up") == 1, 5, "up")
     wait_until(lambda: len([line for line in weir.find_log(backend="r1") if line["event"] not in ("transaction", "session")]) >= 2, 3,
                lambda: "a line for each change:\n" + weir.output())
+
+
+OWN_DEV = """
+mount -t tmpfs tmpfs "$1" && for name in null zero random urandom; do touch "$1/$name" && mount --bind "/dev/$name" "$1/$name"; done
+ln -s "$2" "$1/log" && mount --rbind "$1" /dev && shift 2 && exec "$@"
+"""
+
+
+def own_dev(folder, log):
+    """Start it with a /dev of its own, where /dev/log is that socket."""
+    return ["unshare", "-m", "sh", "-c", OWN_DEV, "sh", str(folder), str(log)]
+
+
+def test_log_to_syslog(start, relay, tmp_path):
+    """A datagram is a line, of facility mail and the level's priority; what a peer sent is no format."""
+    (tmp_path / "dev").mkdir()
+    wrapper = own_dev(tmp_path / "dev", tmp_path / "log")
+    if subprocess.run(wrapper + ["true"], stdin=subprocess.DEVNULL, capture_output=True).returncode:
+        pytest.skip("no mount namespaces here")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(tmp_path / "log"))
+        log.settimeout(5)
+        weir = start([relay], top={"log": {"destination": "syslog"}}, wrapper=wrapper)
+        with weir.client() as client:
+            client.ehlo("%s%n.test")
+            client.message()
+            client.quit()
+        heard = []
+        while not any(b"event=session" in line for line in heard):
+            heard.append(log.recv(65536))
+        weir.term()
+        assert weir.wait() == 0
+    line = [line for line in heard if b"event=transaction" in line][0]
+    assert re.match(rb"<22>\w{3} [ \d]\d [\d:]{8} weir\[%d\]: time=\S+ level=info event=transaction [^\n]* helo=%%s%%n\.test" % weir.pid,
+                    line), line  # 2 << 3 | 6
 
 
 def test_log_to_a_full_disk(start, relay):
