@@ -68,12 +68,6 @@ static void lap(struct check *check)
         check->stage = (enum check_stage)check->probe.stage + 1;
 }
 
-static bool own_fault(int error)
-{
-    return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS ||
-           error == -EADDRNOTAVAIL || error == -EADDRINUSE;
-}
-
 static void check_free(struct check *check)
 {
     ev_io_stop(check->loop, &check->connecting);
@@ -165,7 +159,7 @@ static void connect_failed(struct check *check, int error)
     default: break;
     }
     (void)snprintf(reason, sizeof reason, "connect: %s", strerrordesc_np(-error));
-    conclude(check, own_fault(error) ? CHECK_INCONCLUSIVE : CHECK_FAILED, reason);
+    conclude(check, stream_own_fault(error) ? CHECK_INCONCLUSIVE : CHECK_FAILED, reason);
 }
 
 /* Begin the handshake that the probe waits for. May end the check. */

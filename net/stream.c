@@ -90,6 +90,12 @@ failed:
     return -error;
 }
 
+bool stream_own_fault(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS ||
+           error == -EADDRNOTAVAIL || error == -EADDRINUSE;
+}
+
 bool stream_connected(const struct stream *stream)
 {
     struct sockaddr_storage peer;

@@ -55,6 +55,8 @@ void stream_open(struct stream *stream, struct ev_loop *loop, int fd, stream_han
  * -errno. */
 int stream_connect(struct stream *stream, struct ev_loop *loop, const struct address *to,
                    const struct address *source, stream_handler *handler);
+/* Of such an -errno: there are no descriptors, ports or memory here. The peer is not to blame. */
+bool stream_own_fault(int error);
 /* Whether the connection is established (a system call: for the moment a connect timer fires). */
 bool stream_connected(const struct stream *stream);
 

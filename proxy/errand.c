@@ -50,13 +50,6 @@ static void start_anew(struct errand *e)
     e->refused = false;
 }
 
-/* Weir itself can't: no descriptors, ports or memory. No relay is to blame. */
-static bool own_fault(int error)
-{
-    return error == -EMFILE || error == -ENFILE || error == -ENOMEM || error == -ENOBUFS ||
-           error == -EADDRNOTAVAIL || error == -EADDRINUSE;
-}
-
 static enum smtp_loss loss_of(const struct session *s, ssize_t n)
 {
     if (n == -ETIMEDOUT)
@@ -207,7 +200,7 @@ static bool connect_to(struct session *s, struct place place)
                (struct smtp_event){ .kind = SMTP_EVENT_BACKEND_ASSIGNED, .may_have_secrets = e->link->near });
         return true;
     }
-    if (own_fault(error)) {
+    if (stream_own_fault(error)) {
         answer_refused(s, no_backend);
         placement_return(&place, s->worker->now);
         return true;

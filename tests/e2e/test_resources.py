@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import resource
 import socket
 import subprocess
 import threading
@@ -50,6 +51,25 @@ def test_descriptors_used_up(start, relay):
     for client in clients:
         client.close()
     wait_until(weir.delivers, 10, "it recovers")
+
+
+def test_no_descriptor_for_a_backend(start, relay):
+    """There was one for the client and there is none for its relay: the client comes again, and the relay is not blamed."""
+    weir = start([relay], pool={"health": {"interval": "100ms", "fast-interval": "100ms", "fall": 2}})
+    wait_until(lambda: weir.metric("weir_backend_up") == 1, 5, "it is up")
+    clients = [weir.introduced() for _ in range(5)]
+    limits = resource.prlimit(weir.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(weir.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    for client in clients:
+        reply = client.command("MAIL FROM:<a@client.test>")
+        assert (reply.code, reply.enhanced) in ((421, "4.3.2"), (451, "4.3.2")), reply
+    time.sleep(0.5)  # some checks are due meanwhile
+    asked = len(relay.connections)
+    resource.prlimit(weir.pid, resource.RLIMIT_NOFILE, limits)
+    assert not relay.traffic()
+    wait_until(lambda: len(relay.connections) > asked, 5, "checks go on")
+    weir.deliver()
+    assert [line["to"] for line in weir.find_log(event="backend-state")] == ["up"]
 
 
 def test_a_stalled_backend_does_not_fill_memory(start, relay):
