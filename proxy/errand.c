@@ -362,7 +362,6 @@ void errand_begin(struct session *s, const struct smtp_action_arg *arg)
             answer_refused(s, no_backend);
             return;
         }
-        e->wish.hash_key = client_hash(&s->peer);
         e->pool = s->listener->pool;
         e->wish.priority = (uint8_t)s->listener->config->priority;
     }
@@ -373,6 +372,7 @@ void errand_begin(struct session *s, const struct smtp_action_arg *arg)
     e->wish.needs = arg->need.needs;
     e->wish.size = arg->need.size;
     e->wish.client = client_secretly(s);
+    e->wish.hash_key = client_hash(&s->peer); /* XCLIENT may have named another */
     aim_take(s, arg);
     e->asked = s->worker->now;
     try_backends(s);
