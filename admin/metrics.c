@@ -412,7 +412,8 @@ static void write_queues(FILE *out, const struct farm *farm)
            "another.");
     for (size_t p = 0; p < farm->n_pools; p++)
         write_refusals(out, &farm->pools[p]);
-    family(out, "weir_queue_wait_seconds", "histogram", "Time that sessions waited for a backend.");
+    family(out, "weir_queue_wait_seconds", "histogram",
+           "Time that sessions waited for a backend, in vain or not.");
     for (size_t p = 0; p < farm->n_pools; p++) {
         const struct pool_state *state = farm->pools[p].state;
         struct labels labels = pool_labels(&farm->pools[p]);

@@ -230,7 +230,7 @@ static struct waiter *first_for(struct wait_queue *queue, const struct backend *
 static struct wait_queue *best_for(const struct backend *backend, int64_t now)
 {
     struct wait_queue *best = NULL;
-    uint64_t ticket = 0;
+    uint64_t turn = 0;
     int rank = 0;
 
     for (struct wait_queue *queue = queues; queue; queue = queue->next) {
@@ -245,10 +245,10 @@ static struct wait_queue *best_for(const struct backend *backend, int64_t now)
         if (waiter) {
             int its = waiter->wish.priority + (over ? 0 : QUEUE_PRIORITIES);
 
-            if (!best || its > rank || (its == rank && waiter->ticket < ticket)) {
+            if (!best || its > rank || (its == rank && waiter->line->turn < turn)) {
                 best = queue;
                 rank = its;
-                ticket = waiter->ticket;
+                turn = waiter->line->turn;
             }
         }
         pthread_mutex_unlock(&queue->lock);

@@ -41,7 +41,6 @@ struct waiter {
     struct waiter *line_next, *line_previous;
     bool waiting;
     bool asking;     /* still in placement_request(): it hears its verdict there and not by mail */
-    uint64_t ticket; /* order of arrival over all queues */
     int64_t settled; /* ms */
     struct placement_wish wish;
     enum placement_verdict verdict;
@@ -54,6 +53,7 @@ struct queue_line {
     struct queue_line *sibling; /* the client's next */
     struct queue_line *next, *previous;
     struct waiter *first, *last;
+    uint64_t turn; /* over all queues: the order in which lines have come to the end of their class */
     uint8_t priority;
 };
 
@@ -167,8 +167,8 @@ struct queue_client *queue_count(struct wait_queue *queue, uint64_t key);
 void queue_uncount(struct queue_client **client);
 
 /* Give `backend`, on which the caller has a place, to one who can use it: the highest priority over all
- * queues, then who has waited longest among those whose turn it is in their queue. True: the place is theirs.
- */
+ * queues, then whose turn comes first: clients take turns over all pools of a backend, as in one queue. True:
+ * the place is theirs. */
 bool queue_hand_over(struct backend *backend, int64_t now);
 
 #endif

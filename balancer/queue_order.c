@@ -148,8 +148,10 @@ void queue_uncount(struct queue_client **client)
 
 static void line_append(struct wait_queue *queue, struct queue_line *line)
 {
+    static _Atomic uint64_t turns;
     unsigned priority = line->priority;
 
+    line->turn = atomic_fetch_add_explicit(&turns, 1, memory_order_relaxed);
     line->next = NULL;
     line->previous = queue->classes[priority].last;
     if (line->previous)
@@ -233,7 +235,6 @@ static void line_free(struct queue_line *line)
 
 bool queue_link(struct waiter *waiter)
 {
-    static _Atomic uint64_t tickets;
     struct wait_queue *queue = waiter->queue;
     struct queue_client *client = get_client(queue, waiter->wish.client);
     struct queue_line *line;
@@ -245,7 +246,6 @@ bool queue_link(struct waiter *waiter)
         forget_if_idle(client);
         return false;
     }
-    waiter->ticket = atomic_fetch_add_explicit(&tickets, 1, memory_order_relaxed);
     waiter->waiting = true;
     waiter->next = NULL;
     waiter->previous = queue->last;

@@ -198,6 +198,8 @@ static int64_t take_banked(struct bucket *bucket, enum rate_what what, int64_t n
     lapse(account, now);
     if (account->leased)
         account->leased--;
+    else if (account->wait_until > now && account->left)
+        account->left--; /* booked, and not given back yet: it is among those that the bank misses */
     else if (account->wait_until > now)
         return account->wait_until - now;
     else if (account->credit < (most ? most : 1))

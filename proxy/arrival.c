@@ -194,6 +194,15 @@ const struct peer *session_local(struct session *s)
     return &s->local;
 }
 
+static bool counts_as(const struct peer *one, const struct peer *other)
+{
+    uint8_t keys[2][17];
+
+    peer_client_key(one, keys[0]);
+    peer_client_key(other, keys[1]);
+    return memcmp(keys[0], keys[1], sizeof keys[0]) == 0;
+}
+
 /* The client has said who it speaks for. */
 void arrival_anew(struct session *s, const struct smtp_xclient *xclient)
 {
@@ -217,7 +226,8 @@ void arrival_anew(struct session *s, const struct smtp_xclient *xclient)
         s->login = xclient->login_size ? strndup(xclient->login, xclient->login_size) : NULL;
     }
     smtp_dialog_allow(&s->dialog, may_relay(s));
-    if (!limited)
+    /* Who is in stays in, whatever has been heard of the others since. */
+    if (!limited || counts_as(&before, &s->peer))
         return;
     clients_leave(clients, config->name, &before);
     if (clients_enter(clients, config->name, &s->peer, config->max_connections_per_client))

@@ -251,6 +251,17 @@ static void refused(struct session *s, enum placement_verdict verdict)
     answer_refused(s, verdict == PLACEMENT_NOT_CAPABLE ? not_capable : no_backend);
 }
 
+/* It has a place, or gives up: what it waited for one counts, in the queue and for its turn to retry. */
+static void waited(struct session *s)
+{
+    struct errand *e = s->errand;
+    uint32_t wait = (uint32_t)(s->worker->now - e->asked);
+
+    e->asked = s->worker->now;
+    e->queue_ms += wait;
+    histogram_add(&errand_pool(s)->state->stats[s->worker->index].queue_wait, wait);
+}
+
 static void deliver(void *session, enum placement_verdict verdict, struct place place)
 {
     struct session *s = session;
@@ -258,9 +269,7 @@ static void deliver(void *session, enum placement_verdict verdict, struct place 
 
     s->dialog.tick = (uint32_t)s->worker->now;
     e->waiter = NULL;
-    e->queue_ms += (uint32_t)(s->worker->now - e->asked);
-    histogram_add(&errand_pool(s)->state->stats[s->worker->index].queue_wait,
-                  (uint32_t)(s->worker->now - e->asked));
+    waited(s);
     if (verdict != PLACEMENT_GRANTED) {
         refused(s, verdict);
     } else {
@@ -275,7 +284,6 @@ static void deliver(void *session, enum placement_verdict verdict, struct place 
 void errand_again(struct session *s)
 {
     s->dialog.tick = (uint32_t)s->worker->now;
-    s->errand->queue_ms += (uint32_t)(s->worker->now - s->errand->asked);
     try_backends(s);
     session_conclude(s);
 }
@@ -293,7 +301,6 @@ static void try_backends(struct session *s)
             refused(s, PLACEMENT_NO_BACKEND);
             return;
         }
-        e->asked = worker->now;
         if (e->attempts > 0 && !retry_begin(s))
             return;
         e->wish.farm = aim_farm(s, &index);
@@ -305,10 +312,12 @@ static void try_backends(struct session *s)
             return;
         }
         if (verdict != PLACEMENT_GRANTED) {
+            if (e->asked != worker->now) /* in the line */
+                waited(s);
             refused(s, verdict);
             return;
         }
-        histogram_add(&errand_pool(s)->state->stats[worker->index].queue_wait, 0);
+        waited(s);
     } while (!connect_to(s, place));
 }
 
@@ -346,7 +355,6 @@ void errand_begin(struct session *s, const struct smtp_action_arg *arg)
             answer_refused(s, no_backend);
             return;
         }
-        e->wish.hash_key = client_hash(&s->peer);
         e->pool = s->listener->pool;
         e->wish.priority = (uint8_t)s->listener->config->priority;
     }
@@ -357,7 +365,9 @@ void errand_begin(struct session *s, const struct smtp_action_arg *arg)
     e->wish.needs = arg->need.needs;
     e->wish.size = arg->need.size;
     e->wish.client = client_secretly(s);
+    e->wish.hash_key = client_hash(&s->peer); /* XCLIENT may have named another */
     aim_take(s, arg);
+    e->asked = s->worker->now;
     try_backends(s);
 }
 
@@ -464,8 +474,9 @@ void errand_abort(struct session *s, enum smtp_loss loss)
     struct errand *e = s->errand;
 
     forget_input(s);
-    if (e->waiter)
-        waiter_leave(&e->waiter);
+    if (e->waiter || e->in_line)
+        waited(s);
+    waiter_leave(&e->waiter);
     s->has_answer = false;
     if (e->link && handshake_failed(s, loss))
         handshake_ended(s);
@@ -489,7 +500,7 @@ bool errand_time_is_up(struct session *s)
     if (!e || (!e->waiter && !e->in_line))
         return false;
     waiter_leave(&e->waiter);
-    e->queue_ms += (uint32_t)(s->worker->now - e->asked);
+    waited(s);
     count_refusal(s, QUEUE_REFUSED_TIMEOUT);
     refused(s, PLACEMENT_NO_BACKEND);
     return true;

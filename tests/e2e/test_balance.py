@@ -68,6 +68,32 @@ def test_hash_keeps_a_client_with_its_backend(start, relays):
     assert sorted(len(one.committed()) for one in two) == [0, 12]
 
 
+def test_hash_goes_by_whom_xclient_names(start, relays):
+    """Now this one, now that one in one session: each has the backend that it has in a session of its own."""
+    three = relays(3)
+    weir = start(three, pool={"algorithm": "hash"}, listener={"xclient-from": ["127.0.0.1"], "allow-from": ["127.0.0.0/8", "10.0.0.0/8"]})
+    all_up(weir, 3)
+
+    def sends(client, address):
+        """The backend that it is given."""
+        client.ok("XCLIENT ADDR=%s" % address, 220)
+        weir.wait_metric(0, "weir_backend_connections")  # a load that it may go round
+        before = [len(one.committed()) for one in three]
+        client.ehlo().message()
+        return [len(one.committed()) - had for one, had in zip(three, before)].index(1)
+    addresses = ["10.0.0.%d" % number for number in range(1, 13)]
+    alone = []
+    for address in addresses:
+        with weir.client() as client:
+            alone.append(sends(client.ehlo(), address))
+            client.quit()
+    with weir.client() as client:
+        client.ehlo()
+        assert [sends(client, address) for address in addresses] == alone
+        client.quit()
+    assert len(set(alone)) > 1
+
+
 def test_weight_zero_gets_nothing(start, relays):
     two = relays(2)
     weir = start({"r1": two[0], "r2": {"address": two[1], "weight": 0}})

@@ -292,6 +292,26 @@ def test_ipv6_by_network(farm):
     clients.pop().quit()
 
 
+def test_who_is_in_may_say_more_of_itself(farm):
+    """Another XCLIENT that names the same client is no arrival: nothing is closed because of what was heard since."""
+    weirs, server = farm(listener={"xclient-from": [FRONT + "/32"]})
+    client = weirs[0].client(source=FRONT).ehlo()
+    client.ok("XCLIENT ADDR=%s" % CLIENT, 220)
+    told(server, weirs, (1, 0))
+    server.ask("ZADD", key(), 4, id_of(weirs[1]))
+    full(weirs[0])
+    client.ehlo().ok("XCLIENT LOGIN=ann PORT=25", 220)
+    client.ehlo().message()
+    told(server, weirs, (1, 4))
+    client.ok("XCLIENT ADDR=127.0.0.8", 220)
+    told(server, weirs, (1, 0), "127.0.0.8")
+    client.ehlo().ok("XCLIENT ADDR=%s" % CLIENT, 220)
+    client.expect(421)
+    client.wait_closed()
+    server.ask("ZREM", key(), id_of(weirs[1]))
+    welcome(weirs[0])
+
+
 def test_listeners_count_apart(redis, instance, relays):  # noqa: F811
     server, backends = redis(), relays(1)
     other = {"address": ["127.0.0.1:%d" % free_port()], "pool": "relays", LIMIT: 1}

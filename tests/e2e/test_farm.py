@@ -126,6 +126,9 @@ def test_a_line_of_retries(start, relays):
         client.close()
     heard = codes_of([client for number, client in enumerate(clients) if number % 4])
     assert set(heard) == {250, 421} and heard.count(250) <= 8, heard
+    # Each has asked twice, and who stood in line in vain is among them.
+    weir.wait_metric(80, "weir_queue_wait_seconds_count")
+    assert weir.metric("weir_queue_wait_seconds_sum") > 0.9 * heard.count(421)
     assert weir.metric("weir_queue_refused_total", reason="timeout") == heard.count(421)
     for relay in (a, b):
         relay.behave()
@@ -134,6 +137,21 @@ def test_a_line_of_retries(start, relays):
     clients = crowd_of(weir, a, 12)
     a.stop()
     assert codes_of(clients) == [250] * 12
+
+
+def test_the_line_of_retries_is_seen(start, relays):
+    """The time until its turn came is in the same figures as that in the queue."""
+    a, b = relays(2)
+    weir = start({"a": {"address": a, "weight": 1000}, "b": b}, pool={"queue-timeout": "30s", "connect-timeout": "10s"})
+    wait_until(lambda: weir.metric("weir_backend_up") == 2, 5, "both are up")
+    clients = crowd_of(weir, a, 20)
+    b.on("banner", Delay(0.2))
+    a.stop()
+    assert set(codes_of(clients)) == {250}
+    # Four at a time at most, so the last waited for four others.
+    assert weir.metric("weir_queue_wait_seconds_count") == 40
+    assert weir.metric("weir_queue_wait_seconds_sum") > 0.7
+    assert max(int(line["queue_ms"]) for line in weir.find_log(outcome="delivered")) > 700
 
 
 def test_a_whole_farm_down_and_back_at_once(start, relays):

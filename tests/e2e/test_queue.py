@@ -224,6 +224,22 @@ def test_newcomers_hurry_while_nobody_is_served(start, relay):
         client.abort()
 
 
+def test_who_waits_in_vain_is_counted(start, relay):
+    """Until the client is gone, or the time is up: the histogram and the log have both."""
+    weir = start({"r1": {"address": relay, "max-connections": 1}}, pool={"queue-timeout": "1s"})
+    holder = holding(weir, 1)[0]
+    ask(weir, "gone").abort()
+    line = weir.wait_log(event="transaction", outcome="aborted")
+    assert int(line["queue_ms"]) > 0
+    weir.wait_metric(2, "weir_queue_wait_seconds_count")
+    refused(ask(weir, "late"))
+    line = weir.wait_log(event="transaction", outcome="failed")
+    assert int(line["queue_ms"]) > 900
+    weir.wait_metric(3, "weir_queue_wait_seconds_count")
+    assert weir.metric("weir_queue_wait_seconds_sum") > 0.9
+    holder.quit()
+
+
 def test_nobody_waits_for_what_is_drained(start, relays):
     """Weights of 0: nothing is usable, so 421 comes at once, for those who wait too; the one that comes back takes all."""
     two = relays(2)

@@ -261,7 +261,7 @@ static void test_tier_below_70_percent(void **state)
     assert_string_equal(backend_name(t.sessions[0].place.member->backend), "c");
 }
 
-/* A backend of two pools: its place goes to whoever has waited longest, in whichever. */
+/* A backend of two pools: its place goes to whose turn comes first, in whichever. */
 static void test_shared_backend(void **state)
 {
     struct config_pool *one, *two;
@@ -286,6 +286,31 @@ static void test_shared_backend(void **state)
     assert_ptr_equal(t.sessions[2].place.member, t.farm->pools[0].members[0]);
     give(2);
     assert_true(granted(3, "a"));
+}
+
+/* Clients take turns over both of its pools: one with many in the one is no older than one in the other. */
+static void test_shared_backend_by_turns(void **state)
+{
+    static const int order[] = { 1, 6, 7, 2, 3, 4, 5 };
+    struct fixture *f = &t.f;
+    int holder = 0;
+
+    (void)state;
+    fixture_backend(f, fixture_pool(f, "bulk", CONFIG_LEAST_CONNECTIONS, 10), "a", 1, 1, 0);
+    fixture_backend(f, fixture_pool(f, "quick", CONFIG_LEAST_CONNECTIONS, 10), "a", 1, 1, 0);
+    t.farm = fixture_farm(f, NULL);
+    fixture_all_up(t.farm);
+    for (int i = 0; i < 8; i++) {
+        struct placement_wish wish = fixture_wish(t.farm, i < 6 ? 0 : 1);
+
+        wish.client = i < 6 ? 1 : (uint64_t)i;
+        assert_int_equal(ask(i, wish), i ? PLACEMENT_WAITING : PLACEMENT_GRANTED);
+    }
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
+        give(holder);
+        holder = order[i];
+        assert_true(granted(holder, "a"));
+    }
 }
 
 /* The same of two priorities: the higher goes first, whoever has waited longer. */
@@ -544,6 +569,7 @@ int main(void)
         STEP(test_tiers),
         STEP(test_tier_below_70_percent),
         STEP(test_shared_backend),
+        STEP(test_shared_backend_by_turns),
         STEP(test_shared_backend_by_priority),
         STEP(test_a_place_in_a_panic),
         STEP(test_a_place_in_a_panic_but_suspended),

@@ -452,6 +452,50 @@ static void test_given_back_to_the_bank(void **state)
     assert_int_equal(vault.used, 2);
 }
 
+/* What is booked and not used is had again though the bank has no more: another rule's refusal costs nothing.
+ */
+static void test_given_back_of_the_last(void **state)
+{
+    (void)state;
+    use_vault(1);
+    for (int i = 0; i < 3; i++) {
+        assert_true(takes(RATE_MESSAGES, "a"));
+        rate_give_back(rate, RATE_MESSAGES, "a", 1, now);
+        while (vault_answer())
+            ;
+        now += 6000;
+    }
+    assert_true(takes(RATE_MESSAGES, "a"));
+    while (vault_answer())
+        ;
+    assert_false(takes(RATE_MESSAGES, "a"));
+    assert_int_equal(vault.used, 1);
+}
+
+/* The same of a lease that has lapsed. */
+static void test_lapsed_lease_of_the_last(void **state)
+{
+    unsigned n = 0;
+
+    (void)state;
+    use_vault(100);
+    while (vault.used < 100) {
+        assert_true(takes(RATE_MESSAGES, "a"));
+        n++;
+        while (vault_answer())
+            ;
+    }
+    assert_in_range(n, 1, 99);
+    now += 6000;
+    assert_int_equal(take_all("a", 200), 100 - n);
+    assert_in_range(refusal.wait, 1, 24000);
+    now += 24000;
+    vault.used -= 10; /* some have come back, and are booked as ever */
+    assert_int_equal(take_all("a", 1), 1);
+    assert_true(vault_answer());
+    assert_int_equal(vault.used, 91);
+}
+
 /* The rules are gone when the answer comes. */
 static void test_late_answer(void **state)
 {
@@ -516,6 +560,8 @@ int main(void)
         cmocka_unit_test_teardown(test_used_by_others, teardown),
         cmocka_unit_test_teardown(test_away, teardown),
         cmocka_unit_test_teardown(test_given_back_to_the_bank, teardown),
+        cmocka_unit_test_teardown(test_given_back_of_the_last, teardown),
+        cmocka_unit_test_teardown(test_lapsed_lease_of_the_last, teardown),
         cmocka_unit_test_teardown(test_late_answer, teardown),
         cmocka_unit_test_teardown(test_bank_threads, teardown),
     };
