@@ -428,6 +428,15 @@ def test_http_endpoints(start, relay):
     assert not [name for name in named if not name.startswith("weir_")]
 
 
+def test_every_metric_is_in_the_manual(start, relay):
+    """And the other way round."""
+    weir = start([relay], top={"redis": {"url": "redis://127.0.0.1:%d" % free_port()}, "limits": {"each": {"by": "client", "messages": "1000/1h"}}})
+    there = re.findall(r"^# TYPE (\S+)", weir.http("/metrics")[1], re.MULTILINE)
+    with open(os.path.join(house.ROOT, "docs", "weir.8"), encoding="utf-8") as manual:
+        table = manual.read().split(".SS Metrics\n")[1].split(".TE")[0]
+    assert len(there) > 20 and sorted(there) == sorted(re.findall(r"^(weir_\w+)\t", table, re.MULTILINE))
+
+
 def test_ready_only_with_a_usable_backend(start, relay):
     relay.on("banner", Delay(0.5))
     weir = start([relay], wait="alive")
