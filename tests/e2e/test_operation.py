@@ -471,3 +471,17 @@ def test_hundred_http_connections_do_not_hurt(start, relay):
     weir.deliver()
     for one in sockets:
         abort(one)
+
+
+def test_http_connections_of_one_leave_room_for_others(start, relay):
+    """Who sends an octet now and then keeps his connections for long."""
+    weir = start([relay])
+    sockets = [socket.create_connection(("127.0.0.1", weir.http_port), 5, ("127.0.0.2", 0)) for _ in range(64)]
+    for one in sockets:
+        try:
+            one.send(b"GET /metrics HT")
+        except OSError:
+            pass
+    assert weir.http("/readyz")[0] == 200
+    for one in sockets:
+        abort(one)
