@@ -127,12 +127,12 @@ static void show_shared(FILE *out, const json_t *redis, const struct style *styl
 void show_status(FILE *out, const json_t *status, const struct style *style)
 {
     static const struct table_column columns[] = {
-        {"POOL",         false, 8},
-        { "BACKENDS",    true,  0},
-        { "USABLE",      true,  0},
-        { "CONNECTIONS", true,  0},
-        { "WAITING",     true,  0},
-        { "",            false, 0},
+        {"POOL",         TABLE_LEFT,  8},
+        { "BACKENDS",    TABLE_RIGHT, 0},
+        { "USABLE",      TABLE_RIGHT, 0},
+        { "CONNECTIONS", TABLE_RIGHT, 0},
+        { "WAITING",     TABLE_RIGHT, 0},
+        { "",            TABLE_LEFT,  0},
     };
     struct table *table = table_create(columns, sizeof columns / sizeof *columns);
     char text[256], up[SHOW_SHORT];
@@ -206,16 +206,16 @@ static void print_reason(FILE *out, const json_t *backend, const struct style *s
 void show_backends(FILE *out, const json_t *backends, const struct style *style)
 {
     static const struct table_column columns[] = {
-        {"POOL",     false, 5},
-        { "BACKEND", false, 8},
-        { "ADDRESS", false, 9},
-        { "STATE",   false, 0},
-        { "ADMIN",   false, 0},
-        { "WT",      true,  0},
-        { "CONN",    true,  0},
-        { "LIMIT",   true,  0},
-        { "DELIVD",  true,  0},
-        { "FAILED",  true,  0},
+        {"POOL",     TABLE_LEFT,  5},
+        { "BACKEND", TABLE_NAME,  8},
+        { "ADDRESS", TABLE_NAME,  9},
+        { "STATE",   TABLE_LEFT,  0},
+        { "ADMIN",   TABLE_LEFT,  0},
+        { "WT",      TABLE_RIGHT, 0},
+        { "CONN",    TABLE_RIGHT, 0},
+        { "LIMIT",   TABLE_RIGHT, 0},
+        { "DELIVD",  TABLE_RIGHT, 0},
+        { "FAILED",  TABLE_RIGHT, 0},
     };
     struct table *table = table_create(columns, sizeof columns / sizeof *columns);
     json_t *backend;
@@ -234,13 +234,13 @@ void show_backends(FILE *out, const json_t *backends, const struct style *style)
 void show_sessions(FILE *out, const json_t *sessions, const struct style *style)
 {
     static const struct table_column columns[] = {
-        {"SESSION",  false, 0},
-        { "CLIENT",  false, 9},
-        { "STATE",   false, 0},
-        { "BACKEND", false, 8},
-        { "AGE",     true,  0},
-        { "MAILS",   true,  0},
-        { "HELO",    false, 6},
+        {"SESSION",  TABLE_LEFT,  0},
+        { "CLIENT",  TABLE_LEFT,  9},
+        { "STATE",   TABLE_LEFT,  0},
+        { "BACKEND", TABLE_NAME,  8},
+        { "AGE",     TABLE_RIGHT, 0},
+        { "MAILS",   TABLE_RIGHT, 0},
+        { "HELO",    TABLE_LEFT,  6},
     };
     struct table *table = table_create(columns, sizeof columns / sizeof *columns);
     json_t *session;
@@ -283,13 +283,13 @@ static void put_age(struct table *table, const json_t *instance)
 void show_instances(FILE *out, const json_t *instances, const struct style *style)
 {
     static const struct table_column columns[] = {
-        {"INSTANCE",   false, 8},
-        { "PID",       true,  0},
-        { "VERSION",   false, 0},
-        { "UP",        true,  0},
-        { "SESSIONS",  true,  0},
-        { "WAITING",   true,  0},
-        { "DELIVERED", true,  0},
+        {"INSTANCE",   TABLE_NAME,  8},
+        { "PID",       TABLE_RIGHT, 0},
+        { "VERSION",   TABLE_LEFT,  0},
+        { "UP",        TABLE_RIGHT, 0},
+        { "SESSIONS",  TABLE_RIGHT, 0},
+        { "WAITING",   TABLE_RIGHT, 0},
+        { "DELIVERED", TABLE_RIGHT, 0},
     };
     struct table *table = table_create(columns, sizeof columns / sizeof *columns);
     json_t *instance;

@@ -394,9 +394,12 @@ static void draw_backend(FILE *out, struct top *top, const json_t *backend, stru
     const struct row *row = row_of(top, backend);
     double rate = row ? row->messages.per_second : 0, all = top->messages.per_second;
     struct line line = { out, top->style.width };
+    char *name = table_printable(show_text(backend, "name"));
     char text[2 * SHOW_SHORT + 2], number[SHOW_SHORT], limit[SHOW_SHORT];
 
-    add(&line, show_text(backend, "name"), widths.name, false);
+    table_write_name(out, name ? name : "", take(&line, widths.name));
+    put(out, "", take(&line, GAP), false);
+    free(name);
     colour(out, top, show_state_colour(backend));
     add(&line, show_state(backend, text), STATE_WIDTH, false);
     colour(out, top, "0");
