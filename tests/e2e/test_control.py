@@ -675,6 +675,7 @@ def test_what_lies_there_stays(start, relay, what):
     assert weir.wait() == 1
     assert "control: %s" % weir.control_path in weir.output()
     assert os.path.exists(weir.control_path)
+    assert ("another Weir listens there" in weir.output()) == (what == "another")
     if what == "file":
         assert open(weir.control_path).read() == "precious"
     listener.close()
