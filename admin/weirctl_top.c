@@ -56,6 +56,7 @@ struct top {
     unsigned lines;
     json_t *status, *backends; /* the last answers; NULL before the first */
     bool silent;               /* the last question was not answered */
+    bool refused;              /* or there was an answer, and it was no */
     json_int_t pid;
     struct rate sessions, messages;
     struct row *rows;
@@ -249,7 +250,8 @@ static json_t *ask_for(struct top *top, const char *command)
     const char *error = "";
     json_t *result = answer ? client_result(answer, &error) : NULL;
 
-    if (answer && !result)
+    top->refused = answer && !result;
+    if (top->refused)
         (void)snprintf(top->client->error, sizeof top->client->error, "%s", error);
     json_incref(result);
     json_decref(answer);
@@ -505,7 +507,7 @@ int top_run(struct client *client, const struct style *style)
     if (top.silent) {
         fprintf(stderr, "weirctl: %s: ", client->path);
         show_line(stderr, client->error, 200);
-        return WEIRCTL_NO_ANSWER;
+        return top.refused ? WEIRCTL_REFUSED : WEIRCTL_NO_ANSWER;
     }
     if (tcgetattr(STDIN_FILENO, &before) != 0) {
         fprintf(stderr, "weirctl: the terminal: %s\n", strerror(errno));
