@@ -113,6 +113,16 @@ def test_backends(start, relay):
     assert re.search(r"r2: down for .*refused", lines[-1])
 
 
+@pytest.mark.parametrize("command", ["backends", "status"])
+def test_every_key_is_in_the_manual(two, command):
+    weir, _, _ = two
+    with open(os.path.join(house.ROOT, "docs", "weirctl.8"), encoding="utf-8") as manual:
+        told = re.split(r"\n\.B (?:backends|status)\n", manual.read().split("\nThe answer as JSON:")[1].split("\n.TP")[0])
+    answer = weir.ask(command)
+    keys = set(answer[0] if command == "backends" else answer)
+    assert not keys - set(re.findall(r"\w+", told[1 if command == "backends" else 2]))
+
+
 def test_sessions(two):
     weir, _, _ = two
     assert weir.ask("sessions") == {"total": 0, "shown": 0, "sessions": []}
