@@ -178,7 +178,7 @@ static double seconds_now(void)
 static void rate_update(struct rate *rate, json_int_t count, double seconds)
 {
     if (rate->known && count >= rate->last && seconds > 0) {
-        double fresh = (double)(count - rate->last) / seconds;
+        double fresh = ((double)count - (double)rate->last) / seconds;
 
         rate->per_second += (fresh - rate->per_second) * SMOOTH;
         if (fresh == 0 && rate->per_second < 0.05)

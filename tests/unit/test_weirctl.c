@@ -224,6 +224,15 @@ static void test_the_others(void **state)
     free(shown(show_sessions, "[1]", 80, false));
     free(shown(show_instances, "{\"a\":1}", 80, false));
     free(shown(show_orders, "[[],1]", 80, false));
+    text = shown(show_backends,
+                 "[{\"name\":\"r\",\"state\":\"down\",\"since\":-9223372036854775808,"
+                 "\"failed\":9223372036854775807,\"unknown\":1}]",
+                 80, false);
+    assert_non_null(strstr(text, "9.2E\n"));
+    assert_non_null(strstr(text, "r: down for 0s: "));
+    free(text);
+    free(shown(show_status, "{\"redis\":{\"since\":-9223372036854775808}}", 80, false));
+    free(shown(show_instances, "[{\"alive\":false,\"last_seen\":-9223372036854775808}]", 80, false));
 }
 
 static void test_write_name(void **state)
