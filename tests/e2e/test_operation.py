@@ -272,6 +272,18 @@ def test_running_a_broken_file_is_2_as_well():
     assert code == 2 and path + ":1:" in err
 
 
+@pytest.mark.parametrize("section", ["listeners.NAME", "pools.NAME", "pools.NAME.backends.NAME", "limits.NAME", "redis"])
+def test_every_key_is_in_the_manual(section):
+    """And the other way round, but for those that are not built."""
+    with open(os.path.join(house.ROOT, "docs", "configuration.md"), encoding="utf-8") as file:
+        rows = re.search(r"^## %s\n(.*?)(?=^## |\Z)" % re.escape(section), file.read(), re.M | re.S)[1].splitlines()
+    keys = [re.match(r"\| `([a-z-]+)` \|", row)[1] for row in rows if row.startswith("| `") and "*Not built*" not in row]
+    with open(os.path.join(house.ROOT, "docs", "weir.8"), encoding="utf-8") as file:
+        table = re.search(r'^\.SS "?%s"?\n(.*?)^\.TE' % re.escape(section), file.read(), re.M | re.S)[1].replace("\\-", "-")
+    told = re.findall(r"^([a-z0-9-]+)\t", table, re.M)
+    assert keys and sorted(key for key in keys if key != "backends") == sorted(told)
+
+
 def test_environment_variables(start, relay):
     weir = start(text="", start=False)
     weir.relays.append(relay)
