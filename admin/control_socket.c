@@ -49,6 +49,16 @@ static int listen_there(struct control_socket *made, const struct control_owner 
     return 0;
 }
 
+/* Who is asked to look for another Weir should not look for a file. */
+static const char *in_the_way(const struct control_socket *made)
+{
+    struct stat info;
+
+    return lstat(made->address.un.sun_path, &info) == 0 && !S_ISSOCK(info.st_mode)
+               ? " (what lies there is no socket)"
+               : " (another Weir listens there)";
+}
+
 bool control_socket_open(struct control_socket *made, const struct address *address,
                          const struct control_owner *owner, char *error, size_t size)
 {
@@ -70,7 +80,7 @@ bool control_socket_open(struct control_socket *made, const struct address *addr
     if (failure == 0)
         return true;
     (void)snprintf(error, size, "%s: cannot listen: %s%s", path, strerrordesc_np(-failure),
-                   failure == -EADDRINUSE ? " (another Weir listens there)" : "");
+                   failure == -EADDRINUSE ? in_the_way(made) : "");
     close(made->fd);
     made->fd = -1;
     return false;

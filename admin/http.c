@@ -15,7 +15,8 @@
 
 /* These only bound a client that is slow, greedy or hostile: a scrape takes milliseconds. */
 #define HTTP_CONNECTIONS 64u
-#define HTTP_TIMEOUT     10u           /* seconds without progress */
+#define HTTP_OF_ONE      32u /* address: there is room for others, who may ask whether we are ready */
+#define HTTP_TIMEOUT     10u /* seconds without progress */
 #define HTTP_MEMORY      (size_t)16384 /* of one connection's request */
 #define HTTP_BACKLOG     32
 
@@ -235,8 +236,8 @@ static struct MHD_Daemon *start_daemon(struct admin *admin, int fd)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD, 0, NULL, NULL, on_request, admin,
                               MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, HTTP_CONNECTIONS,
-                              MHD_OPTION_CONNECTION_TIMEOUT, HTTP_TIMEOUT, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                              HTTP_MEMORY, MHD_OPTION_END);
+                              MHD_OPTION_PER_IP_CONNECTION_LIMIT, HTTP_OF_ONE, MHD_OPTION_CONNECTION_TIMEOUT,
+                              HTTP_TIMEOUT, MHD_OPTION_CONNECTION_MEMORY_LIMIT, HTTP_MEMORY, MHD_OPTION_END);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return daemon;
 }

@@ -1,3 +1,4 @@
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -29,6 +30,21 @@ const char *show_duration(json_int_t seconds, char out[SHOW_SHORT])
         (void)snprintf(out, SHOW_SHORT, "%lldd %dh", (long long)(seconds / 86400),
                        (int)(seconds / 3600 % 24));
     return out;
+}
+
+/* Whatever was answered. */
+static json_int_t sum_of(json_int_t a, json_int_t b)
+{
+    json_int_t sum;
+
+    return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+}
+
+static const char *show_since(json_int_t since, char out[SHOW_SHORT])
+{
+    json_int_t seconds;
+
+    return show_duration(__builtin_sub_overflow((json_int_t)time(NULL), since, &seconds) ? 0 : seconds, out);
 }
 
 const char *show_count(json_int_t n, char out[SHOW_SHORT])
@@ -113,7 +129,7 @@ static void show_shared(FILE *out, const json_t *redis, const struct style *styl
 
     if (!json_is_object(redis))
         return;
-    show_duration((json_int_t)time(NULL) - show_number(redis, "since"), since);
+    show_since(show_number(redis, "since"), since);
     if (*show_text(redis, "reason"))
         (void)snprintf(text, sizeof text, "redis %s for %s: %.200s (%.128s)", show_text(redis, "state"),
                        since, show_text(redis, "reason"), show_text(redis, "server"));
@@ -127,12 +143,12 @@ static void show_shared(FILE *out, const json_t *redis, const struct style *styl
 void show_status(FILE *out, const json_t *status, const struct style *style)
 {
     static const struct table_column columns[] = {
-        {"POOL",         false, 8},
-        { "BACKENDS",    true,  0},
-        { "USABLE",      true,  0},
-        { "CONNECTIONS", true,  0},
-        { "WAITING",     true,  0},
-        { "",            false, 0},
+        {"POOL",         TABLE_LEFT,  8},
+        { "BACKENDS",    TABLE_RIGHT, 0},
+        { "USABLE",      TABLE_RIGHT, 0},
+        { "CONNECTIONS", TABLE_RIGHT, 0},
+        { "WAITING",     TABLE_RIGHT, 0},
+        { "",            TABLE_LEFT,  0},
     };
     struct table *table = table_create(columns, sizeof columns / sizeof *columns);
     char text[256], up[SHOW_SHORT];
@@ -185,7 +201,7 @@ static void put_backend(struct table *table, const json_t *backend)
     put_number(table, show_number(backend, "connections"));
     table_put(table, show_limit(backend, text), NULL);
     put_number(table, show_number(backend, "delivered"));
-    put_number(table, show_number(backend, "failed") + show_number(backend, "unknown"));
+    put_number(table, sum_of(show_number(backend, "failed"), show_number(backend, "unknown")));
 }
 
 /* What needs more words than a column has. */
@@ -197,7 +213,7 @@ static void print_reason(FILE *out, const json_t *backend, const struct style *s
     if (!json_is_true(json_object_get(backend, "disagreement")) &&
         (strcmp(state, "up") == 0 || show_number(backend, "since") == 0))
         return;
-    show_duration((json_int_t)time(NULL) - show_number(backend, "since"), since);
+    show_since(show_number(backend, "since"), since);
     (void)snprintf(text, sizeof text, "%.100s: %s for %s: %.200s", show_text(backend, "name"), state, since,
                    show_text(backend, "reason"));
     show_line(out, text, style->width);
@@ -206,16 +222,16 @@ static void print_reason(FILE *out, const json_t *backend, const struct style *s
 void show_backends(FILE *out, const json_t *backends, const struct style *style)
 {
     static const struct table_column columns[] = {
-        {"POOL",     false, 5},
-        { "BACKEND", false, 8},
-        { "ADDRESS", false, 9},
-        { "STATE",   false, 0},
-        { "ADMIN",   false, 0},
-        { "WT",      true,  0},
-        { "CONN",    true,  0},
-        { "LIMIT",   true,  0},
-        { "DELIVD",  true,  0},
-        { "FAILED",  true,  0},
+        {"POOL",     TABLE_LEFT,  5},
+        { "BACKEND", TABLE_NAME,  8},
+        { "ADDRESS", TABLE_NAME,  9},
+        { "STATE",   TABLE_LEFT,  0},
+        { "ADMIN",   TABLE_LEFT,  0},
+        { "WT",      TABLE_RIGHT, 0},
+        { "CONN",    TABLE_RIGHT, 0},
+        { "LIMIT",   TABLE_RIGHT, 0},
+        { "DELIVD",  TABLE_RIGHT, 0},
+        { "FAILED",  TABLE_RIGHT, 0},
     };
     struct table *table = table_create(columns, sizeof columns / sizeof *columns);
     json_t *backend;
@@ -234,13 +250,13 @@ void show_backends(FILE *out, const json_t *backends, const struct style *style)
 void show_sessions(FILE *out, const json_t *sessions, const struct style *style)
 {
     static const struct table_column columns[] = {
-        {"SESSION",  false, 0},
-        { "CLIENT",  false, 9},
-        { "STATE",   false, 0},
-        { "BACKEND", false, 8},
-        { "AGE",     true,  0},
-        { "MAILS",   true,  0},
-        { "HELO",    false, 6},
+        {"SESSION",  TABLE_LEFT,  0},
+        { "CLIENT",  TABLE_LEFT,  9},
+        { "STATE",   TABLE_LEFT,  0},
+        { "BACKEND", TABLE_NAME,  8},
+        { "AGE",     TABLE_RIGHT, 0},
+        { "MAILS",   TABLE_RIGHT, 0},
+        { "HELO",    TABLE_LEFT,  6},
     };
     struct table *table = table_create(columns, sizeof columns / sizeof *columns);
     json_t *session;
@@ -275,21 +291,20 @@ static void put_age(struct table *table, const json_t *instance)
         table_put(table, show_duration(show_number(instance, "uptime"), text), NULL);
         return;
     }
-    (void)snprintf(gone, sizeof gone, "gone %s",
-                   last ? show_duration((json_int_t)time(NULL) - last, text) : "");
+    (void)snprintf(gone, sizeof gone, "gone %s", last ? show_since(last, text) : "");
     table_put(table, gone, TABLE_RED);
 }
 
 void show_instances(FILE *out, const json_t *instances, const struct style *style)
 {
     static const struct table_column columns[] = {
-        {"INSTANCE",   false, 8},
-        { "PID",       true,  0},
-        { "VERSION",   false, 0},
-        { "UP",        true,  0},
-        { "SESSIONS",  true,  0},
-        { "WAITING",   true,  0},
-        { "DELIVERED", true,  0},
+        {"INSTANCE",   TABLE_NAME,  8},
+        { "PID",       TABLE_RIGHT, 0},
+        { "VERSION",   TABLE_LEFT,  0},
+        { "UP",        TABLE_RIGHT, 0},
+        { "SESSIONS",  TABLE_RIGHT, 0},
+        { "WAITING",   TABLE_RIGHT, 0},
+        { "DELIVERED", TABLE_RIGHT, 0},
     };
     struct table *table = table_create(columns, sizeof columns / sizeof *columns);
     json_t *instance;

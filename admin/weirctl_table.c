@@ -104,6 +104,23 @@ void table_write(FILE *out, const char *printable, unsigned width, bool right)
     }
 }
 
+void table_write_name(FILE *out, const char *printable, unsigned width)
+{
+    unsigned left = table_width(printable), head = width / 2, columns;
+    const char *tail = printable;
+
+    if (left <= width || head < 2) {
+        table_write(out, printable, width, false);
+        return;
+    }
+    while (left > width - head) {
+        tail += measure(tail, &columns);
+        left -= columns;
+    }
+    table_write(out, printable, head, false); /* it ends with the "~" */
+    table_write(out, tail, width - head, false);
+}
+
 /* --- tables --- */
 
 struct table *table_create(const struct table_column *columns, size_t n)
@@ -184,11 +201,14 @@ static void print_cell(FILE *out, const char *text, unsigned width, const struct
 {
     unsigned natural = table_width(text);
 
-    if (last && !column->right && natural < width)
+    if (last && column->kind != TABLE_RIGHT && natural < width)
         width = natural;
     if (colour)
         fprintf(out, "\033[%sm", colour);
-    table_write(out, text, width, column->right);
+    if (column->kind == TABLE_NAME)
+        table_write_name(out, text, width);
+    else
+        table_write(out, text, width, column->kind == TABLE_RIGHT);
     if (colour)
         fputs("\033[0m", out);
     if (!last)

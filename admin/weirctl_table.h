@@ -17,9 +17,15 @@
 #define TABLE_GREY   "90"
 #define TABLE_BOLD   "1"
 
+enum table_kind {
+    TABLE_LEFT, /* aligned */
+    TABLE_RIGHT,
+    TABLE_NAME, /* of too long a one both ends are shown: relay@10.0.0.11 and relay@10.0.0.12 begin alike */
+};
+
 struct table_column {
     const char *title;
-    bool right;     /* aligned */
+    enum table_kind kind;
     unsigned least; /* columns it may shrink to when the table is too wide; 0: it never does */
 };
 
@@ -38,5 +44,7 @@ char *table_printable(const char *text);
 unsigned table_width(const char *printable);
 /* Write it in exactly `width` columns: cut with a "~", or filled up. */
 void table_write(FILE *out, const char *printable, unsigned width, bool right);
+/* The same with both ends of it. */
+void table_write_name(FILE *out, const char *printable, unsigned width);
 
 #endif

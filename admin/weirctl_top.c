@@ -56,6 +56,7 @@ struct top {
     unsigned lines;
     json_t *status, *backends; /* the last answers; NULL before the first */
     bool silent;               /* the last question was not answered */
+    bool refused;              /* or there was an answer, and it was no */
     json_int_t pid;
     struct rate sessions, messages;
     struct row *rows;
@@ -177,7 +178,7 @@ static double seconds_now(void)
 static void rate_update(struct rate *rate, json_int_t count, double seconds)
 {
     if (rate->known && count >= rate->last && seconds > 0) {
-        double fresh = (double)(count - rate->last) / seconds;
+        double fresh = ((double)count - (double)rate->last) / seconds;
 
         rate->per_second += (fresh - rate->per_second) * SMOOTH;
         if (fresh == 0 && rate->per_second < 0.05)
@@ -249,7 +250,8 @@ static json_t *ask_for(struct top *top, const char *command)
     const char *error = "";
     json_t *result = answer ? client_result(answer, &error) : NULL;
 
-    if (answer && !result)
+    top->refused = answer && !result;
+    if (top->refused)
         (void)snprintf(top->client->error, sizeof top->client->error, "%s", error);
     json_incref(result);
     json_decref(answer);
@@ -394,9 +396,12 @@ static void draw_backend(FILE *out, struct top *top, const json_t *backend, stru
     const struct row *row = row_of(top, backend);
     double rate = row ? row->messages.per_second : 0, all = top->messages.per_second;
     struct line line = { out, top->style.width };
+    char *name = table_printable(show_text(backend, "name"));
     char text[2 * SHOW_SHORT + 2], number[SHOW_SHORT], limit[SHOW_SHORT];
 
-    add(&line, show_text(backend, "name"), widths.name, false);
+    table_write_name(out, name ? name : "", take(&line, widths.name));
+    put(out, "", take(&line, GAP), false);
+    free(name);
     colour(out, top, show_state_colour(backend));
     add(&line, show_state(backend, text), STATE_WIDTH, false);
     colour(out, top, "0");
@@ -502,7 +507,7 @@ int top_run(struct client *client, const struct style *style)
     if (top.silent) {
         fprintf(stderr, "weirctl: %s: ", client->path);
         show_line(stderr, client->error, 200);
-        return WEIRCTL_NO_ANSWER;
+        return top.refused ? WEIRCTL_REFUSED : WEIRCTL_NO_ANSWER;
     }
     if (tcgetattr(STDIN_FILENO, &before) != 0) {
         fprintf(stderr, "weirctl: the terminal: %s\n", strerror(errno));

@@ -1,43 +1,81 @@
 # Completion of weirctl for bash: options, commands, and the names of backends as the running Weir knows them.
 
+# Bash parts words also at : = and @, of which URLs and the names of backends have some. `words` and `at`: as the shell
+# will see them, up to the cursor.
+_weirctl_words() {
+    local line=$COMP_LINE i
+
+    words=()
+    for ((i = 0; i <= COMP_CWORD; i++)); do
+        if [[ $i == 0 || $line == [[:blank:]]* ]]; then
+            words+=("")
+        fi
+        line=${line#"${line%%[![:blank:]]*}"}
+        words[-1]+=${COMP_WORDS[i]}
+        line=${line#"${COMP_WORDS[i]}"}
+    done
+    at=$((${#words[@]} - 1))
+}
+
+# Answers: what begins as `current` does. Bash puts them in place of what stands behind the last of its marks only, and
+# takes an @ with it.
+_weirctl_answer() {
+    local kept=${current%"${current##*["$COMP_WORDBREAKS"]}"} word
+
+    kept=${kept%@}
+    for word; do
+        if [[ $word == "$current"* ]]; then
+            COMPREPLY+=("$(printf '%q' "${word#"$kept"}")")
+        fi
+    done
+}
+
+_weirctl_files() {
+    local files
+
+    mapfile -t files < <(compgen -f -- "$current")
+    _weirctl_answer "${files[@]}"
+}
+
 _weirctl() {
-    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-    local command= word i where=()
+    local words at current previous command='' word i where=() names
 
     COMPREPLY=()
-    if [[ $previous == --redis || $previous == --farm ]]; then
+    _weirctl_words
+    current=${words[at]} previous=${words[at - 1]}
+    case $current in
+    --socket=* | --ca=*)
+        current=${current#*=}
+        _weirctl_files
         return
-    fi
-    if [[ $previous == --socket || $previous == --ca || $previous == = ]]; then
-        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+        ;;
+    --redis=* | --farm=*) return ;;
+    esac
+    case $previous in
+    --redis | --farm) return ;;
+    --socket | --ca)
+        _weirctl_files
         return
-    fi
-    for ((i = 1; i < COMP_CWORD; i++)); do
-        word=${COMP_WORDS[i]}
+        ;;
+    esac
+    for ((i = 1; i < at; i++)); do
+        word=${words[i]}
         case $word in
-        --socket | --redis | --farm | --ca)
-            [[ ${COMP_WORDS[i + 1]} == = ]] && ((i++))
-            where+=("$word" "${COMP_WORDS[++i]}")
-            ;;
+        --socket | --redis | --farm | --ca) where+=("$word" "${words[++i]}") ;;
+        --socket=* | --redis=* | --farm=* | --ca=*) where+=("$word") ;;
         -*) ;;
-        *)
-            if [[ -z $command ]]; then
-                command=$word
-            else
-                command=$command-done
-            fi
-            ;;
+        *) command=$command${command:+-}$word ;;
         esac
     done
     case $command in
-    "") mapfile -t COMPREPLY < <(compgen -W "--socket --redis --farm --ca --json --help --version status backends sessions instances top drain maint ready weight reload version names" -- "$current") ;;
+    "") _weirctl_answer --socket --redis --farm --ca --json --help --version status backends sessions instances top drain maint ready \
+        weight reload version names ;;
     drain | maint | ready | weight)
-        # Names are compared here and not by compgen -W, which would expand what is in them.
-        while IFS= read -r word; do
-            [[ $word == "$current"* ]] && COMPREPLY+=("$(printf '%q' "$word")")
-        done < <("${COMP_WORDS[0]}" "${where[@]}" names 2>/dev/null)
+        mapfile -t names < <("${words[0]}" "${where[@]}" names 2>/dev/null)
+        _weirctl_answer "${names[@]}"
         ;;
-    weight-done) [[ default == "$current"* ]] && COMPREPLY=(default) ;;
+    weight-*-*) ;;
+    weight-*) _weirctl_answer default ;;
     esac
 }
 complete -F _weirctl weirctl

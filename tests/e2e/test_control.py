@@ -113,6 +113,16 @@ def test_backends(start, relay):
     assert re.search(r"r2: down for .*refused", lines[-1])
 
 
+@pytest.mark.parametrize("command", ["backends", "status"])
+def test_every_key_is_in_the_manual(two, command):
+    weir, _, _ = two
+    with open(os.path.join(house.ROOT, "docs", "weirctl.8"), encoding="utf-8") as manual:
+        told = re.split(r"\n\.B (?:backends|status)\n", manual.read().split("\nThe answer as JSON:")[1].split("\n.TP")[0])
+    answer = weir.ask(command)
+    keys = set(answer[0] if command == "backends" else answer)
+    assert not keys - set(re.findall(r"\w+", told[1 if command == "backends" else 2]))
+
+
 def test_sessions(two):
     weir, _, _ = two
     assert weir.ask("sessions") == {"total": 0, "shown": 0, "sessions": []}
@@ -236,7 +246,7 @@ def test_colours_only_on_a_terminal(two):
 ])
 def test_completion(two, words, expected):
     weir, _, _ = two
-    script = 'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _weirctl; printf "%s\\n" "${COMPREPLY[@]}"'
+    script = 'source "$1"; shift; COMP_WORDS=("$@"); COMP_LINE="$*"; COMP_CWORD=$(($# - 1)); _weirctl; printf "%s\\n" "${COMPREPLY[@]}"'
     line = [house.CONTROL, "--socket", weir.control_path] + words
     done = subprocess.run(["bash", "-c", script, "bash", os.path.join(house.ROOT, "docs", "weirctl.bash")] + line, capture_output=True,
                           timeout=20, env=weir.environment, cwd=weir.directory)
@@ -245,9 +255,44 @@ def test_completion(two, words, expected):
 
 
 def test_without_an_answer_nothing_is_completed():
-    done = subprocess.run(["bash", "-c", 'source "$1"; COMP_WORDS=("$2" --socket /nowhere drain ""); COMP_CWORD=4; _weirctl; echo ${#COMPREPLY[@]}', "bash",
+    done = subprocess.run(["bash", "-c", 'source "$1"; COMP_WORDS=("$2" --socket /nowhere drain ""); COMP_LINE="${COMP_WORDS[*]}"; COMP_CWORD=4; _weirctl; '
+                           "echo ${#COMPREPLY[@]}", "bash",
                            os.path.join(house.ROOT, "docs", "weirctl.bash"), house.CONTROL], capture_output=True, timeout=20)
     assert done.stdout == b"0\n" and not done.stderr
+
+
+@pytest.mark.parametrize("typed,made", [
+    ("--redis redis://127.0.0.1:6379/0 --farm main drain r", "--redis redis://127.0.0.1:6379/0 --farm main drain relay"),
+    ("--redis=redis://127.0.0.1:6379/0 --farm=main drain r", "--redis=redis://127.0.0.1:6379/0 --farm=main drain relay"),
+    ("drain relay@10.0.0.11", "drain relay@10.0.0.11"), ("drain relay@1", "drain relay@10.0.0.11"), ("drain relay@", "drain relay@"),
+    ("maint relay@2", "maint relay@2001:db8::1"), ("weight relay@2001:db8: d", "weight relay@2001:db8: default"),
+    ("--soc", "--socket"), ("--socket=./weir.s", "--socket=./weir.sock"), ("--socket ./weir.s", "--socket ./weir.sock"),
+    ("--socket a:b/w", "--socket a:b/weir.sock"),
+])
+def test_completion_in_a_shell(tmp_path, typed, made):
+    """As bash does it, which parts words at colons and more."""
+    os.makedirs(tmp_path / "a:b")
+    for folder in (tmp_path, tmp_path / "a:b"):
+        (folder / "weir.sock").touch()
+    program = tmp_path / "weirctl"
+    program.write_text('#!/bin/sh\n[ "$*" != "${*%%names}" ] || { printf "<%%s>" "$@" >%s; exit; }\n'
+                       'printf "%%s\\n" "$@" >%s; printf "%%s\\n" relay relay@10.0.0.11 relay@2001:db8::1\n' % (tmp_path / "run", tmp_path / "asked"))
+    program.chmod(0o755)
+    ours, theirs = os.openpty()
+    shell = subprocess.Popen(["bash", "--norc", "--noprofile", "-i"], stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, start_new_session=True,
+                             env={"PATH": "%s:%s" % (tmp_path, os.environ["PATH"]), "TERM": "dumb", "HOME": str(tmp_path)})
+    os.close(theirs)
+    try:
+        source = "source %s\n" % os.path.join(house.ROOT, "docs", "weirctl.bash")
+        os.write(ours, (source + "weirctl " + typed + "\t\n").encode())
+        wait_until(lambda: (tmp_path / "run").exists() and (tmp_path / "run").read_text().endswith(">"), 15, "the line is run")
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(ours)
+    assert (tmp_path / "run").read_text() == "".join("<%s>" % word for word in made.split())
+    if "--farm" in typed:
+        assert (tmp_path / "asked").read_text().split() == typed.split()[:-2] + ["names"]
 
 
 # Drain, maint, ready, weight
@@ -641,6 +686,7 @@ def test_what_lies_there_stays(start, relay, what):
     assert weir.wait() == 1
     assert "control: %s" % weir.control_path in weir.output()
     assert os.path.exists(weir.control_path)
+    assert ("another Weir listens there" in weir.output()) == (what == "another")
     if what == "file":
         assert open(weir.control_path).read() == "precious"
     listener.close()

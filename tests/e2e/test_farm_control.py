@@ -10,7 +10,7 @@ import threading
 
 import pytest
 from test_control import RunningTop
-from weirtest.net import wait_until
+from weirtest.net import free_port, wait_until
 from weirtest.redis import Redis
 from weirtest.weir import CONTROL, ROOT, SANITIZER, SANITIZER_OPTIONS
 
@@ -226,6 +226,19 @@ def test_refused_and_unanswered(farm):
     redis.stop()
     code, out, err = farmctl("redis://user:geheim@127.0.0.1:%d" % redis.port, "status")
     assert code == 3 and "connection refused" in err and "geheim" not in err and "user" not in err
+
+
+@pytest.mark.parametrize("there,expected", [(True, 1), (False, 3)])
+def test_top_that_does_not_begin(redis, there, expected):
+    """The same exit codes as of the other commands."""
+    ours, theirs = os.openpty()
+    url = redis.url if there else "redis://127.0.0.1:%d" % free_port()
+    try:
+        done = subprocess.run([CONTROL, "--redis", url, "--farm", "nobody", "top"], stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, timeout=20)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == expected and done.stderr.startswith(b"weirctl: ")
 
 
 def test_password(redis, relays, start):

@@ -271,6 +271,18 @@ def test_running_a_broken_file_is_2_as_well():
     assert code == 2 and path + ":1:" in err
 
 
+@pytest.mark.parametrize("section", ["listeners.NAME", "pools.NAME", "pools.NAME.backends.NAME", "limits.NAME", "redis"])
+def test_every_key_is_in_the_manual(section):
+    """And the other way round, but for those that are not built."""
+    with open(os.path.join(house.ROOT, "docs", "configuration.md"), encoding="utf-8") as file:
+        rows = re.search(r"^## %s\n(.*?)(?=^## |\Z)" % re.escape(section), file.read(), re.M | re.S)[1].splitlines()
+    keys = [re.match(r"\| `([a-z-]+)` \|", row)[1] for row in rows if row.startswith("| `") and "*Not built*" not in row]
+    with open(os.path.join(house.ROOT, "docs", "weir.8"), encoding="utf-8") as file:
+        table = re.search(r'^\.SS "?%s"?\n(.*?)^\.TE' % re.escape(section), file.read(), re.M | re.S)[1].replace("\\-", "-")
+    told = re.findall(r"^([a-z0-9-]+)\t", table, re.M)
+    assert keys and sorted(key for key in keys if key != "backends") == sorted(told)
+
+
 def test_environment_variables(start, relay):
     weir = start(text="", start=False)
     weir.relays.append(relay)
@@ -427,6 +439,15 @@ def test_http_endpoints(start, relay):
     assert not [name for name in named if not name.startswith("weir_")]
 
 
+def test_every_metric_is_in_the_manual(start, relay):
+    """And the other way round."""
+    weir = start([relay], top={"redis": {"url": "redis://127.0.0.1:%d" % free_port()}, "limits": {"each": {"by": "client", "messages": "1000/1h"}}})
+    there = re.findall(r"^# TYPE (\S+)", weir.http("/metrics")[1], re.MULTILINE)
+    with open(os.path.join(house.ROOT, "docs", "weir.8"), encoding="utf-8") as manual:
+        table = manual.read().split(".SS Metrics\n")[1].split(".TE")[0]
+    assert len(there) > 20 and sorted(there) == sorted(re.findall(r"^(weir_\w+)\t", table, re.MULTILINE))
+
+
 def test_ready_only_with_a_usable_backend(start, relay):
     relay.on("banner", Delay(0.5))
     weir = start([relay], wait="alive")
@@ -459,5 +480,19 @@ def test_hundred_http_connections_do_not_hurt(start, relay):
         except OSError:
             pass
     weir.deliver()
+    for one in sockets:
+        abort(one)
+
+
+def test_http_connections_of_one_leave_room_for_others(start, relay):
+    """Who sends an octet now and then keeps his connections for long."""
+    weir = start([relay])
+    sockets = [socket.create_connection(("127.0.0.1", weir.http_port), 5, ("127.0.0.2", 0)) for _ in range(64)]
+    for one in sockets:
+        try:
+            one.send(b"GET /metrics HT")
+        except OSError:
+            pass
+    assert weir.http("/readyz")[0] == 200
     for one in sockets:
         abort(one)

@@ -101,9 +101,9 @@ static void test_write(void **state)
 static void test_table(void **state)
 {
     static const struct table_column columns[] = {
-        {"NAME",  false, 6},
-        { "N",    true,  0},
-        { "WORD", false, 5},
+        {"NAME",  TABLE_LEFT,  6},
+        { "N",    TABLE_RIGHT, 0},
+        { "WORD", TABLE_LEFT,  5},
     };
     struct table *table = table_create(columns, 3);
     char *text = NULL;
@@ -224,13 +224,82 @@ static void test_the_others(void **state)
     free(shown(show_sessions, "[1]", 80, false));
     free(shown(show_instances, "{\"a\":1}", 80, false));
     free(shown(show_orders, "[[],1]", 80, false));
+    text = shown(show_backends,
+                 "[{\"name\":\"r\",\"state\":\"down\",\"since\":-9223372036854775808,"
+                 "\"failed\":9223372036854775807,\"unknown\":1}]",
+                 80, false);
+    assert_non_null(strstr(text, "9.2E\n"));
+    assert_non_null(strstr(text, "r: down for 0s: "));
+    free(text);
+    free(shown(show_status, "{\"redis\":{\"since\":-9223372036854775808}}", 80, false));
+    free(shown(show_instances, "[{\"alive\":false,\"last_seen\":-9223372036854775808}]", 80, false));
+}
+
+static void test_write_name(void **state)
+{
+    static const struct {
+        const char *text, *expected;
+        unsigned width;
+    } table[] = {
+        {"relay@10.0.0.11",                                   "relay@10.0.0.11", 15},
+        { "relay@10.0.0.11",                                  "",                0 },
+        { "relay@10.0.0.11",                                  "relay@~.0.0.11",  14},
+        { "relay@10.0.0.11",                                  "r~11",            4 },
+        { "relay@10.0.0.11",                                  "re~",             3 },
+        { "relay@10.0.0.11",                                  "~",               1 },
+        { "ab",                                               "ab  ",            4 },
+        { "\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2", "~ \xe6\xbc\xa2 ", 5 },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        char *text = NULL;
+        size_t size = 0;
+        FILE *out = open_memstream(&text, &size);
+
+        table_write_name(out, table[i].text, table[i].width);
+        fclose(out);
+        assert_string_equal(text, table[i].expected);
+        free(text);
+    }
+}
+
+/* Two that begin alike are told apart, as the addresses of one name are. */
+static void test_names_that_begin_alike(void **state)
+{
+    static const char *const names[] = { "relay@2001:db8:0:1::11", "relay@2001:db8:0:1::12" };
+    static const char backend[] = "{\"pool\": \"relays\", \"name\": \"%s\", \"state\": \"up\", "
+                                  "\"admin\": \"ready\", \"address\": \"[2001:db8:0:1::1%d]:25\"}";
+    static const char session[] =
+        "{\"session\": \"0123456789abcdef\", \"client\": \"192.168.100.100:12345\", \"state\": \"idle\", "
+        "\"backend\": \"%s\", \"helo\": \"client.example.net\"}";
+    char *lines[4], json[2][512];
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(json[0], sizeof json[0], backend, names[i], i);
+        (void)snprintf(json[1], sizeof json[1], session, names[i]);
+        for (int k = 0; k < 2; k++) {
+            char all[600];
+
+            (void)snprintf(all, sizeof all, k ? "{\"sessions\": [%s]}" : "[%s]", json[k]);
+            lines[2 * k + i] = shown(k ? show_sessions : show_backends, all, 80, false);
+            assert_fits(lines[2 * k + i], 80);
+        }
+    }
+    assert_string_not_equal(lines[0], lines[1]);
+    assert_string_not_equal(lines[2], lines[3]);
+    for (int i = 0; i < 4; i++)
+        free(lines[i]);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text),    cmocka_unit_test(test_write),    cmocka_unit_test(test_table),
-        cmocka_unit_test(test_numbers), cmocka_unit_test(test_backends), cmocka_unit_test(test_the_others),
+        cmocka_unit_test(test_text),       cmocka_unit_test(test_write),
+        cmocka_unit_test(test_table),      cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_backends),   cmocka_unit_test(test_the_others),
+        cmocka_unit_test(test_write_name), cmocka_unit_test(test_names_that_begin_alike),
     };
 
     if (!setlocale(LC_CTYPE, "C.UTF-8"))
