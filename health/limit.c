@@ -303,9 +303,11 @@ static void follow(double *average, double value, double weight)
 static void average(struct limit_average *average, double n, double milliseconds, double squares,
                     double passed, double memory)
 {
-    double weight = average->fresh ? 1 : 1 - exp(-passed / memory);
+    double weight;
 
+    average->age = average->fresh ? passed : average->age + passed;
     average->fresh = false;
+    weight = fmax(1 - exp(-passed / memory), passed / average->age);
     follow(&average->mean, milliseconds / n, weight);
     follow(&average->square, squares / n, weight);
     average->scatter = (1 - weight) * (1 - weight) * average->scatter + weight * weight / n;

@@ -78,6 +78,7 @@ struct limit_slot {
 /* Of reply times, over some time past. */
 struct limit_average {
     bool fresh;     /* it holds nothing */
+    double age;     /* ms since it was */
     double mean;    /* ms */
     double square;  /* mean of their squares */
     double scatter; /* variance of `mean` ÷ variance of one reply */

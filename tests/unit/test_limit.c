@@ -643,6 +643,34 @@ static void test_not_now(void **state)
     }
 }
 
+/* What is measured anew begins with what comes first, and is not swayed by it: in ten seconds each reply
+ * counts as much as any other. */
+static void test_the_first_of_many(void **state)
+{
+    struct limit_totals totals;
+    int64_t now;
+    struct limit limit = seasoned(100, CONFIG_ADAPTIVE_OFF, &totals, &now);
+
+    (void)state;
+    limit_forgive(&limit);
+    (void)limit_tick(&limit, &totals, 40, now += 250); /* what came before is not looked at */
+    feed(&totals, 10, 1000);
+    (void)limit_tick(&limit, &totals, 40, now += 250);
+    assert_int_equal(limit_short(&limit) / 1000, 1000);
+    for (int i = 0; i < 29; i++) {
+        feed(&totals, 10, 100);
+        (void)limit_tick(&limit, &totals, 40, now += 250);
+    }
+    assert_int_equal(limit_short(&limit) / 1000, 130);
+    assert_true(limit.brief.scatter < 1.1 / 300); /* of 300 replies */
+    /* From then on it forgets. */
+    for (int i = 0; i < 80; i++) {
+        feed(&totals, 10, 100);
+        (void)limit_tick(&limit, &totals, 40, now += 250);
+    }
+    assert_in_range(limit_short(&limit) / 1000, 100, 106);
+}
+
 static void test_modes(void **state)
 {
     struct limit_totals totals;
@@ -678,7 +706,6 @@ static void test_modes(void **state)
     }
 }
 
-/* A relay across the room answers within the millisecond: that is a baseline too. */
 /* So many seconds of replies, four times each, of which the second half of the arguments are this instance's
  * own. */
 static void several(struct limit *limit, struct limit_totals *totals, int64_t *now, int seconds,
@@ -744,6 +771,7 @@ static void test_relearn(void **state)
     assert_true(limit.force.limit < 40);
 }
 
+/* A relay across the room answers within the millisecond: that is a baseline too. */
 static void test_in_no_time(void **state)
 {
     const struct limit_settings settings = { CONFIG_ADAPTIVE_ON, 100 };
@@ -844,6 +872,7 @@ int main(void)
         cmocka_unit_test(test_a_spam_run),
         cmocka_unit_test(test_told),
         cmocka_unit_test(test_not_now),
+        cmocka_unit_test(test_the_first_of_many),
         cmocka_unit_test(test_modes),
         cmocka_unit_test(test_several),
         cmocka_unit_test(test_relearn),
