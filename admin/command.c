@@ -25,7 +25,7 @@ json_t *command_refuse(const char *error)
 
 /* --- orders --- */
 
-static void log_order(const struct request *request, const struct backend *backend, const struct ucred *who)
+static void log_order(const struct request *request, const char *backend, const struct ucred *who)
 {
     struct log_record line;
 
@@ -33,7 +33,7 @@ static void log_order(const struct request *request, const struct backend *backe
         return;
     log_plain(&line, "command", request_command_name(request->command));
     if (backend)
-        log_string(&line, "backend", backend_name(backend));
+        log_string(&line, "backend", backend);
     if (request->command == REQUEST_WEIGHT && request->weight_default)
         log_plain(&line, "weight", "default");
     else if (request->command == REQUEST_WEIGHT)
@@ -50,19 +50,16 @@ static bool is_named(const struct backend *backend, const char *name)
     return strcmp(backend->configured_name, name) == 0 || strcmp(backend->full_name, name) == 0;
 }
 
-static struct order changed(const struct backend *backend, const struct request *request)
+static void change(const struct request *request, struct order *order)
 {
-    struct order order = health_orders(backend).by[ORDER_OPERATOR];
-
     if (request->command == REQUEST_WEIGHT)
-        order.weight = request->weight_default ? ORDER_NO_WEIGHT : request->weight;
+        order->weight = request->weight_default ? ORDER_NO_WEIGHT : request->weight;
     else if (request->command == REQUEST_DRAIN)
-        order.admin = BACKEND_DRAIN;
+        order->admin = BACKEND_DRAIN;
     else if (request->command == REQUEST_MAINT)
-        order.admin = BACKEND_MAINT;
+        order->admin = BACKEND_MAINT;
     else
-        order.admin = BACKEND_READY;
-    return order;
+        order->admin = BACKEND_READY;
 }
 
 /* What the backend's orders come to now, which need not be what the operator has said. */
@@ -84,10 +81,36 @@ static json_t *in_force(const struct backend *backend)
     return object;
 }
 
+struct absent_order {
+    const struct request *request;
+    const struct ucred *who;
+    json_t *array;
+};
+
+/* An address that its name has not now: for when it has it again. */
+static void on_absent(void *arg, const char *full_name, struct order *order)
+{
+    struct absent_order *it = arg;
+    json_t *object = json_object();
+    bool ready;
+
+    log_order(it->request, full_name, it->who);
+    change(it->request, order);
+    ready = order->admin == BACKEND_READY;
+    json_object_set_new(object, "name", report_text(full_name));
+    json_object_set_new(object, "admin", json_string(backend_admin_name(order->admin)));
+    json_object_set_new(object, "admin_by",
+                        ready ? json_null() : json_string(order_source_name(ORDER_OPERATOR)));
+    json_object_set_new(object, "weight", json_integer(0));
+    json_object_set_new(object, "connections", json_integer(0));
+    json_array_append_new(it->array, object);
+}
+
 static json_t *execute_order(const struct control_ops *ops, struct farm *farm, const struct request *request,
                              const struct ucred *who)
 {
     json_t *array = json_array();
+    struct absent_order absent = { request, who, array };
     char error[ERROR_MAX];
 
     for (size_t i = 0; i < farm->n_backends; i++) {
@@ -96,11 +119,13 @@ static json_t *execute_order(const struct control_ops *ops, struct farm *farm, c
 
         if (!is_named(backend, request->name))
             continue;
-        log_order(request, backend, who);
-        order = changed(backend, request);
+        log_order(request, backend_name(backend), who);
+        order = health_orders(backend).by[ORDER_OPERATOR];
+        change(request, &order);
         ops->order(ops->arg, backend, &order);
         json_array_append_new(array, in_force(backend));
     }
+    (void)ops->absent(ops->arg, request->name, on_absent, &absent);
     if (json_array_size(array) > 0)
         return command_answer(array);
     json_decref(array);

@@ -139,6 +139,47 @@ static void enlist(struct health *health, struct farm *farm, int64_t now)
     }
 }
 
+/* As far as an operator has a say. */
+static bool is_same_word(const struct order *one, const struct order *other)
+{
+    return one->admin == other->admin && one->weight == other->weight;
+}
+
+/* The operator's word that all of this list have who share the newcomer's name; NULL: there is none, or they
+ * don't agree. */
+static const struct order *common_word(const struct record *list, const struct record *newcomer, bool *any)
+{
+    const struct order *word = NULL;
+
+    for (const struct record *record = list; record; record = record->next) {
+        const struct order *its = &record->orders.by[ORDER_OPERATOR];
+
+        if (record == newcomer || record->judge.settings.fall == 0 ||
+            strcmp(record->backend->configured_name, newcomer->backend->configured_name) != 0)
+            continue;
+        if (*any && (!word || !is_same_word(word, its)))
+            return NULL;
+        *any = true;
+        word = its;
+    }
+    return word;
+}
+
+/* One address of a name goes, and perhaps comes back. That nothing was said of it counts where something was
+ * said of the others. */
+static void remember_word(struct health *health, const struct record *record)
+{
+    const struct backend *backend = record->backend;
+    const struct order *own = &record->orders.by[ORDER_OPERATOR], *others;
+    bool any = false;
+
+    if (!*backend->found_at)
+        return;
+    others = common_word(health->records, record, &any);
+    if (!is_same_word(own, &order_none) || (others && !is_same_word(others, &order_none)))
+        words_keep(&health->words, backend->configured_name, backend->found_at, own);
+}
+
 static void retire_others(struct health *health, uint64_t farm_serial)
 {
     struct record **link = &health->records;
@@ -150,6 +191,7 @@ static void retire_others(struct health *health, uint64_t farm_serial)
             link = &record->next;
             continue;
         }
+        remember_word(health, record);
         *link = record->next;
         record_retire(record);
         record->next = health->retired;
@@ -189,26 +231,6 @@ static bool begins_slowly(const struct record *record, const struct farm *old)
     return false;
 }
 
-/* The operator's word that all of this list have who share the newcomer's name; NULL: there is none, or they
- * don't agree. */
-static const struct order *common_word(const struct record *list, const struct record *newcomer, bool *any)
-{
-    const struct order *word = NULL;
-
-    for (const struct record *record = list; record; record = record->next) {
-        const struct order *its = &record->orders.by[ORDER_OPERATOR];
-
-        if (record == newcomer || record->judge.settings.fall == 0 ||
-            strcmp(record->backend->configured_name, newcomer->backend->configured_name) != 0)
-            continue;
-        if (*any && (!word || word->admin != its->admin || word->weight != its->weight))
-            return NULL;
-        *any = true;
-        word = its;
-    }
-    return word;
-}
-
 /* What an operator says of a name counts for the addresses that it gets later, too. */
 static void hand_down_word(struct health *health, const struct record *newcomer)
 {
@@ -217,8 +239,29 @@ static void hand_down_word(struct health *health, const struct record *newcomer)
 
     if (!any) /* the one that stood for it before there was an address */
         word = common_word(health->retired, newcomer, &any);
-    if (word && (word->admin != order_none.admin || word->weight != order_none.weight))
+    if (word && !is_same_word(word, &order_none))
         health_order(health, newcomer->backend, ORDER_OPERATOR, word);
+}
+
+/* What was said of the address when the name had it before, or while it had not. */
+static bool recall_word(struct health *health, struct backend *backend)
+{
+    struct order word;
+
+    if (!words_take(&health->words, backend->configured_name, backend->found_at, &word))
+        return false;
+    health_order(health, backend, ORDER_OPERATOR, &word);
+    return true;
+}
+
+static bool is_configured(const void *arg, const char *name, size_t size)
+{
+    const struct config *config = arg;
+
+    for (size_t i = 0; i < config->n_backends; i++)
+        if (strlen(config->backends[i].name) == size && memcmp(config->backends[i].name, name, size) == 0)
+            return true;
+    return false;
 }
 
 void health_set_farm(struct health *health, struct farm *farm)
@@ -229,6 +272,7 @@ void health_set_farm(struct health *health, struct farm *farm)
     health->farm = farm_hold(farm);
     enlist(health, farm, now);
     retire_others(health, farm->serial);
+    words_prune(&health->words, is_configured, farm->config);
     for (size_t i = 0; i < farm->n_backends; i++) {
         struct record *record = record_of(farm->backends[i]);
 
@@ -236,7 +280,7 @@ void health_set_farm(struct health *health, struct farm *farm)
             bool fresh = !record->judge.settings.fall;
 
             record_configure(record, &farm->given[i], fresh && begins_slowly(record, old), now);
-            if (fresh)
+            if (!recall_word(health, farm->backends[i]) && fresh)
                 hand_down_word(health, record);
         }
     }
@@ -272,6 +316,7 @@ void health_close(struct health **health)
     mailbox_close(&h->mailbox);
     free_all(&h->records);
     free_all(&h->retired);
+    words_free(&h->words);
     ev_timer_stop(h->loop, &h->sweep);
     ev_timer_stop(h->loop, &h->limits);
     if (h->farm)

@@ -21,6 +21,7 @@
 #include "health/judge.h"
 #include "health/line.h"
 #include "health/order.h"
+#include "health/words.h"
 #include "net/mailbox.h"
 
 #define HEALTH_CHECKS_AT_ONCE 100
@@ -103,6 +104,7 @@ struct health {
     struct mailbox mailbox;
     struct farm *farm; /* held; NULL before the first */
     struct record *records, *retired;
+    struct words words; /* on addresses that are away */
     struct health_watcher watcher;
     struct line checks, agents;
     ev_timer sweep;  /* what needs doing now and then */

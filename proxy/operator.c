@@ -113,6 +113,12 @@ static void control_order(void *arg, struct backend *backend, const struct order
     health_order(((struct process *)arg)->health, backend, ORDER_OPERATOR, order);
 }
 
+static size_t control_absent(void *arg, const char *name,
+                             void (*change)(void *who, const char *full_name, struct order *order), void *who)
+{
+    return health_change_absent(((struct process *)arg)->health, name, change, who);
+}
+
 static bool control_roster(void *arg, void (*done)(void *who, const struct roster *roster), void *who)
 {
     struct process *p = arg;
@@ -122,7 +128,9 @@ static bool control_roster(void *arg, void (*done)(void *who, const struct roste
 
 bool operator_create_control(struct process *p)
 {
-    const struct control_ops ops = { p, what_is_shown(p), control_reload, control_order, control_roster };
+    const struct control_ops ops = {
+        p, what_is_shown(p), control_reload, control_order, control_absent, control_roster
+    };
 
     p->control = control_create(p->loop, &ops);
     return p->control != NULL;

@@ -370,6 +370,39 @@ def test_the_operator_s_word_is_of_the_name(start, farm, servers):
     assert weir.metric("weir_backend_admin", backend="relay@127.0.0.13", admin="ready") == 1
 
 
+@pytest.mark.parametrize("held_there", [False, True])
+def test_a_relay_in_maintenance_stays_there(start, farm, servers, held_there):
+    """Its name has its address no more and then again, as where a server gives another choice each time: no mail comes of that."""
+    a, b = farm(11, 12)
+    server = servers(NameServer, relay=Answer(*at(11, 12)))
+    weir = by_name(start, server, a.port)
+    up(weir, *full(11, 12))
+    clients = []
+    while held_there and not [one for one in b.open_now() if one.traffic]:
+        clients.append(held(weir))
+
+    def gone_and_back(word=None, name="relay@127.0.0.12"):
+        server.say(relay=Answer(*at(11)))
+        reask(weir)
+        up(weir, "relay")
+        if word:
+            assert [one["name"] for one in weir.ask(word, name)][-1] == "relay@127.0.0.12"
+        server.say(relay=Answer(*at(11, 12)))
+        reask(weir)
+        wait_until(lambda: len(weir.ask("backends")) == 2, 5, "it is back")
+        return {one["name"]: one["admin"] for one in weir.ask("backends")}["relay@127.0.0.12"]
+    weir.order("maint", "relay@127.0.0.12")
+    assert gone_and_back() == "maint"
+    assert gone_and_back("drain") == "drain"
+    assert gone_and_back("ready") == "ready"
+    assert gone_and_back() == "ready"
+    weir.order("weight", "relay@127.0.0.12", "7")
+    assert gone_and_back("maint", "relay") == "maint"
+    assert {one["name"]: one["weight"] for one in weir.ask("backends")} == {"relay@127.0.0.11": 1, "relay@127.0.0.12": 7}
+    for client in clients:
+        client.close()
+
+
 def test_an_address_that_goes_and_comes_back(start, farm, servers):
     """With a session on it all the time: it is the same backend, and a cap of one stays one."""
     a, b = farm(11, 12)
