@@ -73,7 +73,7 @@ struct rate_refusal {
  * memory is out, is let through: a limit is not worth mail. */
 bool rate_take(struct rate *rate, enum rate_what what, const char *who, size_t size, int64_t now,
                struct rate_refusal *refusal);
-/* Give back what was just taken, because another rule refused. */
+/* Give back what was taken: another rule refused, or no backend could be had for it. */
 void rate_give_back(struct rate *rate, enum rate_what what, const char *who, size_t size, int64_t now);
 
 /* --- the bank: who keeps the farm's count --- */

@@ -2,7 +2,8 @@
  * The limits that a session is under: the rules of the worker's present front, as with routes (aim.c).
  *
  *      dialog ── MAIL, RCPT ──▶ gate ──▶ each rule of the listener: whose token? ──▶ counters/rate
- *                                            └── one refuses: the others get theirs back, 450
+ *                                            ├── one refuses: the others get theirs back, 450
+ *                                            └── no backend can be had for it: all get theirs back
  */
 #include <ctype.h>
 #include <stdlib.h>
@@ -64,6 +65,21 @@ static void tell(const struct session *s, const struct rate *rate, enum rate_wha
     log_end(&r);
 }
 
+/* A token of each of the first `n` rules. */
+static void give_back(const struct session *s, size_t n, enum rate_what what)
+{
+    const struct limits *limits = &aim_listener(s)->limits;
+    char text[ADDRESS_TEXT_MAX];
+
+    for (size_t i = 0; i < n; i++) {
+        const struct limit *limit = &limits->rules[i];
+        struct whose who = whose(s, limit->by, text);
+
+        if (who.size && rate_limits(limit->rate, what))
+            rate_give_back(limit->rate, what, who.text, who.size, s->worker->now);
+    }
+}
+
 /* One token of each rule, or none. 0, or ms to wait. */
 static uint32_t take(const struct session *s, enum rate_what what)
 {
@@ -80,12 +96,7 @@ static uint32_t take(const struct session *s, enum rate_what what)
             continue;
         if (refusal.tell)
             tell(s, limit->rate, what, &who, &refusal);
-        while (i--) {
-            limit = &limits->rules[i];
-            who = whose(s, limit->by, text);
-            if (who.size && rate_limits(limit->rate, what))
-                rate_give_back(limit->rate, what, who.text, who.size, s->worker->now);
-        }
+        give_back(s, i, what);
         return refusal.wait;
     }
     return 0;
@@ -120,11 +131,21 @@ static uint32_t on_recipient(void *arg)
     return take(arg, RATE_RECIPIENTS);
 }
 
+static void on_take_back(void *arg, unsigned recipients)
+{
+    const struct session *s = arg;
+    const struct limits *limits = &aim_listener(s)->limits;
+
+    give_back(s, limits->n, RATE_MESSAGES);
+    while (recipients--)
+        give_back(s, limits->n, RATE_RECIPIENTS);
+}
+
 void session_follow_limits(struct session *s)
 {
     bool limited = !s->prelude && aim_listener(s)->limits.n;
 
-    s->gate = (struct smtp_gate){ on_message, on_recipient, s };
+    s->gate = (struct smtp_gate){ on_message, on_recipient, on_take_back, s };
     if (!s->prelude)
         smtp_dialog_limit(&s->dialog, limited ? &s->gate : NULL);
 }

@@ -275,6 +275,8 @@ enum smtp_channel {
 struct smtp_gate {
     uint32_t (*message)(void *arg, struct smtp_span domain); /* of its sender; may be empty */
     uint32_t (*recipient)(void *arg);                        /* of the message last let in */
+    /* The message last let in goes nowhere, nor do so many recipients of it: no backend could be had. */
+    void (*take_back)(void *arg, unsigned recipients);
     void *arg;
 };
 

@@ -261,6 +261,7 @@ void backend_refused(struct smtp_dialog *d, const char *reply)
     enter_backend(d, SMTP_BACKEND_NONE);
     if (auth_backend_refused(d, reply))
         return;
+    gate_take_back(d);
     if (x->lost_at_work) {
         /* There was one, and it failed at this transaction: that need not end the session. */
         fail_transaction(d, REPLY_LOST);

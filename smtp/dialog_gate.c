@@ -5,6 +5,8 @@
  *      MAIL, RCPT ──▶ gate ──▶ 0: counted, and goes its way
  *                       └────▶ ms: 450, behind the replies to what was sent before
  *
+ * What no backend could be had for is taken back: it has cost nobody anything.
+ *
  * Asked once, however often the command is read again: the answer is kept until it is consumed. What is sent
  * again to another backend was asked about before.
  */
@@ -40,6 +42,15 @@ bool gate_lets_recipient(struct smtp_dialog *d)
         d->gate_asked = true;
     }
     return !d->gate_wait;
+}
+
+/* Nobody has answered MAIL yet, so nobody has any of its recipients. */
+void gate_take_back(struct smtp_dialog *d)
+{
+    const struct smtp_exchange *x = d->exchange;
+
+    if (d->gate && x->open && !x->committed)
+        d->gate->take_back(d->gate->arg, x->outstanding_recipients);
 }
 
 /* RFC 3463: 4.7.1, a matter of policy; to come again later helps. */

@@ -194,6 +194,7 @@ bool route_waits(const struct smtp_exchange *x);
 /* Whether what is being read may go on. */
 bool gate_lets_mail(struct smtp_dialog *d, struct smtp_span path);
 bool gate_lets_recipient(struct smtp_dialog *d);
+void gate_take_back(struct smtp_dialog *d); /* no backend could be had */
 void gate_refuse_mail(struct smtp_dialog *d);
 void gate_refuse_recipient(struct smtp_dialog *d); /* nothing unanswered was sent before it */
 

@@ -104,12 +104,18 @@ static inline uint32_t driver_recipient(void *arg)
     return driver_count(&((struct driver *)arg)->recipients);
 }
 
+static inline void driver_take_back(void *arg, unsigned recipients)
+{
+    ((struct driver *)arg)->messages++;
+    ((struct driver *)arg)->recipients += recipients;
+}
+
 /* So many, and no more. */
 static inline void driver_limit(struct driver *d, unsigned messages, unsigned recipients)
 {
     d->messages = messages;
     d->recipients = recipients;
-    d->gate = (struct smtp_gate){ driver_message, driver_recipient, d };
+    d->gate = (struct smtp_gate){ driver_message, driver_recipient, driver_take_back, d };
     smtp_dialog_limit(&d->dialog, &d->gate);
 }
 

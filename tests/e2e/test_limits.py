@@ -68,6 +68,27 @@ def test_messages_by_client(limited):
     assert len(weir.find_log(event="limit")) == 1  # the second refusal is not told at once
 
 
+def test_an_outage_uses_nothing_up(limited):
+    """While no relay can be had, clients come again and again; afterwards they have all of what they may send."""
+    weir, relay = limited({"each": {"by": "client", "messages": "2/720h", "recipients": "2/720h"}})
+    relay.stop()
+    for _ in range(5):
+        with weir.introduced() as client:
+            client.send(b"MAIL FROM:<a@client.test>\r\nRCPT TO:<to@relay.test>\r\n")
+            assert client.reply().code in (421, 451)
+    relay.start()
+
+    def is_back():
+        with weir.introduced(source="127.0.0.98") as client:
+            return mail(client, "a@somebody.example").code == 250
+    wait_until(is_back, 15, "it is back", 0.1)
+    with weir.introduced() as client:
+        client.message()
+        client.message()
+        hinted(mail(client))
+    assert refused(weir, "each") == 1 and not refused(weir, "each", "recipients")
+
+
 def test_it_works_when_the_hint_said(limited):
     weir, relay = limited({"each": {"by": "client", "messages": "2/4s"}})
     with weir.introduced() as client:
