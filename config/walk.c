@@ -210,6 +210,23 @@ static bool name_fits(struct walk *walk, const char *name, struct place place)
     return false;
 }
 
+/* Where operators speak to a farm (docs/redis.md), the field relay is relay's word, and relay.weight its
+ * weight.
+ */
+static bool backend_name_fits(struct walk *walk, const char *name, struct place place)
+{
+    static const char ending[] = ".weight";
+    size_t size = strlen(name);
+
+    if (!name_fits(walk, name, place))
+        return false;
+    if (size < sizeof ending || strcmp(name + size - (sizeof ending - 1), ending) != 0)
+        return true;
+    REPORT(walk, place, "expected a name that does not end in \"%s\": that is the weight of another one",
+           ending);
+    return false;
+}
+
 /* A name that stands in the array already; NULL if it is new. Names are what the structs begin with. */
 static const void *find_named(const char *array, size_t n, size_t size, const char *name)
 {
@@ -301,7 +318,7 @@ static void walk_backend(struct walk *walk, struct config_pool *pool, const yaml
         return;
     struct place place = document_place(key->start_mark);
     size_t path = enter(walk, name);
-    if (name_fits(walk, name, place)) {
+    if (backend_name_fits(walk, name, place)) {
         size_t index = draft_backend(draft, name, walk->key, place);
         struct origin *described = &draft->described[index];
         bool known = false;
