@@ -219,6 +219,19 @@ static void print_reason(FILE *out, const json_t *backend, const struct style *s
     show_line(out, text, style->width);
 }
 
+/* Its weight is what an operator or the file says, and this is why it gets another part of the mail. */
+static void print_agent(FILE *out, const json_t *backend, const struct style *style)
+{
+    const json_t *agent = json_object_get(backend, "agent");
+    char text[256];
+
+    if (!json_is_integer(json_object_get(agent, "percent")) || show_number(agent, "percent") == 100)
+        return;
+    (void)snprintf(text, sizeof text, "%.100s: its agent says %lld %% of its weight",
+                   show_text(backend, "name"), (long long)show_number(agent, "percent"));
+    show_line(out, text, style->width);
+}
+
 void show_backends(FILE *out, const json_t *backends, const struct style *style)
 {
     static const struct table_column columns[] = {
@@ -241,8 +254,10 @@ void show_backends(FILE *out, const json_t *backends, const struct style *style)
         put_backend(table, backend);
     table_print(table, out, style->width, style->colours);
     table_free(&table);
-    for (i = 0; (backend = json_array_get(backends, i)); i++)
+    for (i = 0; (backend = json_array_get(backends, i)); i++) {
         print_reason(out, backend, style);
+        print_agent(out, backend, style);
+    }
 }
 
 /* --- sessions --- */

@@ -186,6 +186,16 @@ static void test_backends(void **state)
     }
     text = shown(show_backends, json, 80, true);
     assert_non_null(strstr(text, "\033[32mup"));
+    assert_null(strstr(text, "agent"));
+    free(text);
+    text = shown(show_backends,
+                 "[{\"name\":\"a\",\"state\":\"up\",\"agent\":{\"percent\":0}},"
+                 "{\"name\":\"b\",\"state\":\"up\",\"agent\":{\"percent\":100}},"
+                 "{\"name\":\"c\",\"state\":\"up\",\"agent\":{}}]",
+                 80, false);
+    assert_non_null(strstr(text, "\na: its agent says 0 % of its weight\n"));
+    assert_null(strstr(text, "b: "));
+    assert_null(strstr(text, "c: "));
     free(text);
 }
 
