@@ -98,7 +98,7 @@ def test_drain_and_maint(weir, agent, word):
     assert share(weir, 10) == 0
     agent.say(b"ready\n")
     weir.wait_log(event="backend-admin", backend="r1", to="ready")
-    wait_until(lambda: share(weir, 4) > 0, 5, "it is used again")
+    wait_until(lambda: share(weir, 10) > 0, 15, "it is used again")
 
 
 @pytest.mark.parametrize("word", ["down", "fail", "stopped"])

@@ -254,7 +254,7 @@ def test_intersection(start, relays):
             return client.ehlo().extensions
     expected = {"PIPELINING": "", "SIZE": "10000", "8BITMIME": "", "ENHANCEDSTATUSCODES": ""}
     wait_until(lambda: offered() == expected, 3, lambda: "steady: %s" % offered())
-    for _ in range(12):
+    for _ in range(16):  # to whom is by lot
         weir.deliver()
         assert offered() == expected
     assert len([one for one in (rich, plain, small) if one.committed()]) > 1

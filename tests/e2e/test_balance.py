@@ -50,8 +50,8 @@ def test_other_algorithms_deliver_and_spread(start, relays, algorithm):
         clients.append(weir.client(source="127.0.1.%d" % (number + 1)).ehlo())
         clients[-1].envelope(sender="%d@x" % number)
     counts = [len(one.traffic()) for one in two]
-    # How quick each was just then is what peak-ewma goes by.
-    assert sum(counts) == 40 and min(counts) >= (1 if algorithm == "peak-ewma" else 8), counts
+    # How quick each was just then is what peak-ewma goes by. By lot, one of them gets three or fewer once in 50 million times.
+    assert sum(counts) == 40 and min(counts) >= {"peak-ewma": 1, "random": 4}.get(algorithm, 8), counts
     if algorithm == "round-robin":
         assert counts == [20, 20]
     release(clients)

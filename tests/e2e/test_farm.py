@@ -65,7 +65,7 @@ def test_a_relay_killed_under_200_sessions(start, relays):
     # It gets mail again, and in the end its share.
     wait_until(lambda: weir.metric("weir_backend_weight", backend="r1") == 1, 10, "slow start is over")
     before = len(a.committed())
-    for _ in range(30):  # by lot, where they are alike: it may miss a few
+    for _ in range(50):  # by lot, where they are alike: it may miss a few
         weir.deliver()
     assert len(a.committed()) > before
 

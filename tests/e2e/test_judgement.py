@@ -178,7 +178,7 @@ def test_panic_uses_the_ejected(start, relays):
     weir = up(start({"r1": {"address": relays_[0], "max-connections": 1}, "r2": relays_[1], "r3": relays_[2]},
                     pool={**CHECKED, "queue-timeout": "5s"}), 3)
     relays_[1].on("banner", DROP, times=3)
-    for _ in range(40):
+    for _ in range(80):  # whom each meets is by lot
         session(weir)
         if ("up", "ejected") in state_lines(weir, "r2"):
             break
