@@ -18,6 +18,7 @@ from weirtest.relay import Delay
 
 RARE = {"interval": "60s", "fast-interval": "60s"}
 LEASE = 1.0  # s
+AGAIN = 40  # s: a Redis that was held up for half a second was away, and the others have ten seconds to come back
 STATES = {"shared", "held", "local", "rejoin"}
 
 
@@ -39,14 +40,14 @@ def state(weir):
     return (weir.status()["redis"] or {}).get("state", "off")
 
 
-def wait_state(weir, *wanted, timeout=15):
+def wait_state(weir, *wanted, timeout=AGAIN):
     wait_until(lambda: state(weir) in wanted, timeout, lambda: "%s, is %s:\n%s" % (wanted, weir.status()["redis"], weir.output()))
 
 
 def heard(weirs, count=None):
     """Each hears all the others."""
     for weir in weirs:
-        wait_until(lambda: state(weir) == "shared" and weir.metric("weir_instances") == (count or len(weirs)), 15,
+        wait_until(lambda: state(weir) == "shared" and weir.metric("weir_instances") == (count or len(weirs)), AGAIN,
                    lambda: "%d instances: %s\n%s" % (count or len(weirs), weir.status()["redis"], weir.output()))
 
 
@@ -61,7 +62,7 @@ def held_by(relays):
 def agree(weirs, relays):
     """Every instance knows what is open at the relays, exactly."""
     for weir in weirs:
-        wait_until(lambda: farm_connections(weir) == held_by(relays), 15,
+        wait_until(lambda: farm_connections(weir) == held_by(relays), AGAIN,
                    lambda: "%s, are %s" % (farm_connections(weir), held_by(relays)))
 
 
@@ -175,20 +176,20 @@ def test_a_full_farm_is_full_for_all(redis, instance, relay):
 def test_an_instance_is_killed(redis, instance, relays):
     """With 50 sessions: the others' view is true again a lease later, and not because it had never counted them."""
     two, server = relays(2), redis()
-    weirs = [instance(server.url, two) for _ in range(3)]
+    weirs = [instance(server.url, two, {"lease": "4s"}) for _ in range(3)]
     heard(weirs)
     clients = hold(weirs[0], 50)
     agree(weirs, two)
     assert sum(farm_connections(weirs[1]).values()) == 50
-    weirs[0].kill()
     began = time.monotonic()
+    weirs[0].kill()
     for weir in weirs[1:]:
         wait_until(lambda: sum(farm_connections(weir).values()) == 0 and weir.metric("weir_instances") == 2, 20, "none is left")
     took = time.monotonic() - began
     assert sum(held_by(two).values()) == 0
     print("true again after %.2f s" % took)
     # Not bye: the lease had to pass, less the time since its last word. Then it starts anew, and counts.
-    assert took > LEASE / 3
+    assert took > 1
     weirs[0].start()
     heard(weirs)
     for client in clients:
@@ -352,7 +353,7 @@ def test_reload_over_tls(redis, instance, relays, pki):
     with server.client() as listener:
         listener.ask("SUBSCRIBE", "weir:{main}:events")
         weirs[0].reload()
-        wait_state(weirs[0], "rejoin")
+        weirs[0].wait_log(event="counters", message=re.compile("^rejoin: "))
         assert farm_connections(weirs[0]) == {"r1": 3}
         said, mine = [], id_of(weirs[0])
         while not said or said[-1]["id"] != mine:
@@ -529,7 +530,7 @@ class Silent(Refused):
 
 class Paused(Refused):
     def begin(self):
-        self.admin.ask("CLIENT", "PAUSE", 2500)
+        self.admin.ask("CLIENT", "PAUSE", 8000)
 
     def end(self):
         self.admin.ask("PING")  # it is answered when the pause is over: nothing else ends one

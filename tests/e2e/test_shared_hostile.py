@@ -217,13 +217,15 @@ class Splitter:
 def test_two_connections_to_two_servers(redis, instance, relays):  # noqa: F811
     """Who publishes at one and hears at the other hears nobody, and does not share its counts; it looks for a way out."""
     servers, one = [redis(), redis()], relays(1)
-    splitter = Splitter(*[server.port for server in servers])
-    weirs = [instance("redis://127.0.0.1:%d" % splitter.port, one, joins=False) for _ in range(2)]
+    # One for each, or they could come to it in turns, and have both of theirs at one server.
+    splitters = [Splitter(*[server.port for server in servers]) for _ in range(2)]
+    weirs = [instance("redis://127.0.0.1:%d" % splitter.port, one, joins=False) for splitter in splitters]
     for weir in weirs:
         weir.wait_log(event="redis", message="server: what is published is not heard: its two connections lead to different servers",
                       timeout=20)
         assert state(weir) == "local"
-    splitter.ports = splitter.ports[:1]
+    for splitter in splitters:
+        splitter.ports = splitter.ports[:1]
     for weir in weirs:
         wait_state(weir, "shared", timeout=30)
     heard(weirs)
@@ -233,4 +235,5 @@ def test_two_connections_to_two_servers(redis, instance, relays):  # noqa: F811
     release(clients)
     for weir in weirs:
         weir.finish()
-    splitter.close()
+    for splitter in splitters:
+        splitter.close()
