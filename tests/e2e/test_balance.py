@@ -107,7 +107,7 @@ def test_the_cap_is_exact(start, relay, workers):
 
 def test_queue(start, relay):
     """One place, two in the queue, no third; the places are handed on in order; waiting ends at queue-timeout."""
-    weir = start({"r1": {"address": relay, "max-connections": 1}}, pool={"queue-size": 2, "queue-timeout": "2s"})
+    weir = start({"r1": {"address": relay, "max-connections": 1}}, pool={"queue-size": 2, "queue-timeout": "5s"})
     holder = hold(weir, 1)[0]
     waiting = []
     for number in range(2):
@@ -131,7 +131,7 @@ def test_queue(start, relay):
 
 
 def test_a_client_that_leaves_the_queue(start, relay):
-    weir = start({"r1": {"address": relay, "max-connections": 1}})
+    weir = start({"r1": {"address": relay, "max-connections": 1}}, pool={"queue-timeout": "30s"})
     holder = hold(weir, 1)[0]
     gone = weir.client().ehlo()
     gone.send(b"MAIL FROM:<gone@x>\r\n")
@@ -151,7 +151,7 @@ def test_a_client_that_leaves_the_queue(start, relay):
 def test_a_mail_before_the_first_check_waits(start, relay):
     """A MAIL that comes while every backend is still unknown waits in the queue, and is not refused."""
     relay.on("banner", Delay(0.5))
-    weir = start([relay], wait="alive")
+    weir = start([relay], wait="alive", pool={"queue-timeout": "8s"})
     with weir.client() as client:
         client.ehlo().message()
 
