@@ -6,7 +6,7 @@ import pytest
 from weirtest.agent import HANG, Agent
 from weirtest.net import wait_until
 
-FAST = {"health": {"interval": "100ms", "fast-interval": "50ms", "fall": 2, "rise": 2, "timeout": "1s"}}
+FAST = {"health": {"interval": "100ms", "fast-interval": "50ms", "fall": 2, "rise": 2, "timeout": "3s"}}
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_drain_and_maint(weir, agent, word):
     assert share(weir, 10) == 0
     agent.say(b"ready\n")
     weir.wait_log(event="backend-admin", backend="r1", to="ready")
-    wait_until(lambda: share(weir, 4) > 0, 5, "it is used again")
+    wait_until(lambda: share(weir, 10) > 0, 15, "it is used again")
 
 
 @pytest.mark.parametrize("word", ["down", "fail", "stopped"])
@@ -135,7 +135,7 @@ def test_no_agent_no_change(weir, agent):
     weir.wait_log(event="backend-state", backend="r1", to="up", times=2)
     # Unreachable is not down either.
     agent.say(HANG)
-    assert weir.wait_log(event="backend-agent", state="unreachable", times=2)["reason"] == "timeout"
+    assert weir.wait_log(15, event="backend-agent", state="unreachable", times=2)["reason"] == "timeout"
     assert share(weir, 20) > 0
     assert state_lines(weir)[-1] == ("down", "up")
 
@@ -277,7 +277,7 @@ def test_flapping_is_damped(start, relays):
         if times < 2:
             weir.wait_log(event="backend-state", backend="r1", to="up", times=times + 2)
     checked = len(first.connections)
-    wait_until(lambda: len(first.connections) >= checked + 10, 5, "checks go on, and pass")
+    wait_until(lambda: len(first.connections) >= checked + 5, 5, "checks go on, and pass")
     assert state_lines(weir)[-1] == ("up", "down")
     assert int(weir.find_log(event="backend-state", backend="r1")[-1]["held_ms"]) >= 4500
     # With nothing beside it, it is better than none.

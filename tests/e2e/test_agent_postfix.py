@@ -124,7 +124,7 @@ class HAProxy:
         self.socket_path = os.path.join(self.directory, "stat")
         path = os.path.join(self.directory, "haproxy.cfg")
         with open(path, "w") as file:
-            file.write("global\n stats socket %s level admin\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n"
+            file.write("global\n stats socket %s level admin\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n timeout check 5s\n"
                        "listen mail\n bind 127.0.0.1:%d\n server r1 127.0.0.1:%d weight 100 check inter 100ms agent-check agent-port %d agent-inter 100ms\n"
                        % (self.socket_path, free_port(), relay_port, agent_port))
         self.process = subprocess.Popen([find_program("haproxy"), "-db", "-f", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -50,8 +50,8 @@ def test_other_algorithms_deliver_and_spread(start, relays, algorithm):
         clients.append(weir.client(source="127.0.1.%d" % (number + 1)).ehlo())
         clients[-1].envelope(sender="%d@x" % number)
     counts = [len(one.traffic()) for one in two]
-    # How quick each was just then is what peak-ewma goes by.
-    assert sum(counts) == 40 and min(counts) >= (1 if algorithm == "peak-ewma" else 8), counts
+    # How quick each was just then is what peak-ewma goes by. By lot, one of them gets three or fewer once in 50 million times.
+    assert sum(counts) == 40 and min(counts) >= {"peak-ewma": 1, "random": 4}.get(algorithm, 8), counts
     if algorithm == "round-robin":
         assert counts == [20, 20]
     release(clients)
@@ -133,7 +133,7 @@ def test_the_cap_is_exact(start, relay, workers):
 
 def test_queue(start, relay):
     """One place, two in the queue, no third; the places are handed on in order; waiting ends at queue-timeout."""
-    weir = start({"r1": {"address": relay, "max-connections": 1}}, pool={"queue-size": 2, "queue-timeout": "2s"})
+    weir = start({"r1": {"address": relay, "max-connections": 1}}, pool={"queue-size": 2, "queue-timeout": "5s"})
     holder = hold(weir, 1)[0]
     waiting = []
     for number in range(2):
@@ -157,7 +157,7 @@ def test_queue(start, relay):
 
 
 def test_a_client_that_leaves_the_queue(start, relay):
-    weir = start({"r1": {"address": relay, "max-connections": 1}})
+    weir = start({"r1": {"address": relay, "max-connections": 1}}, pool={"queue-timeout": "30s"})
     holder = hold(weir, 1)[0]
     gone = weir.client().ehlo()
     gone.send(b"MAIL FROM:<gone@x>\r\n")
@@ -177,7 +177,7 @@ def test_a_client_that_leaves_the_queue(start, relay):
 def test_a_mail_before_the_first_check_waits(start, relay):
     """A MAIL that comes while every backend is still unknown waits in the queue, and is not refused."""
     relay.on("banner", Delay(0.5))
-    weir = start([relay], wait="alive")
+    weir = start([relay], wait="alive", pool={"queue-timeout": "8s"})
     with weir.client() as client:
         client.ehlo().message()
 

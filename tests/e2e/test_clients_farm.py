@@ -13,7 +13,7 @@ import time
 
 import pytest
 from test_farm_control import documented_rights
-from test_shared import LEASE, heard, id_of, instance, wait_state  # noqa: F401: fixtures
+from test_shared import AGAIN, LEASE, heard, id_of, instance, wait_state  # noqa: F401: fixtures
 from weirtest.identity import v1
 from weirtest.net import free_port, wait_until
 from weirtest.weir import ROOT
@@ -58,10 +58,10 @@ def stay(weir, count, source=CLIENT):
 
 
 def full(weir, source=CLIENT, **options):
-    wait_until(lambda: not visits(weir, source, **options), 15, lambda: "no more of it:\n" + weir.output())
+    wait_until(lambda: not visits(weir, source, **options), AGAIN, lambda: "no more of it:\n" + weir.output())
 
 
-def welcome(weir, source=CLIENT, timeout=15, **options):
+def welcome(weir, source=CLIENT, timeout=AGAIN, **options):
     wait_until(lambda: visits(weir, source, **options), timeout, lambda: "one more of it:\n" + weir.output())
 
 
@@ -73,7 +73,7 @@ def counts(server, who=CLIENT, listener="smtp"):
 
 def told(server, weirs, numbers, who=CLIENT):
     want = {id_of(weir): number for weir, number in zip(weirs, numbers) if number}
-    wait_until(lambda: counts(server, who) == want, 15, lambda: "%s, is %s" % (want, counts(server, who)))
+    wait_until(lambda: counts(server, who) == want, AGAIN, lambda: "%s, is %s" % (want, counts(server, who)))
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from weirtest.net import free_port, wait_until
 
 def test_groups_of_body_and_envelope_are_not_one_slow_body(start, relay):
     """RFC 2920 section 3.1: a message may open a group. Each body here is quick; only together do they last."""
-    weir = start([relay], listener={"data-timeout": "1s", "min-data-rate": 500})
+    weir = start([relay], listener={"data-timeout": "2s", "min-data-rate": 500})
     group = b"short\r\n.\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x>\r\nDATA\r\n"
     with weir.client() as client:
         client.ehlo().envelope().ok("DATA", 354)
-        for _ in range(15):
+        for _ in range(25):
             client.send(group)
             assert [client.reply().code for _ in range(4)] == [250, 250, 250, 354]
             time.sleep(0.1)

@@ -26,8 +26,8 @@ def test_smtp_source_to_smtp_sinks(start, sinks, options):
     wait_until(lambda: weir.metric("weir_backend_up") == 3, 5, "all sinks are up")
     code, error = programs.smtp_source(weir.port, 10, 150, 4096, *options)
     assert code == 0, error
-    counts = [len(sink.messages()) for sink in sinks]
-    assert sum(counts) == 150 and min(counts) > 0, counts
+    wait_until(lambda: sum(len(sink.messages()) for sink in sinks) == 150, 5, lambda: [len(sink.messages()) for sink in sinks])
+    assert all(sink.messages() for sink in sinks)
     weir.wait_log(event="transaction", outcome="delivered", times=150)
 
 
@@ -36,8 +36,9 @@ def test_smtp_source_with_big_messages(start, sinks):
     code, error = programs.smtp_source(weir.port, 4, 12, 2500000)
     assert code == 0, error
     # The sink keeps lines without their CR, so a little less than what was sent.
-    sizes = [len(message) for sink in sinks for message in sink.messages()]
-    assert len(sizes) == 12 and min(sizes) > 2400000, sizes
+    def sizes():
+        return [len(message) for sink in sinks for message in sink.messages()]
+    wait_until(lambda: len(sizes()) == 12 and min(sizes()) > 2400000, 5, sizes)
 
 
 @root_only
@@ -62,7 +63,7 @@ def test_postfix_as_backend(start):
         assert reply.enhanced == "2.1.0"
         code, error = programs.smtp_source(weir.port, 5, 60, 2048)
         assert code == 0, error
-        wait_until(lambda: len(postfix.queued()) == 62, 10, lambda: "62 messages queued, are %d" % len(postfix.queued()))
+        wait_until(lambda: len(postfix.queued()) == 62, 20, lambda: "62 messages queued, are %d" % len(postfix.queued()))
         senders = [sender for sender, _ in postfix.queued()]
         assert senders.count("data@client.test") == senders.count("bdat@client.test") == 1
     finally:

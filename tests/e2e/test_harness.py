@@ -157,7 +157,7 @@ def test_programs(relay):
     sink = programs.Sink()
     try:
         connected(sink).ehlo().message(wire=b"Subject: to the sink\r\n\r\n")
-        assert any(b"to the sink" in message for message in sink.messages())
+        net.wait_until(lambda: any(b"to the sink" in message for message in sink.messages()), 5, "it is in a file")
     finally:
         sink.stop()
     code, dialogue = programs.swaks(relay.port)

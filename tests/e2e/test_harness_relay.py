@@ -119,7 +119,7 @@ def test_a_client_that_refuses(secure, pki):
     with Client(relay.address) as client:
         with pytest.raises(ssl.SSLCertVerificationError):
             upgraded(client.ehlo(), client_context(pki.foreign_ca))
-    wait_until(lambda: relay.refusals, 3, "the relay has noticed")
+    wait_until(lambda: relay.refusals, 5, "the relay has noticed")
 
 
 @pytest.mark.parametrize("action,ending", [(DROP, "cut"), (CLOSE, "close_notify"), ([b"250 ok\r\n", DROP], "cut")])

@@ -233,7 +233,7 @@ def test_connections_are_counted_per_true_client(start, relay):
         assert client.wait_closed() == b""
     first.message()
     first.quit()
-    wait_until(lambda: weir.metric("weir_sessions_active") == 1, 3, "the first has gone")
+    wait_until(lambda: weir.metric("weir_sessions_active") == 1, 5, "the first has gone")
     weir.client(source=FRONT, header=v1((ALLOWED[0], 999))).ehlo().message()
     other.close()
 
@@ -481,7 +481,7 @@ def test_labels_are_counted_as_clients(start, relay):
     assert held[3].wait_closed() == b""
     held.pop().close()
     held.pop(0).quit()
-    wait_until(lambda: weir.metric("weir_sessions_active") == 2, 3, "two have gone")
+    wait_until(lambda: weir.metric("weir_sessions_active") == 2, 5, "two have gone")
     with weir.client(source=FRONT) as client:
         client.ehlo().ok("XCLIENT ADDR=10.1.0.1", 220)
         client.ehlo().message()

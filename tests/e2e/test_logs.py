@@ -173,7 +173,7 @@ def test_log_to_a_blocked_fifo(start, relay, tmp_path):
         fcntl.fcntl(reader, F_SETPIPE_SZ, 4096)
         weir = start([relay], top={"log": {"destination": fifo}}, wait="ready")
         wide = "w" * 240 + ".test"
-        deadline = time.monotonic() + 25
+        deadline = time.monotonic() + 100
         with weir.client() as client:
             client.ehlo(wide)
             while not weir.metric("weir_log_dropped_total"):

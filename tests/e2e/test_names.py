@@ -135,7 +135,7 @@ def test_a_relay_that_has_moved(start, farm, servers):
     assert len(b.committed()) == 1
 
 
-def test_redis_is_the_same(start, farm, servers, redis, pki):
+def test_redis_is_the_same(redis, start, farm, servers, pki):
     """Relays that come and go are no reason to leave Redis, over TLS neither."""
     a, _ = farm(11, 12)
     names, server = servers(Dnsmasq, relay=at(11)), redis(tls=pki)
@@ -152,7 +152,7 @@ def test_redis_is_the_same(start, farm, servers, redis, pki):
     assert connections() == before and weir.status()["redis"]["state"] == "shared"
 
 
-def test_the_farm_s_word_of_one_goes_before_that_of_all(start, farm, servers, redis):
+def test_the_farm_s_word_of_one_goes_before_that_of_all(redis, start, farm, servers):
     """In whatever order operators have said it; as weirctl shows it."""
     a, _ = farm(11, 12)
     names, server = servers(Dnsmasq, relay=at(11, 12)), redis()
@@ -319,7 +319,7 @@ def test_one_two_one(start, farm, servers):
     """Its name changes with its company; its places, its cap and its counters don't."""
     a, b = farm(11, 12)
     server = servers(NameServer, relay=Answer(*at(11)))
-    weir = by_name(start, server, a.port, options={"max-connections": 2})
+    weir = by_name(start, server, a.port, options={"max-connections": 2}, pool={"queue-timeout": "20s"})
     up(weir, "relay")
     weir.deliver()
     clients = [held(weir), held(weir)]
@@ -523,7 +523,7 @@ def test_reloads(start, farm, servers):
 def test_two_pools_one_question(start, farm, servers):
     """The same name and port under two backends: asked for once, and two backends of each address."""
     a, = farm(11)
-    server = servers(NameServer, relay=Answer(*at(11)))
+    server = servers(NameServer, relay=Answer(*at(11), ttl=300))
     address = "relay.farm.test:%d" % a.port
     weir = start({"one": {"address": address}}, top={
         "nameservers": server.address, "pools": {"more": {"backends": {"two": {"address": address}}}}})

@@ -6,13 +6,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
 from weirtest import weir as house
 from weirtest.client import Client
+from weirtest.dns import NameServer
 from weirtest.net import abort, free_port, has_ipv6, wait_until
-from weirtest.relay import Delay
 from weirtest.weir import Weir
 
 MINIMAL = """\
@@ -173,9 +174,9 @@ def test_a_second_signal_stops_now(start, relay, second):
 
 
 def test_drain_grace(start, relay):
-    weir = start([relay], top={"drain-grace": "1s"})
+    weir = start([relay], top={"drain-grace": "4s"})
     weir.term()
-    wait_until(lambda: weir.http("/readyz")[0] == 503, 2, "/readyz says 503")
+    wait_until(lambda: weir.http("/readyz")[0] == 503, 5, "/readyz says 503")
     weir.deliver()
     assert weir.wait() == 0
 
@@ -366,8 +367,16 @@ def test_user(start, relay):
     weir.deliver()
 
 
-def test_unresolvable_backend(start, relay):
-    weir = start({"r1": relay, "ghost": "no-such-host.invalid:25"})
+@pytest.fixture
+def nobody():
+    """A name server that knows no name: what the machine's own says, and when, is its own affair. Weir ends before it."""
+    server = NameServer()
+    yield {"nameservers": [server.address]}
+    server.discard()
+
+
+def test_unresolvable_backend(nobody, start, relay):
+    weir = start({"r1": relay, "ghost": "no-such-host.invalid:25"}, top=nobody)
     wait_until(lambda: weir.metric("weir_backend_up", backend="ghost") == 0 or not
                [1 for name, labels, _ in weir.metrics() if labels.get("backend") == "ghost"], 5, "ghost is down")
     wait_until(lambda: "no-such-host.invalid" in weir.output() or weir.find_log(backend="ghost"), 10, lambda: "logged:\n" + weir.output())
@@ -375,8 +384,8 @@ def test_unresolvable_backend(start, relay):
         weir.deliver()
 
 
-def test_only_an_unresolvable_backend(start):
-    weir = start({"ghost": "no-such-host.invalid:25"}, pool={"queue-timeout": "500ms"}, wait="alive")
+def test_only_an_unresolvable_backend(nobody, start):
+    weir = start({"ghost": "no-such-host.invalid:25"}, pool={"queue-timeout": "500ms"}, top=nobody, wait="alive")
     with weir.client() as client:
         assert client.ehlo().command("MAIL FROM:<a@x>").code in (421, 451)
     assert weir.http("/readyz")[0] == 503
@@ -449,9 +458,11 @@ def test_every_metric_is_in_the_manual(start, relay):
 
 
 def test_ready_only_with_a_usable_backend(start, relay):
-    relay.on("banner", Delay(0.5))
+    asked = threading.Event()
+    relay.on("banner", lambda *_: asked.wait(30) and None)
     weir = start([relay], wait="alive")
     assert weir.http("/readyz")[0] == 503
+    asked.set()
     wait_until(lambda: weir.http("/readyz")[0] == 200, 5, "ready")
 
 

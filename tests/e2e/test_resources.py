@@ -79,8 +79,9 @@ def test_a_stalled_backend_does_not_fill_memory(start, relay):
         weir.deliver()
     relay.on("body", At(100000, STALL))
     before = resident(weir.pid)
-    client = weir.client(timeout=1)
+    client = weir.client()
     client.ehlo().envelope().ok("DATA", 354)
+    client.sock.settimeout(1)
     sent = 0
     with pytest.raises(TimeoutError):
         while sent < 50 << 20:
@@ -96,8 +97,9 @@ def test_a_client_that_reads_no_replies(start, relay):
     for _ in range(3):
         weir.deliver()
     before = resident(weir.pid)
-    client = weir.client(timeout=1)
+    client = weir.client()
     client.ehlo()
+    client.sock.settimeout(1)
     try:
         for _ in range(2000):
             client.send(b"MAIL FROM:<a@x>\r\nRSET\r\n" * 500)

@@ -78,7 +78,7 @@ def test_a_header_over_a_unix_socket_tells_of_the_way_before_it(start, relays, p
 def test_strangers_with_wrong_passwords_hold_no_places(start, relays, pki):
     relay = relays(1, auth="PLAIN", users={USER: PASSWORD}, auth_required=True)[0]
     weir = start({"r1": {"address": relay, "max-connections": 2}}, listener=tls_listener("starttls", pki.mx, auth="relay", **STRANGERS),
-                 pool={"queue-timeout": "1s", **SLOW_CHECKS})
+                 pool={"queue-timeout": "5s", **SLOW_CHECKS})
     weir.delivers = lambda: delivers(weir, [relay], USER, PASSWORD)
     idle = []
     for _ in range(3):

@@ -207,7 +207,7 @@ def test_a_check_finds_no_starttls(start, make, pool, mode, how):
 @pytest.mark.parametrize("mode", ["require", "implicit"])
 @pytest.mark.parametrize("how", list(BROKEN) + ["stall"])
 def test_a_handshake_that_fails(pair, mode, how):
-    weir, first, second = pair(mode, **{"connect-timeout": "700ms"})
+    weir, first, second = pair(mode)
     before = handshakes(weir)
     first.on("handshake", BROKEN.get(how, STALL))
     assert_used(weir, first, second)
@@ -309,7 +309,7 @@ def test_opportunistic_goes_on_in_the_clear(pair, how):
 
 @pytest.mark.parametrize("how", list(BROKEN) + ["stall"])
 def test_opportunistic_tries_once_more_without(pair, how):
-    weir, first, second = pair("opportunistic", **{"connect-timeout": "700ms"})
+    weir, first, second = pair("opportunistic")
     known = len(first.connections)
     first.on("handshake", BROKEN.get(how, STALL))
     weir.deliver()
@@ -455,7 +455,8 @@ def test_an_alert_in_the_body(pair, action, size):
     with weir.client(timeout=20) as client:
         client.ehlo().envelope().ok("DATA", 354)
         client.send((b"x" * 98 + b"\r\n") * (size // 200 + 1))
-        wait_until(lambda: not first.traffic()[0].open, 5, "the backend has gone")
+        # Weir knows: else the rest could be on its way already when the loss is seen, and what became of it unknown.
+        weir.wait_metric(0, "weir_backend_connections", backend="r1")
         client.send((b"x" * 98 + b"\r\n") * (size // 200 + 1) + b".\r\n")
         reply = client.reply()
         assert reply.code in (451, 421) and reply.enhanced == "4.4.2", reply
@@ -491,7 +492,7 @@ def test_postfix_over_tls(start, pool, pki, mode, settings):
             client.ehlo().message(sender="one@client.test")
             client.message(sender="two@client.test")
             client.quit()
-        wait_until(lambda: len(server.queued()) == 2, 5, server.log)
+        wait_until(lambda: len(server.queued()) == 2, 15, server.log)
         log = server.log()
         assert re.search(r"TLS connection established from \S+\[127\.0\.0\.[15]\].*: TLSv1\.3", log), log
         client = "127.0.0.1" if identity == "none" else "127.0.0.5"

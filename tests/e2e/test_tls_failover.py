@@ -159,7 +159,7 @@ def test_over_tls(start, relays, function, tls, options):
 def test_loss_at_the_handshake(start, relays, tls, step, action):
     if tls == IMPLICIT and step == "starttls":
         pytest.skip("no STARTTLS there")
-    weir, first, second = failover.pair(start, relays, pool={"connect-timeout": "700ms"})
+    weir, first, second = failover.pair(start, relays)
     first.on(step, action)
     with weir.client() as client:
         assert backends.send_commands(client.ehlo()) == [250, 250, 354, 250]

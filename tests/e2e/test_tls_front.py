@@ -14,7 +14,7 @@ from weirtest.weir import tls_listener
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 MODES = ["starttls", "implicit"]
-QUICK = {"command_timeout": "1s"}
+QUICK = {"command_timeout": "2s"}
 FRONT, CLIENT = "127.0.0.5", ("10.1.2.3", 5678)
 HANDSHAKE, ALERT = b"\x16", b"\x15"
 

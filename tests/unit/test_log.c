@@ -205,7 +205,7 @@ static void test_prefix(void **state)
     r.line[r.size] = '\0';
     rest = strptime(r.line, "time=%Y-%m-%dT%H:%M:%S", &tm);
     assert_non_null(rest);
-    assert_in_range(timegm(&tm), now, now + 2);
+    assert_in_range(timegm(&tm), now, time(NULL) + 1); /* its clock is a coarse one */
     assert_int_equal(strspn(rest, ".0123456789"), 4);
     assert_int_equal(sscanf(rest + 4, "Z level=%15s", level), 1);
     assert_string_equal(level, "warning");
@@ -626,7 +626,7 @@ static void test_blocked_stop(void **state)
     produce(0, FULL_PIPE);
     began = now_ms();
     log_stop();
-    assert_in_range(now_ms() - began, 1000, 2200);
+    assert_in_range(now_ms() - began, 1000, PATIENCE);
     assert_true(log_dropped() > before);
     before = log_dropped();
     log_message(LOG_LEVEL_ERROR, "deaf", "to nowhere, least of all a blocked standard error");

@@ -167,7 +167,7 @@ def sentinels_of(make, tls=None):
     master = make(*among, tls=tls)
     other = make("--replicaof", "127.0.0.1", str(master.public_port), "--repl-diskless-sync-delay", "0", *among, tls=tls)
     wait_until(lambda: b"master_link_status:up" in other.ask("INFO", "replication"), 20, "the replica follows")
-    watch = "sentinel monitor mail 127.0.0.1 %d 2\nsentinel down-after-milliseconds mail 500\nsentinel failover-timeout mail 3000\n"
+    watch = "sentinel monitor mail 127.0.0.1 %d 2\nsentinel down-after-milliseconds mail 1500\nsentinel failover-timeout mail 3000\n"
     sentinels = [make(*among, configuration=watch % master.public_port, sentinel=True, tls=tls) for _ in range(3)]
     for sentinel in sentinels:
         wait_until(lambda: len(sentinel.ask("SENTINEL", "replicas", "mail")) == 1 and len(sentinel.ask("SENTINEL", "sentinels", "mail")) == 2,

@@ -380,9 +380,9 @@ class Relay:
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.listener.bind(self.address)
         self.listener.listen(512)
-        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
+        threading.Thread(target=self.accept, args=(self.listener, self.stopping), daemon=True).start()
 
-    def accept(self, listener):
+    def accept(self, listener, stopping):
         while True:
             try:
                 sock, _ = listener.accept()
@@ -390,6 +390,9 @@ class Relay:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self.changed:
+                if stopping.is_set():  # taken just before the listener was closed: stop() does not know of it
+                    sock.close()
+                    return
                 connection = Connection(self, sock, len(self.connections))
                 connection.open_beside = [other for other in self.connections if other.established()]
                 self.connections.append(connection)
