@@ -50,9 +50,11 @@ static bool connect_link(struct client *client)
 {
     struct farm_link *link = client->farm;
     char key[FARM_KEY_MAX];
-    const struct redis_settings settings = {
-        .url = &link->url, .tls = link->tls, .name = "weirctl", .key = farm_key(link, key, "instances", NULL)
-    };
+    const struct redis_settings settings = { .url = &link->url,
+                                             .tls = link->tls,
+                                             .name = "weirctl",
+                                             .key = farm_key(link, key, "instances", NULL),
+                                             .answer_limit = (uint32_t)client->timeout / 2 };
 
     link->was_there = false;
     link->reason[0] = '\0';

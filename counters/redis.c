@@ -8,6 +8,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -128,7 +129,7 @@ bool redis_put(struct redis *redis, const struct redis_request *like, const char
     /* An error is told to the reader. */
     (void)stream_write(&redis->stream, parts, 3);
     if (!redis->requests && redis->stage >= REDIS_STAGE_GREETING)
-        redis_arm(redis, REDIS_ANSWER_LIMIT);
+        redis_arm(redis, redis->answer_limit);
     *redis->requests_end = request;
     redis->requests_end = &request->next;
     return true;
@@ -418,7 +419,7 @@ void redis_connected(struct redis *redis)
     redis->stage = REDIS_STAGE_GREETING;
     for (struct redis_request *request = redis->requests; request; request = request->next)
         request->sent = clock_milliseconds();
-    redis_arm(redis, REDIS_ANSWER_LIMIT);
+    redis_arm(redis, redis->answer_limit);
 }
 
 /* Whether octets came, and the connection is still the same. */
@@ -479,7 +480,7 @@ void redis_arm(struct redis *redis, int64_t milliseconds)
 
 static bool is_late(const struct redis *redis, int64_t now)
 {
-    return redis->requests && redis->requests->sent + REDIS_ANSWER_LIMIT <= now;
+    return redis->requests && redis->requests->sent + redis->answer_limit <= now;
 }
 
 static void watch_quiet(struct redis *redis, int64_t now)
@@ -506,9 +507,9 @@ static void watch_answers(struct redis *redis)
     if (redis->freed || redis->serial != serial)
         return;
     if (is_late(redis, now))
-        redis_fail(redis, "no answer in %d ms", REDIS_ANSWER_LIMIT);
+        redis_fail(redis, "no answer in %" PRIu32 " ms", redis->answer_limit);
     else if (redis->requests)
-        redis_arm(redis, redis->requests->sent + REDIS_ANSWER_LIMIT - now);
+        redis_arm(redis, redis->requests->sent + redis->answer_limit - now);
     else if (redis->channel && redis->stage == REDIS_STAGE_READY)
         watch_quiet(redis, now);
 }
@@ -573,6 +574,7 @@ struct redis *redis_open(struct ev_loop *loop, const struct redis_settings *sett
     redis->url = *settings->url;
     redis->tls = redis->url.tls ? settings->tls : NULL;
     redis->nameservers = settings->nameservers;
+    redis->answer_limit = settings->answer_limit ? settings->answer_limit : REDIS_ANSWER_LIMIT;
     redis->requests_end = &redis->requests;
     redis->random = ((uint64_t)clock_milliseconds() ^ (uint64_t)(uintptr_t)redis) | 1;
     redis->name = strdup(settings->name);

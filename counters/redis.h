@@ -50,6 +50,7 @@ struct redis_settings {
     const char *channel;          /* subscribe to this, and take no commands; NULL: a connection for commands;
                                      copied */
     const char *nameservers;      /* as resolver_open() takes them; must outlive the connection */
+    uint32_t answer_limit;        /* ms until an answer must have come whole; 0: REDIS_ANSWER_LIMIT */
 };
 
 /* All are called from the loop, and may free the connection. */

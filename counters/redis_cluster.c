@@ -188,7 +188,8 @@ static void open_aside(struct redis *redis, const struct redis_url_host *to)
                                              .tls = redis->tls,
                                              .name = redis->name,
                                              .key = redis->key,
-                                             .nameservers = redis->nameservers };
+                                             .nameservers = redis->nameservers,
+                                             .answer_limit = redis->answer_limit };
     const struct redis_handler handler = { .state = on_aside_state, .arg = redis };
 
     url.kind = REDIS_URL_TCP;

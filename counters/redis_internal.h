@@ -55,6 +55,7 @@ struct redis {
     const struct tls_client *tls;
     char *name, *key, *channel; /* channel NULL: for commands */
     const char *nameservers;
+    uint32_t answer_limit;
     uint64_t random;
 
     enum redis_state state;

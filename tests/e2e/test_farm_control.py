@@ -37,14 +37,11 @@ def redis():
 
 
 def farmctl(url, *arguments, farm="main", environment=None):
-    """(exit code, standard output, standard error) of weirctl, which does not wait for a Redis that is held up: here it asks again."""
+    """(exit code, standard output, standard error) of weirctl."""
     where = ["--redis", url] if url else []
-    for _ in range(5):
-        done = subprocess.run([CONTROL, *where, "--farm", farm, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=30, env=dict(os.environ, **SANITIZER_OPTIONS, COLUMNS="80", **(environment or {})))
-        assert not SANITIZER.search(done.stderr), done.stderr
-        if "no answer in 500 ms" not in done.stderr:
-            break
+    done = subprocess.run([CONTROL, *where, "--farm", farm, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=30, env=dict(os.environ, **SANITIZER_OPTIONS, COLUMNS="80", **(environment or {})))
+    assert not SANITIZER.search(done.stderr), done.stderr
     return done.returncode, done.stdout, done.stderr
 
 
@@ -95,6 +92,13 @@ def test_the_whole(farm):
     assert status["pools"] == [{"name": "relays", "queued": 0, "backends": 2, "usable": 2, "connections": 3}]
     for client in clients:
         client.quit()
+
+
+def test_a_redis_that_is_held_up(farm):
+    """The Weirs give it half a second, for they can do without; an operator waits."""
+    redis, _, _ = farm
+    redis.ask("CLIENT", "PAUSE", 1200, "ALL")
+    assert len(ask(redis.url, "backends")) == 2
 
 
 def test_tables(farm):
