@@ -25,15 +25,6 @@
 #define HELD             5000 /* a connection that lasted so long was a good one */
 #define SUBSCRIBER_QUIET 1000 /* after this a subscriber asks whether the server is still there */
 
-static const char *const state_names[] = { "connecting", "ready", "down" };
-
-static_assert(sizeof state_names / sizeof *state_names == REDIS_DOWN + 1, "each state has a name");
-
-const char *redis_state_name(enum redis_state state)
-{
-    return state_names[state];
-}
-
 enum redis_state redis_state(const struct redis *redis)
 {
     return redis->state;

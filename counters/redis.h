@@ -38,7 +38,6 @@ enum redis_state {
     REDIS_READY,
     REDIS_DOWN, /* tries again by itself */
 };
-const char *redis_state_name(enum redis_state state);
 
 struct redis;
 

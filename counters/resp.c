@@ -370,27 +370,6 @@ enum resp_fault resp_fault(const struct resp *reply)
     return RESP_FAULT_OTHER;
 }
 
-const char *resp_fault_name(enum resp_fault fault)
-{
-    switch (fault) {
-    case RESP_FAULT_NONE: return "none";
-    case RESP_FAULT_AUTH: return "auth";
-    case RESP_FAULT_PERMISSION: return "permission";
-    case RESP_FAULT_LOADING: return "loading";
-    case RESP_FAULT_READONLY: return "readonly";
-    case RESP_FAULT_MASTERDOWN: return "masterdown";
-    case RESP_FAULT_MEMORY: return "memory";
-    case RESP_FAULT_BUSY: return "busy";
-    case RESP_FAULT_CLUSTERDOWN: return "clusterdown";
-    case RESP_FAULT_MOVED: return "moved";
-    case RESP_FAULT_ASK: return "ask";
-    case RESP_FAULT_TRYAGAIN: return "tryagain";
-    case RESP_FAULT_NOSCRIPT: return "noscript";
-    case RESP_FAULT_OTHER: return "other";
-    }
-    return "";
-}
-
 bool resp_is(const struct resp *reply, const char *text)
 {
     return (reply->type == RESP_TEXT || reply->type == RESP_STATUS) && reply->size == strlen(text) &&

@@ -50,7 +50,6 @@ enum resp_fault {
     RESP_FAULT_OTHER,
 };
 enum resp_fault resp_fault(const struct resp *reply);
-const char *resp_fault_name(enum resp_fault fault);
 
 /* Whether it is a text or status of just these octets. */
 bool resp_is(const struct resp *reply, const char *text);

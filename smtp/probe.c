@@ -7,15 +7,11 @@
 #include "smtp/command.h"
 #include "smtp/reply.h"
 
+/* For reasons. */
 static const char *const stage_names[] = {
     "banner", "EHLO", "HELO", "STARTTLS", "TLS", "identity", "MAIL", "RCPT", "RSET", "QUIT", "end",
 };
 static_assert(sizeof stage_names / sizeof *stage_names == SMTP_PROBE_STAGES, "a name for each stage");
-
-const char *smtp_probe_stage_name(enum smtp_probe_stage stage)
-{
-    return stage_names[stage];
-}
 
 void smtp_probe_init(struct smtp_probe *probe, const char *hostname, bool ehlo, enum smtp_probe_tls tls)
 {

@@ -107,7 +107,4 @@ void smtp_probe_break(struct smtp_probe *probe, const char *what);
  * as the null sender. */
 bool smtp_probe_mailbox_valid(const char *mailbox);
 
-/* "banner", "EHLO" …, for messages. */
-const char *smtp_probe_stage_name(enum smtp_probe_stage stage);
-
 #endif
