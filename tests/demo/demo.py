@@ -62,17 +62,24 @@ listen smtp
 """
 
 
+CLAIMS = []
+
+
 def free_port():
     """Below the kernel's ephemeral range: else some connection could take the port of a relay that is away. And below what the
-    tests use, as they run this one among others."""
+    tests use, as they run this one among others. Nobody is given it twice, nor another demo on this machine: an abstract socket
+    says that it is taken, for as long as this process lives."""
     while True:
-        port = random.SystemRandom().randint(10000, 11999)
-        with socket.socket() as probe:
-            try:
+        port, claim = random.SystemRandom().randint(10000, 11999), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind("\0weir-demo-port-%d" % port)
+            with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+        except OSError:
+            claim.close()
+            continue
+        CLAIMS.append(claim)
+        return port
 
 
 class Screen:
