@@ -386,7 +386,8 @@ def test_a_relay_in_maintenance_stays_there(start, farm, servers, held_there):
         reask(weir)
         up(weir, "relay")
         if word:
-            assert [one["name"] for one in weir.ask(word, name)][-1] == "relay@127.0.0.12"
+            answer = weir.ask(word, name)[-1]
+            assert (answer["name"], answer["connections"]) == ("relay@127.0.0.12", int(held_there))
         server.say(relay=Answer(*at(11, 12)))
         reask(weir)
         wait_until(lambda: len(weir.ask("backends")) == 2, 5, "it is back")
