@@ -8,6 +8,7 @@ from test_auth import PASSWORD, USER, plain
 from test_backends import SLOW_CHECKS
 from weirtest.client import Client
 from weirtest.net import free_port, wait_until
+from weirtest.relay import DROP
 from weirtest.tls import any_server
 from weirtest.weir import tls_listener
 
@@ -181,6 +182,28 @@ def test_by_user(start, relays, pki):
             client.quit()
     assert refused(weir, "user") == 3
     weir.wait_log(event="limit", who=USER.decode())
+
+
+def test_what_a_lost_relay_did_not_answer_is_no_use(start, relays, pki):
+    """Who has logged in can't have another relay: as where none is to be had."""
+    relay, = relays(1, auth="PLAIN", users={USER: PASSWORD})
+    weir = start([relay], pool=SLOW_CHECKS, listener=tls_listener("starttls", pki.mx, auth="relay"),
+                 top={"limits": {"user": {"by": "user", "messages": LONG}}})
+    wait_until(lambda: weir.metric("weir_backend_up") == 1, 5, "it is up")
+
+    def log_in():
+        client = weir.client().ehlo()
+        client.starttls(any_server())
+        client.ehlo().ok(b"AUTH PLAIN " + plain(USER, PASSWORD), 235)
+        return client
+    relay.on("mail", DROP, times=1)
+    with log_in() as client:
+        assert mail(client).code == 421
+    with log_in() as client:
+        client.message()
+        hinted(mail(client))
+        client.quit()
+    assert refused(weir, "user") == 1
 
 
 def test_by_login_and_address_of_xclient(limited):
