@@ -272,6 +272,25 @@ def test_reload(limited):
         old.quit()
 
 
+def test_a_rule_gives_back_only_what_was_taken_of_it(start, relays):
+    """A message waits in vain, and its rule is another one meanwhile."""
+    relay, = relays(1)
+    weir = start({"r1": {"address": relay, "max-connections": 1}}, pool=dict(SLOW_CHECKS, **{"queue-timeout": "2s"}),
+                 top={"limits": {"each": {"by": "client", "messages": "9/720h"}}})
+    weir.delivers = lambda: sends(weir)
+    with weir.introduced() as client:
+        client.message()  # it stays at the relay, so the relay is full
+        with weir.introduced() as waits:
+            waits.send(b"MAIL FROM:<a@client.test>\r\n")
+            weir.wait_metric(1, "weir_queue_waiting")
+            weir.reload(lambda config: config["limits"]["each"].update(messages=LONG))
+            weir.wait_log(event="reload")
+            client.message()
+            assert waits.reply().code == 421
+        hinted(mail(client))
+        client.quit()
+
+
 def test_who_never_stops_asking(limited):
     weir, relay = limited({"each": {"by": "client", "messages": LONG}}, listener={"max-errors": 3})
     with weir.introduced() as client:
