@@ -81,7 +81,20 @@ static json_t *in_force(const struct backend *backend)
     return object;
 }
 
+/* Sessions that are still at one that has left. */
+static unsigned connections_left(const struct farm *farm, const char *full_name)
+{
+    for (size_t i = 0; i < farm->n_leaving; i++) {
+        const struct backend *backend = farm->leaving[i].member->backend;
+
+        if (strcmp(backend->full_name, full_name) == 0)
+            return atomic_load_explicit(&backend->connections, memory_order_relaxed);
+    }
+    return 0;
+}
+
 struct absent_order {
+    const struct farm *farm;
     const struct request *request;
     const struct ucred *who;
     json_t *array;
@@ -102,7 +115,7 @@ static void on_absent(void *arg, const char *full_name, struct order *order)
     json_object_set_new(object, "admin_by",
                         ready ? json_null() : json_string(order_source_name(ORDER_OPERATOR)));
     json_object_set_new(object, "weight", json_integer(0));
-    json_object_set_new(object, "connections", json_integer(0));
+    json_object_set_new(object, "connections", json_integer(connections_left(it->farm, full_name)));
     json_array_append_new(it->array, object);
 }
 
@@ -110,7 +123,7 @@ static json_t *execute_order(const struct control_ops *ops, struct farm *farm, c
                              const struct ucred *who)
 {
     json_t *array = json_array();
-    struct absent_order absent = { request, who, array };
+    struct absent_order absent = { farm, request, who, array };
     char error[ERROR_MAX];
 
     for (size_t i = 0; i < farm->n_backends; i++) {

@@ -26,6 +26,11 @@ const char *rate_name(const struct rate *rate)
     return rate->name;
 }
 
+uint64_t rate_serial(const struct rate *rate)
+{
+    return rate->serial;
+}
+
 bool rate_limits(const struct rate *rate, enum rate_what what)
 {
     return rate->amounts[what].n > 0;
@@ -55,6 +60,7 @@ static void rate_release(struct rate *rate)
 
 static struct rate *rate_create(const struct config_limit *config, struct rate_bank *bank)
 {
+    static _Atomic uint64_t made;
     struct rate *rate = aligned_alloc(alignof(struct rate), sizeof *rate);
     const struct config_rate amounts[RATE_WHATS] = { config->messages, config->recipients };
 
@@ -62,6 +68,7 @@ static struct rate *rate_create(const struct config_limit *config, struct rate_b
         return NULL;
     memset(rate, 0, sizeof *rate);
     atomic_init(&rate->references, 1);
+    rate->serial = atomic_fetch_add_explicit(&made, 1, memory_order_relaxed) + 1;
     rate->name = strdup(config->name);
     rate->by = config->by;
     rate->bank = bank;

@@ -57,6 +57,8 @@ struct rate_rules *rate_rules_hold(struct rate_rules *rules);
 void rate_rules_release(struct rate_rules **rules); /* NULL is fine */
 
 const char *rate_name(const struct rate *rate);
+/* Higher than that of every rule made before. */
+uint64_t rate_serial(const struct rate *rate);
 /* Whether the rule says anything about this. */
 bool rate_limits(const struct rate *rate, enum rate_what what);
 /* How many were refused since the rule began. */

@@ -51,6 +51,7 @@ struct shard {
 
 struct rate {
     _Atomic uint32_t references;
+    uint64_t serial;
     char *name;
     enum config_limit_by by;
     struct config_rate amounts[RATE_WHATS];

@@ -95,6 +95,7 @@ static void list(const struct farm *farm, size_t row, const struct config_pool *
 
 static void keep(struct health *health, struct record *record)
 {
+    record->newcomer = true;
     record->next = health->records;
     health->records = record;
 }
@@ -110,7 +111,8 @@ static void revive(struct health *health, struct record *record, int64_t now)
     record_revive(record, now);
 }
 
-/* A record for every backend of the farm; those already there are marked as being of it. */
+/* A record for every backend of the farm; those already there are marked as being of it, the others as
+ * newcomers. */
 static void enlist(struct health *health, struct farm *farm, int64_t now)
 {
     for (size_t i = 0; i < farm->n_backends; i++) {
@@ -145,17 +147,18 @@ static bool is_same_word(const struct order *one, const struct order *other)
     return one->admin == other->admin && one->weight == other->weight;
 }
 
-/* The operator's word that all of this list have who share the newcomer's name; NULL: there is none, or they
- * don't agree. */
-static const struct order *common_word(const struct record *list, const struct record *newcomer, bool *any)
+/* The operator's word that all have who are of this name, and of the farm with this serial, but for
+ * newcomers; NULL: there is none, or they don't agree. */
+static const struct order *common_word(const struct record *list, uint64_t farm_serial, const char *name,
+                                       bool *any)
 {
     const struct order *word = NULL;
 
     for (const struct record *record = list; record; record = record->next) {
         const struct order *its = &record->orders.by[ORDER_OPERATOR];
 
-        if (record == newcomer || record->judge.settings.fall == 0 ||
-            strcmp(record->backend->configured_name, newcomer->backend->configured_name) != 0)
+        if (record->newcomer || record->farm_serial != farm_serial ||
+            strcmp(record->backend->configured_name, name) != 0)
             continue;
         if (*any && (!word || !is_same_word(word, its)))
             return NULL;
@@ -165,19 +168,27 @@ static const struct order *common_word(const struct record *list, const struct r
     return word;
 }
 
-/* One address of a name goes, and perhaps comes back. That nothing was said of it counts where something was
- * said of the others. */
-static void remember_word(struct health *health, const struct record *record)
+static bool is_any_spoken_of(const struct health *health, const char *name)
 {
-    const struct backend *backend = record->backend;
-    const struct order *own = &record->orders.by[ORDER_OPERATOR], *others;
-    bool any = false;
+    for (const struct record *record = health->records; record; record = record->next)
+        if (strcmp(record->backend->configured_name, name) == 0 &&
+            !is_same_word(&record->orders.by[ORDER_OPERATOR], &order_none))
+            return true;
+    return false;
+}
 
-    if (!*backend->found_at)
-        return;
-    others = common_word(health->records, record, &any);
-    if (!is_same_word(own, &order_none) || (others && !is_same_word(others, &order_none)))
-        words_keep(&health->words, backend->configured_name, backend->found_at, own);
+/* Addresses of a name go, and perhaps come back. That nothing was said of one counts where something was said
+ * of another. */
+static void remember_words(struct health *health, uint64_t farm_serial)
+{
+    for (const struct record *record = health->records; record; record = record->next) {
+        const struct backend *backend = record->backend;
+
+        if (record->farm_serial != farm_serial && *backend->found_at &&
+            is_any_spoken_of(health, backend->configured_name))
+            words_keep(&health->words, backend->configured_name, backend->found_at,
+                       &record->orders.by[ORDER_OPERATOR]);
+    }
 }
 
 static void retire_others(struct health *health, uint64_t farm_serial)
@@ -191,7 +202,6 @@ static void retire_others(struct health *health, uint64_t farm_serial)
             link = &record->next;
             continue;
         }
-        remember_word(health, record);
         *link = record->next;
         record_retire(record);
         record->next = health->retired;
@@ -231,27 +241,27 @@ static bool begins_slowly(const struct record *record, const struct farm *old)
     return false;
 }
 
-/* What an operator says of a name counts for the addresses that it gets later, too. */
-static void hand_down_word(struct health *health, const struct record *newcomer)
+/* What was said of it when its name had it before, or while it had not. Else what an operator says of a name
+ * counts for the addresses that it gets later, too: the word of those that were there, or that it replaces.
+ */
+static void give_word(struct health *health, const struct record *newcomer, uint64_t old_serial)
 {
-    bool any = false;
-    const struct order *word = common_word(health->records, newcomer, &any);
-
-    if (!any) /* the one that stood for it before there was an address */
-        word = common_word(health->retired, newcomer, &any);
-    if (word && !is_same_word(word, &order_none))
-        health_order(health, newcomer->backend, ORDER_OPERATOR, word);
-}
-
-/* What was said of the address when the name had it before, or while it had not. */
-static bool recall_word(struct health *health, struct backend *backend)
-{
+    struct backend *backend = newcomer->backend;
+    const struct order *common;
     struct order word;
+    bool any = false;
 
-    if (!words_take(&health->words, backend->configured_name, backend->found_at, &word))
-        return false;
-    health_order(health, backend, ORDER_OPERATOR, &word);
-    return true;
+    if (words_take(&health->words, backend->configured_name, backend->found_at, &word)) {
+        health_order(health, backend, ORDER_OPERATOR, &word);
+        return;
+    }
+    if (!is_same_word(&newcomer->orders.by[ORDER_OPERATOR], &order_none))
+        return; /* it was taken out with its name, and sessions are still there */
+    common = common_word(health->records, health->farm->serial, backend->configured_name, &any);
+    if (!any)
+        common = common_word(health->retired, old_serial, backend->configured_name, &any);
+    if (common && !is_same_word(common, &order_none))
+        health_order(health, backend, ORDER_OPERATOR, common);
 }
 
 static bool is_configured(const void *arg, const char *name, size_t size)
@@ -271,6 +281,7 @@ void health_set_farm(struct health *health, struct farm *farm)
 
     health->farm = farm_hold(farm);
     enlist(health, farm, now);
+    remember_words(health, farm->serial);
     retire_others(health, farm->serial);
     words_prune(&health->words, is_configured, farm->config);
     for (size_t i = 0; i < farm->n_backends; i++) {
@@ -280,10 +291,12 @@ void health_set_farm(struct health *health, struct farm *farm)
             bool fresh = !record->judge.settings.fall;
 
             record_configure(record, &farm->given[i], fresh && begins_slowly(record, old), now);
-            if (!recall_word(health, farm->backends[i]) && fresh)
-                hand_down_word(health, record);
+            if (record->newcomer)
+                give_word(health, record, old ? old->serial : 0);
         }
     }
+    for (struct record *record = health->records; record; record = record->next)
+        record->newcomer = false;
     for (size_t i = 0; i < farm->n_pools; i++)
         publish_panic(&farm->pools[i]);
     update_offers(farm);

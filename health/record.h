@@ -66,6 +66,7 @@ struct record {
     /* The control thread's alone from here on. */
     alignas(64) struct record *next; /* of those watched, or of those retired */
     bool retired;
+    bool newcomer;                           /* while a new farm is taken over: it was not of the old one */
     uint64_t farm_serial;                    /* of the farm that last had it */
     struct backend *backend;                 /* held */
     const struct config_backend *configured; /* of health->farm; NULL before the first */

@@ -65,8 +65,8 @@ static void tell(const struct session *s, const struct rate *rate, enum rate_wha
     log_end(&r);
 }
 
-/* A token of each of the first `n` rules. */
-static void give_back(const struct session *s, size_t n, enum rate_what what)
+/* A token of each of the first `n` rules, but for those that are newer than `newest`. */
+static void give_back(const struct session *s, size_t n, uint64_t newest, enum rate_what what)
 {
     const struct limits *limits = &aim_listener(s)->limits;
     char text[ADDRESS_TEXT_MAX];
@@ -75,7 +75,7 @@ static void give_back(const struct session *s, size_t n, enum rate_what what)
         const struct limit *limit = &limits->rules[i];
         struct whose who = whose(s, limit->by, text);
 
-        if (who.size && rate_limits(limit->rate, what))
+        if (who.size && rate_limits(limit->rate, what) && rate_serial(limit->rate) <= newest)
             rate_give_back(limit->rate, what, who.text, who.size, s->worker->now);
     }
 }
@@ -96,7 +96,7 @@ static uint32_t take(const struct session *s, enum rate_what what)
             continue;
         if (refusal.tell)
             tell(s, limit->rate, what, &who, &refusal);
-        give_back(s, i, what);
+        give_back(s, i, UINT64_MAX, what);
         return refusal.wait;
     }
     return 0;
@@ -117,12 +117,23 @@ static void note_sender(struct session *s, struct smtp_span domain)
         s->sender->domain[i] = (char)tolower((unsigned char)domain.data[more + i]);
 }
 
+static uint64_t newest_of(const struct limits *limits)
+{
+    uint64_t newest = 0;
+
+    for (size_t i = 0; i < limits->n; i++)
+        if (rate_serial(limits->rules[i].rate) > newest)
+            newest = rate_serial(limits->rules[i].rate);
+    return newest;
+}
+
 static uint32_t on_message(void *arg, struct smtp_span domain)
 {
     struct session *s = arg;
 
     if (aim_listener(s)->limits.by_sender)
         note_sender(s, domain);
+    s->newest_limit = newest_of(&aim_listener(s)->limits);
     return take(s, RATE_MESSAGES);
 }
 
@@ -131,14 +142,15 @@ static uint32_t on_recipient(void *arg)
     return take(arg, RATE_RECIPIENTS);
 }
 
+/* A reload may have made rules since that it was never asked for. */
 static void on_take_back(void *arg, unsigned recipients)
 {
     const struct session *s = arg;
     const struct limits *limits = &aim_listener(s)->limits;
 
-    give_back(s, limits->n, RATE_MESSAGES);
+    give_back(s, limits->n, s->newest_limit, RATE_MESSAGES);
     while (recipients--)
-        give_back(s, limits->n, RATE_RECIPIENTS);
+        give_back(s, limits->n, s->newest_limit, RATE_RECIPIENTS);
 }
 
 void session_follow_limits(struct session *s)

@@ -58,6 +58,7 @@ struct session {
     const struct listener *listener;
     struct smtp_gate gate;
     struct sender *sender; /* of the message at hand, for limits by its domain; NULL: none so far */
+    uint64_t newest_limit; /* serial of the newest rule that the message at hand was let in by */
     struct errand *errand; /* NULL until the first MAIL */
     struct input input, reply_input;
     ev_timer timer;

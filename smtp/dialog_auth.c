@@ -287,6 +287,7 @@ bool auth_lost(struct smtp_dialog *d)
         return true;
     }
     if (d->authenticated && x->open && !x->committed && x->body == BODY_NONE) {
+        gate_take_back(d);
         session_give_up(d, relay_gone);
         return true;
     }

@@ -44,13 +44,17 @@ bool gate_lets_recipient(struct smtp_dialog *d)
     return !d->gate_wait;
 }
 
-/* Nobody has answered MAIL yet, so nobody has any of its recipients. */
+/* Nobody has answered MAIL yet, so nobody has any of its recipients, nor the one that was let in and has
+ * found no room behind the others. */
 void gate_take_back(struct smtp_dialog *d)
 {
     const struct smtp_exchange *x = d->exchange;
+    bool one_more = d->gate_asked && !d->gate_wait;
 
-    if (d->gate && x->open && !x->committed)
-        d->gate->take_back(d->gate->arg, x->outstanding_recipients);
+    if (!d->gate || !x->open || x->committed)
+        return;
+    d->gate->take_back(d->gate->arg, x->outstanding_recipients + one_more);
+    d->gate_asked = false;
 }
 
 /* RFC 3463: 4.7.1, a matter of policy; to come again later helps. */

@@ -65,8 +65,9 @@ struct driver {
     struct smtp_transaction transactions[DRIVER_ACTIONS]; /* beside its action, whose pointer soon dangles */
     size_t n_actions;
     struct smtp_gate gate;
-    unsigned messages, recipients; /* that the gate lets through */
-    bool backend;                  /* a connection is there, or being made */
+    unsigned messages, recipients;    /* that the gate lets through */
+    unsigned taken, taken_recipients; /* of the message last let in, and its own: what may be taken back */
+    bool backend;                     /* a connection is there, or being made */
     bool wanted;
     bool asked; /* ROUTE is out */
     bool closed;
@@ -85,29 +86,39 @@ static inline void driver_begin(struct driver *d, const struct smtp_policy *poli
     observer_begin(&d->observer, policy->newline == SMTP_NEWLINE_REJECT);
 }
 
-static inline uint32_t driver_count(unsigned *left)
+static inline uint32_t driver_count(unsigned *left, unsigned *taken)
 {
     if (!*left)
         return 11001; /* ms: 12 s, for whoever counts in whole ones */
     --*left;
+    ++*taken;
     return 0;
 }
 
 static inline uint32_t driver_message(void *arg, struct smtp_span domain)
 {
+    struct driver *d = arg;
+
     CHECK(domain.data && domain.size < SMTP_LINE_MAX, "a message without a sender");
-    return driver_count(&((struct driver *)arg)->messages);
+    d->taken = d->taken_recipients = 0;
+    return driver_count(&d->messages, &d->taken);
 }
 
 static inline uint32_t driver_recipient(void *arg)
 {
-    return driver_count(&((struct driver *)arg)->recipients);
+    struct driver *d = arg;
+
+    return driver_count(&d->recipients, &d->taken_recipients);
 }
 
 static inline void driver_take_back(void *arg, unsigned recipients)
 {
-    ((struct driver *)arg)->messages++;
-    ((struct driver *)arg)->recipients += recipients;
+    struct driver *d = arg;
+
+    CHECK(d->taken == 1 && recipients == d->taken_recipients, "what is taken back is not what was let in");
+    d->messages++;
+    d->recipients += recipients;
+    d->taken = d->taken_recipients = 0;
 }
 
 /* So many, and no more. */
@@ -115,6 +126,7 @@ static inline void driver_limit(struct driver *d, unsigned messages, unsigned re
 {
     d->messages = messages;
     d->recipients = recipients;
+    d->taken = d->taken_recipients = 0;
     d->gate = (struct smtp_gate){ driver_message, driver_recipient, driver_take_back, d };
     smtp_dialog_limit(&d->dialog, &d->gate);
 }

@@ -8,6 +8,7 @@ from test_auth import PASSWORD, USER, plain
 from test_backends import SLOW_CHECKS
 from weirtest.client import Client
 from weirtest.net import free_port, wait_until
+from weirtest.relay import DROP
 from weirtest.tls import any_server
 from weirtest.weir import tls_listener
 
@@ -183,6 +184,28 @@ def test_by_user(start, relays, pki):
     weir.wait_log(event="limit", who=USER.decode())
 
 
+def test_what_a_lost_relay_did_not_answer_is_no_use(start, relays, pki):
+    """Who has logged in can't have another relay: as where none is to be had."""
+    relay, = relays(1, auth="PLAIN", users={USER: PASSWORD})
+    weir = start([relay], pool=SLOW_CHECKS, listener=tls_listener("starttls", pki.mx, auth="relay"),
+                 top={"limits": {"user": {"by": "user", "messages": LONG}}})
+    wait_until(lambda: weir.metric("weir_backend_up") == 1, 5, "it is up")
+
+    def log_in():
+        client = weir.client().ehlo()
+        client.starttls(any_server())
+        client.ehlo().ok(b"AUTH PLAIN " + plain(USER, PASSWORD), 235)
+        return client
+    relay.on("mail", DROP, times=1)
+    with log_in() as client:
+        assert mail(client).code == 421
+    with log_in() as client:
+        client.message()
+        hinted(mail(client))
+        client.quit()
+    assert refused(weir, "user") == 1
+
+
 def test_by_login_and_address_of_xclient(limited):
     weir, _ = limited({"user": {"by": "user", "messages": LONG}, "each": {"by": "client", "messages": "2/720h"}},
                           listener={"xclient-from": ["127.0.0.0/8"], "allow-from": ["127.0.0.0/8", "10.0.0.0/8", "fd00::/8"]})
@@ -247,6 +270,25 @@ def test_reload(limited):
             hinted(mail(new))
             new.quit()
         old.quit()
+
+
+def test_a_rule_gives_back_only_what_was_taken_of_it(start, relays):
+    """A message waits in vain, and its rule is another one meanwhile."""
+    relay, = relays(1)
+    weir = start({"r1": {"address": relay, "max-connections": 1}}, pool=dict(SLOW_CHECKS, **{"queue-timeout": "2s"}),
+                 top={"limits": {"each": {"by": "client", "messages": "9/720h"}}})
+    weir.delivers = lambda: sends(weir)
+    with weir.introduced() as client:
+        client.message()  # it stays at the relay, so the relay is full
+        with weir.introduced() as waits:
+            waits.send(b"MAIL FROM:<a@client.test>\r\n")
+            weir.wait_metric(1, "weir_queue_waiting")
+            weir.reload(lambda config: config["limits"]["each"].update(messages=LONG))
+            weir.wait_log(event="reload")
+            client.message()
+            assert waits.reply().code == 421
+        hinted(mail(client))
+        client.quit()
 
 
 def test_who_never_stops_asking(limited):

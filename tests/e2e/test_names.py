@@ -386,7 +386,8 @@ def test_a_relay_in_maintenance_stays_there(start, farm, servers, held_there):
         reask(weir)
         up(weir, "relay")
         if word:
-            assert [one["name"] for one in weir.ask(word, name)][-1] == "relay@127.0.0.12"
+            answer = weir.ask(word, name)[-1]
+            assert (answer["name"], answer["connections"]) == ("relay@127.0.0.12", int(held_there))
         server.say(relay=Answer(*at(11, 12)))
         reask(weir)
         wait_until(lambda: len(weir.ask("backends")) == 2, 5, "it is back")
@@ -401,6 +402,77 @@ def test_a_relay_in_maintenance_stays_there(start, farm, servers, held_there):
     assert {one["name"]: one["weight"] for one in weir.ask("backends")} == {"relay@127.0.0.11": 1, "relay@127.0.0.12": 7}
     for client in clients:
         client.close()
+
+
+def admins(weir):
+    return {one["name"]: one["admin"] for one in weir.ask("backends")}
+
+
+def say(weir, server, *hosts):
+    """The name has these addresses now, and Weir knows."""
+    server.say(relay=Answer(*at(*hosts)))
+    reask(weir)
+    wait_until(lambda: sorted(one["address"].rsplit(":")[0] for one in weir.ask("backends")) == at(*hosts), 10, "Weir knows")
+
+
+@pytest.mark.parametrize("meanwhile", [[11], [14]])
+def test_the_word_of_one_is_not_that_of_the_others(start, farm, servers, meanwhile):
+    """Several that nothing was said of go and come back together, with and without the one that is drained."""
+    a, _, _, _ = farm(11, 12, 13, 14)
+    server = servers(NameServer, relay=Answer(*at(11, 13)))
+    weir = by_name(start, server, a.port)
+    up(weir, *full(11, 13))
+    say(weir, server, 11, 12, 13)
+    weir.order("drain", "relay@127.0.0.11")
+    say(weir, server, *meanwhile)
+    reask(weir)
+    weir.wait_log(event="reload", times=3)
+    say(weir, server, 11, 12, 13)
+    assert admins(weir) == dict(dict.fromkeys(full(12, 13), "ready"), **{"relay@127.0.0.11": "drain"})
+
+
+@pytest.mark.parametrize("held_there", [False, True])
+def test_what_is_said_of_the_name_is_of_those_that_leave_it(start, farm, servers, held_there):
+    """Nothing was ever said of an address that is away, and now something is of the whole name: a session that is still there
+    changes nothing."""
+    a, b = farm(11, 12)
+    server = servers(NameServer, relay=Answer(*at(12)))
+    weir = by_name(start, server, a.port)
+    up(weir, "relay")
+    client = held(weir) if held_there else None
+    say(weir, server, 11)
+    weir.order("drain", "relay")
+    say(weir, server, 11, 12)
+    assert admins(weir) == dict.fromkeys(full(11, 12), "drain")
+    if client:
+        client.close()
+
+
+def test_a_name_that_was_taken_out_and_put_back(start, farm, servers):
+    """With a session on the address that is drained: that one is drained still, and not the other one too."""
+    a, _ = farm(11, 12)
+    server = servers(NameServer, relay=Answer(*at(11)))
+    weir = by_name(start, server, a.port)
+    up(weir, "relay")
+    client = held(weir)
+    say(weir, server, 11, 12)
+    weir.order("drain", "relay@127.0.0.11")
+
+    def rename(config):
+        backends = config["pools"]["relays"]["backends"]
+        backends["other"] = backends.pop("relay")
+
+    def name_again(config):
+        backends = config["pools"]["relays"]["backends"]
+        backends["relay"] = backends.pop("other")
+    weir.reload(rename)
+    wait_until(lambda: sorted(admins(weir)) == ["other@127.0.0.11", "other@127.0.0.12"], 10, "it has another name")
+    reask(weir)
+    weir.wait_log(event="reload", times=3)
+    weir.reload(name_again)
+    wait_until(lambda: sorted(admins(weir)) == full(11, 12), 10, "it has its name again")
+    assert admins(weir) == {"relay@127.0.0.11": "drain", "relay@127.0.0.12": "ready"}
+    client.close()
 
 
 def test_an_address_that_goes_and_comes_back(start, farm, servers):
