@@ -1,12 +1,14 @@
 #!/bin/sh
-# Run a unit test: one line if it passes, everything it said if not.
+# quiet.sh NAME TEST: run a unit test. One line if it passes, everything it said if not.
+name=$1
+shift
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 if "$@" >"$out" 2>&1; then
-    grep -F '[  PASSED  ]' "$out" || tail -n 1 "$out"
+    printf '%-24s %s\n' "$name" "$(grep -F '[  PASSED  ]' "$out" || tail -n 1 "$out")"
 else
     status=$?
-    echo failed
+    printf '%-24s failed\n' "$name"
     cat "$out"
     exit $status
 fi

@@ -13,29 +13,27 @@ test: deps-test
 	@$(MAKE) --no-print-directory -j2 WERROR=1 build/release/sim/sim
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory -j2 WERROR=1 $(UNITS:%=build/asan/unit/%) $(FUZZERS:%=build/asan/replay/%) $(THREADED:%=build/tsan/unit/%)
-	@$(MAKE) --no-print-directory check
-	@$(MAKE) --no-print-directory check-threads
-	@$(MAKE) --no-print-directory sim-quick
+	@$(MAKE) --no-print-directory -j2 check check-threads-and-sim
 	@$(MAKE) --no-print-directory e2e
 	@$(MAKE) --no-print-directory e2e-threads
 	@echo "make test: all passed"
 
 # Unit tests, dialog tables and the replayed fuzz corpus, under address and undefined-behaviour sanitizers.
 check: $(UNITS:%=build/asan/unit/%) $(FUZZERS:%=build/asan/replay/%)
-	@set -e; for t in $(UNITS); do printf '%-24s ' $$t; tests/quiet.sh build/asan/unit/$$t; done
+	@set -e; for t in $(UNITS); do tests/quiet.sh $$t build/asan/unit/$$t; done
 	@set -e; for f in $(FUZZERS); do build/asan/replay/$$f tests/fuzz/corpus/$$f; done
 
 # Threads: the same unit tests that start threads, under the thread sanitizer.
 check-threads: $(THREADED:%=build/tsan/unit/%)
-	@set -e; for t in $(THREADED); do printf '%-24s ' "$$t (threads)"; tests/quiet.sh build/tsan/unit/$$t; done
+	@set -e; for t in $(THREADED); do tests/quiet.sh "$$t (threads)" build/tsan/unit/$$t; done
+# One behind the other, to be beside `check`, which mostly waits.
+check-threads-and-sim: check-threads build/release/sim/sim
+	@tests/quiet.sh "sim --quick" build/release/sim/sim --quick
 
 # Balancing, limits and health under the design's workload, in virtual time. SIM_ARGS="--log slow": one scenario.
 sim: deps-test build/release/sim/sim
 	@build/release/sim/sim $(SIM_ARGS)
-# A few seconds of it.
-sim-quick: build/release/sim/sim
-	@build/release/sim/sim --quick
-.PHONY: sim sim-quick
+.PHONY: sim
 
 e2e: build/asan/weir build/asan/weirctl build/release/weir build/release/bench/bare_tls
 	@echo "end to end"
@@ -77,4 +75,4 @@ demo: deps-demo
 	@$(MAKE) -s -j2 build/release/weir
 	@$(PYTHON) tests/demo/demo.py build/release/weir
 
-.PHONY: test check check-threads e2e e2e-threads scorecard fuzz lint bench bench-checks bench-publishers demo
+.PHONY: test check check-threads check-threads-and-sim e2e e2e-threads scorecard fuzz lint bench bench-checks bench-publishers demo
