@@ -3,6 +3,7 @@
 import csv
 import os
 import pwd
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -146,6 +147,7 @@ class HAProxy:
     def stop(self):
         self.process.terminate()
         self.process.wait(5)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def test_beside_haproxy(relay, queue, inetd):
