@@ -135,6 +135,9 @@ def test_a_line_of_retries(start, relays):
         relay.behave()
     a.start()
     weir.wait_log(10, 2, event="backend-state", backend="a", to="up")
+    # A check of the other one may still wait for its banner, and put it out for a moment when it has waited for too long.
+    wait_until(lambda: not b.open_now(), 10, "that is over")
+    weir.wait_metric(2, "weir_backend_up")
     clients = crowd_of(weir, a, 12)
     a.stop()
     assert codes_of(clients) == [250] * 12
