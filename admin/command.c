@@ -62,27 +62,33 @@ static void change(const struct request *request, struct order *order)
         order->admin = BACKEND_READY;
 }
 
-/* What the backend's orders come to now, which need not be what the operator has said. */
-static json_t *in_force(const struct backend *backend)
+static json_t *answer_of(const char *name, enum backend_admin admin, enum order_source by, uint32_t weight,
+                         uint32_t connections)
 {
-    enum backend_admin admin = (enum backend_admin)atomic_load(&backend->admin);
-    struct health_view view;
+    bool ready = admin == BACKEND_READY;
     json_t *object = json_object();
 
-    health_view(backend, &view);
-    json_object_set_new(object, "name", report_text(backend_name(backend)));
+    json_object_set_new(object, "name", report_text(name));
     json_object_set_new(object, "admin", json_string(backend_admin_name(admin)));
-    json_object_set_new(object, "admin_by",
-                        admin == BACKEND_READY ? json_null()
-                                               : json_string(order_source_name(view.admin_source)));
-    json_object_set_new(object, "weight", json_integer(view.weight));
-    json_object_set_new(object, "connections",
-                        json_integer(atomic_load_explicit(&backend->connections, memory_order_relaxed)));
+    json_object_set_new(object, "admin_by", ready ? json_null() : json_string(order_source_name(by)));
+    json_object_set_new(object, "weight", json_integer(weight));
+    json_object_set_new(object, "connections", json_integer(connections));
     return object;
 }
 
+/* What the backend's orders come to now, which need not be what the operator has said. */
+static json_t *in_force(const struct backend *backend)
+{
+    struct health_view view;
+
+    health_view(backend, &view);
+    return answer_of(backend_name(backend), (enum backend_admin)atomic_load(&backend->admin),
+                     view.admin_source, view.weight,
+                     atomic_load_explicit(&backend->connections, memory_order_relaxed));
+}
+
 /* Sessions that are still at one that has left. */
-static unsigned connections_left(const struct farm *farm, const char *full_name)
+static uint32_t connections_left(const struct farm *farm, const char *full_name)
 {
     for (size_t i = 0; i < farm->n_leaving; i++) {
         const struct backend *backend = farm->leaving[i].member->backend;
@@ -104,19 +110,11 @@ struct absent_order {
 static void on_absent(void *arg, const char *full_name, struct order *order)
 {
     struct absent_order *it = arg;
-    json_t *object = json_object();
-    bool ready;
 
     log_order(it->request, full_name, it->who);
     change(it->request, order);
-    ready = order->admin == BACKEND_READY;
-    json_object_set_new(object, "name", report_text(full_name));
-    json_object_set_new(object, "admin", json_string(backend_admin_name(order->admin)));
-    json_object_set_new(object, "admin_by",
-                        ready ? json_null() : json_string(order_source_name(ORDER_OPERATOR)));
-    json_object_set_new(object, "weight", json_integer(0));
-    json_object_set_new(object, "connections", json_integer(connections_left(it->farm, full_name)));
-    json_array_append_new(it->array, object);
+    json_array_append_new(it->array, answer_of(full_name, order->admin, ORDER_OPERATOR, 0,
+                                               connections_left(it->farm, full_name)));
 }
 
 static json_t *execute_order(const struct control_ops *ops, struct farm *farm, const struct request *request,
@@ -138,7 +136,7 @@ static json_t *execute_order(const struct control_ops *ops, struct farm *farm, c
         ops->order(ops->arg, backend, &order);
         json_array_append_new(array, in_force(backend));
     }
-    (void)ops->absent(ops->arg, request->name, on_absent, &absent);
+    ops->absent(ops->arg, request->name, on_absent, &absent);
     if (json_array_size(array) > 0)
         return command_answer(array);
     json_decref(array);

@@ -28,8 +28,8 @@ struct control_ops {
     /* The operator's order. */
     void (*order)(void *arg, struct backend *backend, const struct order *order);
     /* health_change_absent() */
-    size_t (*absent)(void *arg, const char *name,
-                     void (*change)(void *who, const char *full_name, struct order *order), void *who);
+    void (*absent)(void *arg, const char *name,
+                   void (*change)(void *who, const char *full_name, struct order *order), void *who);
     /* Ask the workers for their sessions. `done` is called once, later, on the control thread. Not again
      * before that. False: out of memory, and `done` is not called. */
     bool (*roster)(void *arg, void (*done)(void *who, const struct roster *roster), void *who);

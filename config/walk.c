@@ -210,9 +210,8 @@ static bool name_fits(struct walk *walk, const char *name, struct place place)
     return false;
 }
 
-/* Where operators speak to a farm (docs/redis.md), the field relay is relay's word, and relay.weight its
- * weight.
- */
+/* Where operators speak to a farm (docs/redis.md), relay is the field of relay's word, relay.weight of its
+ * weight. */
 static bool backend_name_fits(struct walk *walk, const char *name, struct place place)
 {
     static const char ending[] = ".weight";

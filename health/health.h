@@ -79,9 +79,9 @@ void health_order(struct health *health, struct backend *backend, enum order_sou
 struct orders health_orders(const struct backend *backend);
 /* What the operator has said of addresses of `name` (or of the one with that full name) that it has not now
  * is remembered until it has them again, over reloads, as long as the name is configured. `change` is called
- * with each such word; what it leaves of it is kept. How many there are. Control thread. */
-size_t health_change_absent(struct health *health, const char *name,
-                            void (*change)(void *arg, const char *full_name, struct order *order), void *arg);
+ * with each such word; what it leaves of it is kept. Control thread. */
+void health_change_absent(struct health *health, const char *name,
+                          void (*change)(void *arg, const char *full_name, struct order *order), void *arg);
 
 /* What other instances have found out about a backend. */
 struct health_peers {

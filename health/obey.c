@@ -93,10 +93,10 @@ void health_order(struct health *health, struct backend *backend, enum order_sou
         health->watcher.on_admin(health->watcher.arg, backend, admin);
 }
 
-size_t health_change_absent(struct health *health, const char *name,
-                            void (*change)(void *arg, const char *full_name, struct order *order), void *arg)
+void health_change_absent(struct health *health, const char *name,
+                          void (*change)(void *arg, const char *full_name, struct order *order), void *arg)
 {
-    return words_change(&health->words, name, change, arg);
+    words_change(&health->words, name, change, arg);
 }
 
 struct orders health_orders(const struct backend *backend)

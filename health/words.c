@@ -81,18 +81,12 @@ void words_keep(struct words *words, const char *name, const char *found_at, con
     words->n++;
 }
 
-size_t words_change(struct words *words, const char *name,
-                    void (*change)(void *arg, const char *full_name, struct order *order), void *arg)
+void words_change(struct words *words, const char *name,
+                  void (*change)(void *arg, const char *full_name, struct order *order), void *arg)
 {
-    size_t n = 0;
-
-    for (struct word *word = words->first; word; word = word->next) {
-        if (!is_of_name(word, name) && strcmp(word->full_name, name) != 0)
-            continue;
-        change(arg, word->full_name, &word->order);
-        n++;
-    }
-    return n;
+    for (struct word *word = words->first; word; word = word->next)
+        if (is_of_name(word, name) || strcmp(word->full_name, name) == 0)
+            change(arg, word->full_name, &word->order);
 }
 
 void words_prune(struct words *words, bool (*is_wanted)(const void *arg, const char *name, size_t size),

@@ -26,9 +26,9 @@ void words_keep(struct words *words, const char *name, const char *found_at, con
 /* The address is back: what was said of it, which is forgotten here. False: nothing was. */
 bool words_take(struct words *words, const char *name, const char *found_at, struct order *out);
 /* Go through those of `name`, or of the one with that full name ("relay@10.0.0.11"): what `change` leaves of
- * an order is kept. How many there are. */
-size_t words_change(struct words *words, const char *name,
-                    void (*change)(void *arg, const char *full_name, struct order *order), void *arg);
+ * an order is kept. */
+void words_change(struct words *words, const char *name,
+                  void (*change)(void *arg, const char *full_name, struct order *order), void *arg);
 /* Forget those of names that `is_wanted` does not know. */
 void words_prune(struct words *words, bool (*is_wanted)(const void *arg, const char *name, size_t size),
                  const void *arg);

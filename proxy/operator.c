@@ -113,10 +113,10 @@ static void control_order(void *arg, struct backend *backend, const struct order
     health_order(((struct process *)arg)->health, backend, ORDER_OPERATOR, order);
 }
 
-static size_t control_absent(void *arg, const char *name,
-                             void (*change)(void *who, const char *full_name, struct order *order), void *who)
+static void control_absent(void *arg, const char *name,
+                           void (*change)(void *who, const char *full_name, struct order *order), void *who)
 {
-    return health_change_absent(((struct process *)arg)->health, name, change, who);
+    health_change_absent(((struct process *)arg)->health, name, change, who);
 }
 
 static bool control_roster(void *arg, void (*done)(void *who, const struct roster *roster), void *who)

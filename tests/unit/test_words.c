@@ -79,9 +79,9 @@ static void test_change(void **state)
     keep("relay", "10.0.0.1", 1);
     keep("relay", "10.0.0.2", 2);
     keep("relays", "10.0.0.2", 3);
-    assert_int_equal(words_change(&words, "relay", add_ten, seen), 2);
-    assert_int_equal(words_change(&words, "relays@10.0.0.2", add_ten, seen), 1);
-    assert_int_equal(words_change(&words, "relay@10.0.0.3", add_ten, seen), 0);
+    words_change(&words, "relay", add_ten, seen);
+    words_change(&words, "relays@10.0.0.2", add_ten, seen);
+    words_change(&words, "relay@10.0.0.3", add_ten, seen);
     assert_string_equal(seen, "relay@10.0.0.1 relay@10.0.0.2 relays@10.0.0.2 ");
     assert_int_equal(taken("relay", "10.0.0.1"), 11);
     assert_int_equal(taken("relay", "10.0.0.2"), 12);
