@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import collections
 import os
-import random
 import re
 import shutil
 import signal
@@ -23,10 +22,12 @@ import tempfile
 import time
 import urllib.request
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "e2e")]
 
 from clients import Crowd  # noqa: E402
 from relay import read_store  # noqa: E402
+from weirtest.net import Ports  # noqa: E402
 
 WEIGHTS = {"relay-a": 4, "relay-b": 2, "relay-c": 1}
 VICTIM = "relay-a"
@@ -62,24 +63,13 @@ listen smtp
 """
 
 
-CLAIMS = []
+# Below the kernel's ephemeral range: else some connection could take the port of a relay that is away. And below what the tests
+# use, as they run this one among others. Nobody is given one twice, nor is another demo on this machine.
+PORTS = Ports(10000, 11999, 250)
 
 
 def free_port():
-    """Below the kernel's ephemeral range: else some connection could take the port of a relay that is away. And below what the
-    tests use, as they run this one among others. Nobody is given it twice, nor another demo on this machine: an abstract socket
-    says that it is taken, for as long as this process lives."""
-    while True:
-        port, claim = random.SystemRandom().randint(10000, 11999), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            claim.bind("\0weir-demo-port-%d" % port)
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", port))
-        except OSError:
-            claim.close()
-            continue
-        CLAIMS.append(claim)
-        return port
+    return PORTS.free("127.0.0.1")
 
 
 class Screen:
@@ -112,7 +102,7 @@ class Relay:
         self.port, self.store, self.process = free_port(), os.path.join(directory, name + ".store"), None
 
     def start(self):
-        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "relay.py")
+        script = os.path.join(HERE, "relay.py")
         self.process = subprocess.Popen([sys.executable, script, str(self.port), self.store, self.name, str(RELAY_MILLISECONDS)],
                                         stdin=subprocess.DEVNULL)
         wait_for(lambda: listens(self.port), 10, "%s to listen" % self.name)
