@@ -152,14 +152,14 @@ static void begin_anew(struct limit *limit, uint32_t settling)
 {
     if (!settling || !limit->settling)
         limit->settling = settling;
-    limit->brief.fresh = limit->glance.fresh = true;
+    limit->brief.age = limit->glance.age = 0;
     window_forget(&limit->not_now);
 }
 
 void limit_forgive(struct limit *limit)
 {
     begin_anew(limit, 0);
-    limit->own.fresh = true;
+    limit->own.age = 0;
     limit->decided = 0; /* nor what has come since the last decision, too little for one */
 }
 
@@ -305,8 +305,7 @@ static void average(struct limit_average *average, double n, double milliseconds
 {
     double weight;
 
-    average->age = average->fresh ? passed : average->age + passed;
-    average->fresh = false;
+    average->age += passed;
     weight = fmax(1 - exp(-passed / memory), passed / average->age);
     follow(&average->mean, milliseconds / n, weight);
     follow(&average->square, squares / n, weight);
@@ -361,7 +360,7 @@ static bool is_own_as_ever(const struct limit *limit)
 {
     const struct limit_average *own = &limit->own;
 
-    return !own->fresh &&
+    return own->age > 0 &&
            (own->mean <= limit->baseline + SLOW_LEAST || own->mean <= SLOW_RATIO * limit->baseline);
 }
 
@@ -377,7 +376,7 @@ static bool is_far_too_slow(const struct limit *limit)
 {
     const struct limit_average *glance = &limit->glance;
 
-    return !glance->fresh && limit->baseline > 0 && !is_own_as_ever(limit) &&
+    return glance->age > 0 && limit->baseline > 0 && !is_own_as_ever(limit) &&
            glance->mean > limit->baseline + SLOW_LEAST && glance->mean > SLOW_RATIO_SURE * limit->baseline &&
            are_fewer(limit, limit->glance_rate, GLANCE) &&
            glance->mean > limit->usual_worst + ERRORS_SURE * error_of(glance);
@@ -390,7 +389,7 @@ static enum limit_cause slowness(const struct limit *limit)
 
     if (is_far_too_slow(limit))
         return LIMIT_SLOW;
-    if (brief->fresh || limit->baseline <= 0 || brief->mean <= limit->baseline + SLOW_LEAST ||
+    if (brief->age == 0 || limit->baseline <= 0 || brief->mean <= limit->baseline + SLOW_LEAST ||
         is_own_as_ever(limit) || brief->mean <= limit->usual_worst ||
         brief->mean <= limit->baseline * tolerated(limit))
         return LIMIT_UNTOUCHED;
@@ -534,7 +533,7 @@ static void lift(struct limit_level *level)
 void limit_relearn(struct limit *limit)
 {
     begin_anew(limit, 0);
-    limit->own.fresh = true;
+    limit->own.age = 0;
     close_slot(limit);
     limit->n_past = limit->next_past = 0;
     limit->baseline = limit->usual_worst = limit->usual_rate = limit->usual_places = 0;
@@ -563,7 +562,6 @@ void limit_init(struct limit *limit, const struct limit_settings *settings)
 {
     memset(limit, 0, sizeof *limit);
     limit->settings = *settings;
-    limit->brief.fresh = limit->glance.fresh = limit->own.fresh = true;
     limit->force.limit = limit->wanted.limit = BACKEND_NO_CEILING;
 }
 

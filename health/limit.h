@@ -77,8 +77,7 @@ struct limit_slot {
 
 /* Of reply times, over some time past. */
 struct limit_average {
-    bool fresh;     /* it holds nothing */
-    double age;     /* ms since it was */
+    double age;     /* ms since it began; 0: it has not, and the rest is of before */
     double mean;    /* ms */
     double square;  /* mean of their squares */
     double scatter; /* variance of `mean` ÷ variance of one reply */
